@@ -1,0 +1,1 @@
+"""Shards, records, their order, decoding and loading."""

@@ -1,0 +1,1 @@
+"""Other layouts to shards, one file a source."""

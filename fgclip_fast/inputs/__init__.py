@@ -1,0 +1,1 @@
+"""What goes into a model: tokens, pixels, and the batch that carries both."""

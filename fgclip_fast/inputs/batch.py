@@ -1,0 +1,1 @@
+"""What a model sees in one step: tensors only, nothing padded."""

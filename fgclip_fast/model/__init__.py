@@ -1,0 +1,1 @@
+"""The network, its released layout on disk, and what users call on it."""

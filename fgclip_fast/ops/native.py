@@ -1,0 +1,82 @@
+"""Finds what serves an op on a device, and passes tensors to the extension as addresses.
+
+The extension knows nothing of torch: everything that could go wrong between the two is checked in this file.
+"""
+
+import importlib
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+# op -> device type -> who serves it: "native" (the extension has <op>_forward_<device>) or "triton" (kernels/<op>.py).
+SERVERS: dict[str, dict[str, str]] = {}
+
+
+@cache
+def extension() -> ModuleType | None:
+    """The compiled module, or None where it was not built."""
+    try:
+        return importlib.import_module("fgclip_fast._native")
+    except ImportError:
+        return None
+
+
+def serves(op: str, device: torch.device) -> bool:
+    """Whether something faster than the eager reference runs ``op`` on ``device``."""
+    return why_not(op, device.type) is None
+
+
+@cache
+def why_not(op: str, device_type: str) -> str | None:
+    """None where a fast path serves ``op``, else the reason and the way out, in one sentence."""
+    server = SERVERS.get(op, {}).get(device_type)
+    if os.environ.get("FGCLIP_REFERENCE") == "1":
+        return "FGCLIP_REFERENCE=1 asks for the eager reference"
+    if server is None:
+        return f"no {device_type} kernel exists for it"
+    if server == "triton":
+        return None if importlib.util.find_spec("triton") else "triton is not installed"
+    module = extension()
+    if module is None:
+        return "the extension is not built; run `pip install -e .` in the source tree"
+    if not hasattr(module, f"{op}_forward_{device_type}"):
+        return "the extension was built without CUDA; put nvcc on PATH and reinstall with FGCLIP_CUDA=1"
+    return None
+
+
+def require_installed_kernels() -> None:
+    """Raises where the package is imported from a source tree that is not installed.
+
+    Raises:
+        ImportError: ``fgclip_fast.kernels`` cannot be found; the message says what to do.
+    """
+    if importlib.util.find_spec("fgclip_fast.kernels") is None:
+        tree = Path(__file__).parents[2]
+        raise ImportError(
+            f"fgclip_fast was imported from the source tree {tree}, which is not installed: "
+            "run `pip install -e .` there, or start Python in another folder"
+        )
+
+
+def address(tensor: Tensor) -> int:
+    """Where the extension finds the values; the caller keeps ``tensor`` alive until the call returns.
+
+    Raises:
+        ValueError: not a plain contiguous tensor with storage.
+    """
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"native: a contiguous tensor is needed, got strides {tensor.stride()} of {list(tensor.shape)}"
+        )
+    return tensor.data_ptr()
+
+
+def stream(device: torch.device) -> tuple[int, int]:
+    """Index of a CUDA device and the address of its current stream."""
+    current = torch.cuda.current_stream(device)
+    return current.device_index, current.cuda_stream

@@ -1,0 +1,1 @@
+"""The embedded data set: rendered scenes with captions, regions and hard negatives."""

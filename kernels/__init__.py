@@ -1,0 +1,1 @@
+"""Triton kernels, one file an op; ``fgclip_fast.ops`` decides when they run."""
