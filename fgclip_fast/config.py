@@ -102,7 +102,7 @@ class Data:
     regions: int = 4
     """At most so many regions of an image, the first in file order."""
     negatives: int = 10
-    """At most so many negatives of a region."""
+    """At most so many negatives of a region; 0: none."""
     box_margin: float = 0.0
     """Each side of a training box moves out by 0 to this many input pixels, drawn anew each visit."""
     lanes: int = 64
@@ -111,7 +111,8 @@ class Data:
     """Samples are shuffled within so many consecutive shards of a lane."""
 
     def __post_init__(self) -> None:
-        _positive(self, "data", ("regions", "negatives", "lanes", "window"))
+        _positive(self, "data", ("regions", "lanes", "window"))
+        _require(self.negatives >= 0, "data.negatives must be >= 0", self)
         _require(self.workers >= 0, "data.workers must be >= 0", self)
         _require(self.box_margin >= 0, "data.box_margin must be >= 0", self)
 
@@ -147,7 +148,7 @@ class Optim:
     weight_decay: float = 0.001
     """Decoupled weight decay; never on LayerNorm parameters and biases."""
     decay_scales: bool = True
-    """Whether the logit scales and position tables decay too, as in the released code."""
+    """Whether the three logit scales decay too, as in the released code."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the two moments."""
     eps: float = 1e-8
