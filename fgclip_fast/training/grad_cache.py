@@ -15,17 +15,22 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.training.distributed import without_averaging
 from fgclip_fast.training.objective import Losses
 
+Embed = Callable[[Batch], Embeddings]
+
 # Embeddings have one row a sample, a region or a text; the other fields are bookkeeping or the model's scales.
 ROWS = ("image", "short", "long", "regions", "region_texts", "hard_texts")
 IDS = ("short_ids", "long_ids", "region_ids")
 SCALES = ("scale", "region_scale", "hard_scale")
 
 
-def backward(model: nn.Module, batches: Sequence[Batch], losses_of: Callable[[Embeddings], Losses]) -> Losses:
+def backward(
+    model: nn.Module, embed: Embed, batches: Sequence[Batch], losses_of: Callable[[Embeddings], Losses]
+) -> Losses:
     """Adds the gradient of ``losses_of`` over all ``batches`` together to the model's parameters.
 
     Args:
-        model: maps a batch to its embeddings; under DDP only the last micro-batch averages.
+        model: the network, or DDP around it: only the last micro-batch averages over the processes.
+        embed: calls ``model`` on a batch, under autocast where that is wanted.
         batches: one batch, or the micro-batches that make it up, in order.
         losses_of: the objective over the joint embeddings.
 
@@ -33,15 +38,15 @@ def backward(model: nn.Module, batches: Sequence[Batch], losses_of: Callable[[Em
         The losses, without a graph.
     """
     if len(batches) == 1:
-        losses = losses_of(model(batches[0]))
+        losses = losses_of(embed(batches[0]))
         losses.total.backward()
         return Losses(*(term.detach() for term in losses))
     with torch.no_grad():
-        joint = join([model(batch) for batch in batches])
+        joint = join([embed(batch) for batch in batches])
     leaves = joint._replace(**{name: getattr(joint, name).requires_grad_() for name in (*ROWS, *SCALES)})
     losses = losses_of(leaves)
     losses.total.backward()
-    _send_back(model, batches, leaves)
+    _send_back(model, embed, batches, leaves)
     return Losses(*(term.detach() for term in losses))
 
 
@@ -60,20 +65,20 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(**rows, hard_region=torch.cat(hard_region), hard_offsets=torch.cat(hard_offsets), **scales)
 
 
-def _send_back(model: nn.Module, batches: Sequence[Batch], leaves: Embeddings) -> None:
+def _send_back(model: nn.Module, embed: Embed, batches: Sequence[Batch], leaves: Embeddings) -> None:
     """Embeds each micro-batch again and sends the rows' gradients through it, the scales' with the last one."""
     at = dict.fromkeys(ROWS, 0)
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         if last:
-            _pass(model, batch, leaves, at, last)
+            _pass(embed, batch, leaves, at, last)
         else:
             with without_averaging(model):
-                _pass(model, batch, leaves, at, last)
+                _pass(embed, batch, leaves, at, last)
 
 
-def _pass(model: nn.Module, batch: Batch, leaves: Embeddings, at: dict[str, int], last: bool) -> None:
-    embeddings = model(batch)
+def _pass(embed: Embed, batch: Batch, leaves: Embeddings, at: dict[str, int], last: bool) -> None:
+    embeddings = embed(batch)
     outputs: list[Tensor] = []
     gradients: list[Tensor] = []
     for name in ROWS:

@@ -140,6 +140,7 @@ def peak_memory() -> float:
 
 
 def _line(v: dict[str, float]) -> str:
-    terms = f"loss {v['total']:.3f} = short {v['short']:.2f} long {v['long']:.2f} region {v['region']:.2f} hard {v['hard_negative']:.2f}"
+    terms = f"loss {v['total']:.3f} = short {v['short']:.2f} long {v['long']:.2f} region {v['region']:.2f}"
+    terms += f" hard {v['hard_negative']:.2f}"
     pace = f"{v['images_per_s']:.0f} images/s {v['tokens_per_s']:.0f} tokens/s data {v['waiting']:.0%}"
     return f"{terms} | lr {v['lr']:.1e} |g| {v['grad_norm']:.2f} | {pace} {v['memory_gb']:.1f} GB"
