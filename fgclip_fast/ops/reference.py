@@ -1,6 +1,7 @@
 """What each op means, in eager PyTorch: the spec that every fast path is tested against, and the fallback."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,8 +27,6 @@ def _axis_weights(start: Tensor, end: Tensor, size: int) -> Tensor:
     cell = torch.arange(size, device=start.device)
     bilinear = (1 - (at.clamp(0, size - 1)[:, :, None] - cell).abs()).clamp(min=0)
     return torch.where(counts[:, :, None], bilinear, 0).sum(1) / samples.clamp(min=1)[:, None]
-import torch.nn.functional as F
-from torch import Tensor
 
 
 def unit(rows: Tensor) -> Tensor:
