@@ -51,4 +51,26 @@ PYBIND11_MODULE(_native, m) {
       },
       "grad_out"_a, "boxes"_a, "image_index"_a, "grad_tokens"_a, "dtype"_a, "shape"_a,
       py::call_guard<py::gil_scoped_release>());
+#ifdef FGCLIP_CUDA
+  m.def(
+      "region_embedding_forward_cuda",
+      [](uintptr_t tokens, uintptr_t boxes, uintptr_t image_index, uintptr_t out, fgclip::Dtype dtype,
+         const fgclip::RegionShape& shape, int device, uintptr_t stream) {
+        fgclip::region_embedding_forward_cuda(at<void>(tokens), at<float>(boxes), at<int64_t>(image_index),
+                                              at<void>(out), dtype, shape, device, at<void>(stream));
+      },
+      "tokens"_a, "boxes"_a, "image_index"_a, "out"_a, "dtype"_a, "shape"_a, "device"_a, "stream"_a,
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "region_embedding_backward_cuda",
+      [](uintptr_t grad_out, uintptr_t boxes, uintptr_t image_index, uintptr_t grad_tokens, fgclip::Dtype dtype,
+         const fgclip::RegionShape& shape, uintptr_t begin, uintptr_t order, uintptr_t weights, int device,
+         uintptr_t stream) {
+        fgclip::region_embedding_backward_cuda(at<void>(grad_out), at<float>(boxes), at<int64_t>(image_index),
+                                               at<void>(grad_tokens), dtype, shape, at<int64_t>(begin),
+                                               at<int64_t>(order), at<float>(weights), device, at<void>(stream));
+      },
+      "grad_out"_a, "boxes"_a, "image_index"_a, "grad_tokens"_a, "dtype"_a, "shape"_a, "begin"_a, "order"_a,
+      "weights"_a, "device"_a, "stream"_a, py::call_guard<py::gil_scoped_release>());
+#endif
 }
