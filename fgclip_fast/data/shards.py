@@ -1,8 +1,4 @@
-"""WebDataset shards: tar files whose consecutive members with one key are a sample. Writing, finding, reading.
-
-A shard is listed once: its headers are scanned and the place of each sample is kept beside it (``000017.tar.index``,
-16 bytes a sample, memory-mapped); after that a sample is one read.
-"""
+"""WebDataset shards: tar files whose consecutive members with one key are a sample. Writing, finding, reading."""
 
 import glob
 import io
@@ -12,6 +8,9 @@ import re
 import tarfile
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
+
+from fgclip_fast.data.index import Damaged, index, members, split
 
 
 class ShardWriter:
@@ -89,3 +88,50 @@ def _choices(inside: str) -> list[str]:
         return inside.split(",")
     width = len(ends[1]) if ends[1].startswith("0") or len(ends[1]) == len(ends[2]) else 0
     return [f"{number:0{width}d}" for number in range(int(ends[1]), int(ends[2]) + 1)]
+
+
+class Sample(NamedTuple):
+    """What a shard holds under one key: ``{"jpg": …, "json": …}``; the first wins where a name comes twice."""
+
+    key: str
+    parts: dict[str, bytes]
+
+
+class Shard:
+    """A shard opened for reading; it is indexed where it was not, and each sample is one read at its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._index = index(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __len__(self) -> int:
+        return len(self._index.places)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the tar file ends early; what lies before is readable."""
+        return self._index.damaged_at >= 0
+
+    def read(self, i: int) -> Sample:
+        """Sample ``i``.
+
+        Raises:
+            OSError, Damaged: the file can no longer be read there, or has changed since it was indexed.
+        """
+        if i >= len(self):
+            raise Damaged(0, f"sample {i} of {len(self)}")
+        start, size = self._index.places[i].tolist()
+        run = os.pread(self._descriptor, size, start)
+        parts: dict[str, bytes] = {}
+        key = ""
+        for member in members(lambda at, size: run[at : at + size], size):
+            name, kind = split(member.name)
+            if name is not None:
+                key = name
+                parts.setdefault(kind, run[member.body : member.body + member.size])
+        return Sample(key, parts)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
