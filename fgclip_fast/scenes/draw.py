@@ -60,9 +60,7 @@ def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def paint(
-    shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8
-) -> Sprite:
+def paint(shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8) -> Sprite:
     """Paints the shapes; ``offset`` in [0, 1) is where between two pixels the box begins."""
     labels = _labels(shape, offset, pad)
     body = labels == surface.LABELS.index("body")

@@ -57,9 +57,7 @@ def tree() -> list[Part]:
 
 
 def fish() -> list[Part]:
-    body = spline(
-        (0.0, 0.52), (0.14, 0.32), (0.4, 0.2), (0.66, 0.36), (0.76, 0.5), (0.66, 0.66), (0.4, 0.82), (0.14, 0.7)
-    )
+    body = spline((0.0, 0.52), (0.14, 0.32), (0.4, 0.2), (0.66, 0.36), (0.76, 0.5), (0.66, 0.66), (0.4, 0.82), (0.14, 0.7))
     return [
         Part(rounded((0.68, 0.5), (1.0, 0.18), (0.92, 0.5), (1.0, 0.84)), "shade"),
         Part(rounded((0.25, 0.26), (0.42, 0.02), (0.62, 0.34), radius=0.05), "shade"),
@@ -134,19 +132,11 @@ def flower() -> list[Part]:
 
 
 def cat() -> list[Part]:
-    head = spline(
-        (0.5, 0.27), (0.76, 0.3), (0.94, 0.58), (0.8, 0.86), (0.5, 0.95), (0.2, 0.86), (0.06, 0.58), (0.24, 0.3)
-    )
+    head = spline((0.5, 0.27), (0.76, 0.3), (0.94, 0.58), (0.8, 0.86), (0.5, 0.95), (0.2, 0.86), (0.06, 0.58), (0.24, 0.3))
     parts = [Part(head, "body")]
     for s in (-1, 1):
-        parts.insert(
-            0, Part(rounded((0.5 + s * 0.08, 0.34), (0.5 + s * 0.42, 0.0), (0.5 + s * 0.45, 0.6), radius=0.05), "body")
-        )
-        parts.append(
-            Part(
-                polygon((0.5 + s * 0.25, 0.29), (0.5 + s * 0.37, 0.13), (0.5 + s * 0.38, 0.38)), "shade", outline=False
-            )
-        )
+        parts.insert(0, Part(rounded((0.5 + s * 0.08, 0.34), (0.5 + s * 0.42, 0.0), (0.5 + s * 0.45, 0.6), radius=0.05), "body"))
+        parts.append(Part(polygon((0.5 + s * 0.25, 0.29), (0.5 + s * 0.37, 0.13), (0.5 + s * 0.38, 0.38)), "shade", outline=False))
         parts.append(Part(ellipse(0.5 + s * 0.2, 0.53, 0.1, 0.11), "pale"))
         parts.append(Part(ellipse(0.5 + s * 0.19, 0.54, 0.04, 0.085), "dark", outline=False))
         parts.append(Part(polygon((0.5 + s * 0.18, 0.74), (0.5 + s * 0.5, 0.68)), "dark", 0.025, outline=False))
@@ -160,17 +150,7 @@ def cat() -> list[Part]:
 
 
 def duck() -> list[Part]:
-    body = spline(
-        (0.14, 0.6),
-        (0.34, 0.52),
-        (0.62, 0.56),
-        (0.8, 0.54),
-        (0.99, 0.4),
-        (0.96, 0.7),
-        (0.76, 0.94),
-        (0.42, 0.96),
-        (0.16, 0.84),
-    )
+    body = spline((0.14, 0.6), (0.34, 0.52), (0.62, 0.56), (0.8, 0.54), (0.99, 0.4), (0.96, 0.7), (0.76, 0.94), (0.42, 0.96), (0.16, 0.84))
     return [
         Part(body, "body"),
         Part(ellipse(0.36, 0.3, 0.25, 0.25), "body"),
@@ -184,17 +164,8 @@ def duck() -> list[Part]:
 def butterfly() -> list[Part]:
     parts = []
     for s in (-1, 1):
-        upper = spline(
-            (0.5, 0.46),
-            (0.5 + s * 0.16, 0.2),
-            (0.5 + s * 0.4, 0.06),
-            (0.5 + s * 0.5, 0.24),
-            (0.5 + s * 0.38, 0.5),
-            (0.5 + s * 0.16, 0.56),
-        )
-        lower = spline(
-            (0.5, 0.54), (0.5 + s * 0.24, 0.55), (0.5 + s * 0.42, 0.68), (0.5 + s * 0.34, 0.92), (0.5 + s * 0.16, 0.88)
-        )
+        upper = spline((0.5, 0.46), (0.5 + s * 0.16, 0.2), (0.5 + s * 0.4, 0.06), (0.5 + s * 0.5, 0.24), (0.5 + s * 0.38, 0.5), (0.5 + s * 0.16, 0.56))
+        lower = spline((0.5, 0.54), (0.5 + s * 0.24, 0.55), (0.5 + s * 0.42, 0.68), (0.5 + s * 0.34, 0.92), (0.5 + s * 0.16, 0.88))
         parts += [Part(lower, "shade"), Part(upper, "body")]
         feeler = spline((0.5, 0.3), (0.5 + s * 0.05, 0.12), (0.5 + s * 0.15, 0.03), closed=False)
         parts.append(Part(feeler, "dark", 0.03, outline=False))
@@ -204,9 +175,7 @@ def butterfly() -> list[Part]:
 
 def hat() -> list[Part]:
     brim = spline((0.0, 0.74), (0.2, 0.7), (0.5, 0.74), (0.8, 0.7), (1.0, 0.74), (0.82, 0.9), (0.5, 0.95), (0.18, 0.9))
-    crown = spline(
-        (0.22, 0.8), (0.26, 0.4), (0.3, 0.1), (0.5, 0.15), (0.7, 0.1), (0.74, 0.4), (0.78, 0.8), (0.5, 0.86), steps=6
-    )
+    crown = spline((0.22, 0.8), (0.26, 0.4), (0.3, 0.1), (0.5, 0.15), (0.7, 0.1), (0.74, 0.4), (0.78, 0.8), (0.5, 0.86), steps=6)
     band = polygon((0.225, 0.62), (0.775, 0.62), (0.785, 0.77), (0.5, 0.81), (0.215, 0.77))
     return [Part(brim, "body"), Part(crown, "body"), Part(band, "dark", outline=False)]
 
@@ -217,10 +186,7 @@ def boot() -> list[Part]:
         (0.6, 0.87), (0.22, 0.87), (0.24, 0.5), steps=5,
     )  # fmt: skip
     return [
-        Part(
-            rounded((0.2, 0.84), (0.98, 0.84), (0.98, 0.94), (0.5, 0.94), (0.46, 0.98), (0.2, 0.98), radius=0.03),
-            "dark",
-        ),
+        Part(rounded((0.2, 0.84), (0.98, 0.84), (0.98, 0.94), (0.5, 0.94), (0.46, 0.98), (0.2, 0.98), radius=0.03), "dark"),
         Part(leather, "body"),
         Part(box(0.2, 0.03, 0.68, 0.2, 0.05), "pale"),
         Part(polygon((0.62, 0.38), (0.46, 0.42)), "pale", 0.035, outline=False),
@@ -265,9 +231,7 @@ def crown() -> list[Part]:
 
 
 def padlock() -> list[Part]:
-    shackle = join(
-        polygon((0.27, 0.56), (0.27, 0.34)), arc(0.5, 0.32, 0.23, 0.24, 180, 360), polygon((0.73, 0.34), (0.73, 0.56))
-    )
+    shackle = join(polygon((0.27, 0.56), (0.27, 0.34)), arc(0.5, 0.32, 0.23, 0.24, 180, 360), polygon((0.73, 0.34), (0.73, 0.56)))
     return [
         Part(shackle, "pale", 0.11),
         Part(box(0.1, 0.43, 0.9, 0.97, 0.1), "body"),
@@ -292,12 +256,7 @@ def guitar() -> list[Part]:
 
 
 def chair() -> list[Part]:
-    legs = [
-        ((0.2, 0.66), (0.16, 0.98)),
-        ((0.82, 0.66), (0.86, 0.98)),
-        ((0.34, 0.6), (0.33, 0.86)),
-        ((0.68, 0.6), (0.69, 0.86)),
-    ]
+    legs = [((0.2, 0.66), (0.16, 0.98)), ((0.82, 0.66), (0.86, 0.98)), ((0.34, 0.6), (0.33, 0.86)), ((0.68, 0.6), (0.69, 0.86))]
     return [
         *(Part(polygon(*leg), "dark", 0.065, outline=False) for leg in reversed(legs)),
         Part(rounded((0.2, 0.02), (0.8, 0.02), (0.76, 0.58), (0.24, 0.58), radius=0.1), "body"),
@@ -307,26 +266,13 @@ def chair() -> list[Part]:
 
 
 def rocket() -> list[Part]:
-    hull = spline(
-        (0.5, -0.16),
-        (0.66, 0.06),
-        (0.72, 0.34),
-        (0.68, 0.62),
-        (0.62, 0.8),
-        (0.38, 0.8),
-        (0.32, 0.62),
-        (0.28, 0.34),
-        (0.34, 0.06),
-    )
+    hull = spline((0.5, -0.16), (0.66, 0.06), (0.72, 0.34), (0.68, 0.62), (0.62, 0.8), (0.38, 0.8), (0.32, 0.62), (0.28, 0.34), (0.34, 0.06))
     parts = [
         Part(spline((0.38, 0.82), (0.36, 1.0), (0.5, 1.18), (0.64, 1.0), (0.62, 0.82)), "pale"),
         Part(spline((0.34, 0.5), (0.12, 0.68), (0.1, 0.92), (0.38, 0.78), steps=5), "shade"),
         Part(spline((0.66, 0.5), (0.88, 0.68), (0.9, 0.92), (0.62, 0.78), steps=5), "shade"),
         Part(hull, "body"),
-        Part(
-            spline((0.5, -0.17), (0.62, -0.02), (0.64, 0.06), (0.5, 0.09), (0.36, 0.06), (0.38, -0.02), steps=5),
-            "shade",
-        ),
+        Part(spline((0.5, -0.17), (0.62, -0.02), (0.64, 0.06), (0.5, 0.09), (0.36, 0.06), (0.38, -0.02), steps=5), "shade"),
         Part(ellipse(0.5, 0.34, 0.13), "pale"),
         Part(ellipse(0.5, 0.34, 0.075), "dark", outline=False),
     ]
@@ -338,17 +284,7 @@ def snail() -> list[Part]:
         (0.0, 0.9), (0.2, 0.86), (0.6, 0.82), (0.76, 0.6), (0.78, 0.42), (0.92, 0.38), (0.99, 0.5), (0.94, 0.76),
         (0.82, 0.93), (0.4, 0.96), steps=6,
     )  # fmt: skip
-    spiral = spline(
-        (0.74, 0.66),
-        (0.62, 0.28),
-        (0.3, 0.26),
-        (0.2, 0.52),
-        (0.36, 0.68),
-        (0.54, 0.58),
-        (0.5, 0.42),
-        (0.38, 0.44),
-        closed=False,
-    )
+    spiral = spline((0.74, 0.66), (0.62, 0.28), (0.3, 0.26), (0.2, 0.52), (0.36, 0.68), (0.54, 0.58), (0.5, 0.42), (0.38, 0.44), closed=False)
     return [
         Part(polygon((0.84, 0.44), (0.78, 0.2)), "dark", 0.04, outline=False),
         Part(polygon((0.92, 0.44), (0.96, 0.18)), "dark", 0.04, outline=False),
@@ -374,29 +310,7 @@ def apple() -> list[Part]:
 NOUNS: dict[str, Callable[[], list[Part]]] = {
     f.__name__: f
     for f in (
-        mug,
-        teapot,
-        house,
-        tree,
-        fish,
-        boat,
-        car,
-        umbrella,
-        mushroom,
-        flower,
-        cat,
-        duck,
-        butterfly,
-        hat,
-        boot,
-        shirt,
-        bell,
-        crown,
-        padlock,
-        guitar,
-        chair,
-        rocket,
-        snail,
-        apple,
+        mug, teapot, house, tree, fish, boat, car, umbrella, mushroom, flower, cat, duck,
+        butterfly, hat, boot, shirt, bell, crown, padlock, guitar, chair, rocket, snail, apple,
     )  # fmt: skip
 }

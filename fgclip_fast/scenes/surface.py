@@ -90,9 +90,7 @@ def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np
     return np.where(light > 0, rgb + (255 - rgb) * np.minimum(light, 1), rgb * np.maximum(1 + light, 0.25))
 
 
-def _gleam(
-    x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int
-) -> np.ndarray:
+def _gleam(x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int) -> np.ndarray:
     """Two white streaks across the body, as of a window's light on something polished."""
     weight = body.sum() + 1e-6
     u = ((x - (body * x).sum() / weight) + (y - (body * y).sum() / weight)) / (side * 1.414)
