@@ -95,7 +95,7 @@ def test_resume_auto_starts_where_there_is_nothing_yet(config):
 
 
 def test_resuming_nothing_is_an_error_that_says_so(config, tmp_path):
-    with pytest.raises(FileNotFoundError, match="resume: .* is no run and no checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"resume: .* is no run and no checkpoint"):
         train(replace(config, resume=str(tmp_path / "nowhere")))
 
 
