@@ -23,7 +23,9 @@ SHORT_LENGTH = 77
 LONG_LENGTH = 248
 """Most tokens of a long caption."""
 
-_MERGES = 49152 - 256 - 2  # the file of open_clip holds more lines; the vocabulary ends here, with BOS and EOS behind it
+_MERGES = (
+    49152 - 256 - 2
+)  # open_clip's file holds more lines than the vocabulary has room for
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # a contraction, letters, one digit, or other marks
 
 
@@ -120,9 +122,7 @@ def _build(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
     pieces += [left + right for left, right in merges]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    encoder = tokenizers.Tokenizer(
-        models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token="<|endoftext|>")
-    )
+    encoder = tokenizers.Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     encoder.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
