@@ -58,10 +58,9 @@ def test_equal_texts_of_an_image_are_equally_right(model):
 def test_validation_losses_are_means_of_the_objective(model):
     examples = [example(0), example(1)]
     figures = records.evaluate(model, examples, losses_of=lambda e: objective(e, Loss()))
-    assert figures["loss_total"] == pytest.approx(
-        figures["loss_short"] + figures["loss_long"] + 0.1 * figures["loss_region"] + 0.5 * figures["loss_hard_negative"],
-        rel=1e-5,
-    )
+    terms = {"short": 1.0, "long": 1.0, "region": 0.1, "hard_negative": 0.5}
+    total = sum(weight * figures[f"loss_{name}"] for name, weight in terms.items())
+    assert figures["loss_total"] == pytest.approx(total, rel=1e-5)
 
 
 def test_nothing_to_evaluate_is_no_error(model):
