@@ -1,5 +1,8 @@
 """What each op means, in eager PyTorch: the spec that every fast path is tested against, and the fallback."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,11 +83,6 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tenso
         equal = text_ids[:, None] == text_ids[None, :]
         logits = logits.masked_fill(equal & (target[:, None] != target), -torch.inf)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-from collections.abc import Sequence
-from itertools import pairwise
-
-import torch
-from torch import Tensor
 
 
 def prefix_tree(token: Tensor, offsets: Tensor, shorts: int, *, share: bool, multiple: int, eos: int) -> list[Tensor]:
