@@ -1,0 +1,102 @@
+"""Draws one thing: the noun's shapes as flat labels at four times the size, then paint, then light."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from fgclip_fast.scenes import surface
+from fgclip_fast.scenes.nouns import NOUNS
+from fgclip_fast.scenes.shapes import Part, turn
+
+OVERSAMPLING = 4
+
+
+class Pose(NamedTuple):
+    """How a thing stands in the picture."""
+
+    length: float  # longest side, pixels
+    mirrored: bool = False
+    angle: float = 0.0  # degrees
+    stretch: float = 1.0  # width over height, times the noun's own
+
+
+class Outline(NamedTuple):
+    """A noun's parts in pixels, the box of all of them being [0, width] x [0, height]."""
+
+    parts: list[Part]
+    width: float
+    height: float
+    border: float  # width of the dark edge, pixels
+
+
+class Sprite(NamedTuple):
+    """A painted thing with ``pad`` pixels around its box."""
+
+    rgb: np.ndarray  # [H, W, 3], 0 to 255
+    alpha: np.ndarray  # [H, W], 0 to 1
+    pad: int
+
+
+def outline(noun: str, pose: Pose) -> Outline:
+    """The noun's shapes, posed and scaled so that the longest side of the whole is ``pose.length``."""
+    border = 0.55 + 0.014 * pose.length
+    flip = np.array([(-1 if pose.mirrored else 1) * np.sqrt(pose.stretch), 1 / np.sqrt(pose.stretch)])
+    parts = [part._replace(points=((part.points - 0.5) * flip) @ turn(pose.angle).T) for part in NOUNS[noun]()]
+    low, high = _extent(parts, border / pose.length)
+    scale = (pose.length - 2 * border) / max(high - low)
+    for _ in range(2):  # the edge has a fixed width, so the scale settles in a step or two
+        low, high = _extent(parts, border / scale)
+        scale *= pose.length / (max(high - low) * scale)
+    parts = [part._replace(points=(part.points - low) * scale, width=part.width * scale) for part in parts]
+    width, height = (high - low) * scale
+    return Outline(parts, width, height, border)
+
+
+def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
+    reach = [part.width / 2 + (border if part.outline else 0) for part in parts]
+    low = np.min([part.points.min(0) - r for part, r in zip(parts, reach, strict=True)], 0)
+    high = np.max([part.points.max(0) + r for part, r in zip(parts, reach, strict=True)], 0)
+    return low, high
+
+
+def paint(shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8) -> Sprite:
+    """Paints the shapes; ``offset`` in [0, 1) is where between two pixels the box begins."""
+    labels = _labels(shape, offset, pad)
+    body = labels == surface.LABELS.index("body")
+    labels = np.where(body & surface.inked(labels.shape, 1 / OVERSAMPLING, print_), surface.LABELS.index("ink"), labels)
+    painted = surface.palette(colour)[labels]
+    alpha, body_share, rgb = _shrink(labels > 0), _shrink(body), _shrink(painted)
+    rgb = rgb / np.maximum(alpha, 1e-3)[..., None]
+    return Sprite(np.clip(surface.lit(rgb, alpha, body_share, finish), 0, 255), alpha, pad)
+
+
+def _labels(shape: Outline, offset: tuple[float, float], pad: int) -> np.ndarray:
+    """Index into surface.LABELS of each cell: uint8 [H, W]."""
+    k = OVERSAMPLING
+    size = int(np.ceil(shape.width + offset[0])) + 2 * pad, int(np.ceil(shape.height + offset[1])) + 2 * pad
+    canvas = Image.new("L", (size[0] * k, size[1] * k), 0)
+    draw = ImageDraw.Draw(canvas)
+    for part in shape.parts:
+        points = [tuple(p) for p in (part.points + pad + offset) * k]
+        label = surface.LABELS.index(part.paint)
+        if part.outline:
+            _stroke(draw, points if part.width else [*points, points[0]], (part.width + 2 * shape.border) * k, 1)
+        if part.width:
+            _stroke(draw, points, part.width * k, label)
+        else:
+            draw.polygon(points, fill=label)
+    return np.asarray(canvas)
+
+
+def _stroke(draw: ImageDraw.ImageDraw, points: list[tuple], width: float, label: int) -> None:
+    draw.line(points, fill=label, width=max(1, round(width)), joint="curve")
+    for x, y in (points[0], points[-1]):
+        draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=label)
+
+
+def _shrink(cells: np.ndarray) -> np.ndarray:
+    """Mean over blocks of OVERSAMPLING x OVERSAMPLING cells, fp32."""
+    k = OVERSAMPLING
+    H, W = cells.shape[0] // k, cells.shape[1] // k
+    return cells.reshape(H, k, W, k, *cells.shape[2:]).mean((1, 3), dtype=np.float32)

@@ -1,0 +1,83 @@
+"""The few vector shapes that every noun is made of: points in a unit square, y down, and how to paint them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Point = tuple[float, float]
+
+
+class Part(NamedTuple):
+    """One painted shape: a filled polygon, or a stroke where ``width`` is set."""
+
+    points: np.ndarray  # [n, 2]
+    paint: str  # body, shade, tint, dark, pale: see surface.PAINTS
+    width: float = 0.0  # of a stroke, in units of the square; 0: the polygon is filled
+    outline: bool = True
+
+
+def polygon(*corners: Point) -> np.ndarray:
+    """Straight edges between the corners."""
+    return np.array(corners, float)
+
+
+def spline(*points: Point, closed: bool = True, steps: int = 8) -> np.ndarray:
+    """A smooth curve (Catmull-Rom) through the points; [n * steps, 2]."""
+    p = np.array(points, float)
+    if closed:
+        before, p0, p1, after = np.roll(p, 1, 0), p, np.roll(p, -1, 0), np.roll(p, -2, 0)
+    else:
+        padded = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
+        before, p0, p1, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    before, p0, p1, after = (x[:, None] for x in (before, p0, p1, after))
+    curve = p0 + 0.5 * t * (p1 - before + t * (2 * before - 5 * p0 + 4 * p1 - after + t * (3 * (p0 - p1) + after - before)))
+    curve = curve.reshape(-1, 2)
+    return curve if closed else np.concatenate([curve, p[-1:]])
+
+
+def ellipse(x: float, y: float, rx: float, ry: float | None = None, tilt: float = 0.0) -> np.ndarray:
+    """A whole ellipse, ``tilt`` in degrees."""
+    return arc(x, y, rx, ry, 0, 360, tilt)[:-1]
+
+
+def arc(
+    x: float, y: float, rx: float, ry: float | None, start: float, stop: float, tilt: float = 0.0
+) -> np.ndarray:
+    """Part of an ellipse from ``start`` to ``stop`` degrees, clockwise from the right; open."""
+    angle = np.radians(np.linspace(start, stop, max(7, int(abs(stop - start) / 12))))
+    around = np.stack([rx * np.cos(angle), (rx if ry is None else ry) * np.sin(angle)], 1)
+    return around @ turn(tilt).T + (x, y)
+
+
+def rounded(*corners: Point, radius: float = 0.06) -> np.ndarray:
+    """A polygon whose corners are rounded off by up to ``radius``."""
+    p = np.array(corners, float)
+    before, after = np.roll(p, 1, 0) - p, np.roll(p, -1, 0) - p
+    reach = [np.minimum(radius, np.linalg.norm(x, axis=1) / 2) / np.linalg.norm(x, axis=1) for x in (before, after)]
+    start, stop = p + before * reach[0][:, None], p + after * reach[1][:, None]
+    t = np.linspace(0, 1, 6)[None, :, None]
+    start, corner, stop = start[:, None], p[:, None], stop[:, None]
+    return ((1 - t) ** 2 * start + 2 * t * (1 - t) * corner + t**2 * stop).reshape(-1, 2)
+
+
+def box(left: float, top: float, right: float, bottom: float, radius: float = 0.05) -> np.ndarray:
+    """A rectangle with rounded corners."""
+    return rounded((left, top), (right, top), (right, bottom), (left, bottom), radius=radius)
+
+
+def join(*pieces: np.ndarray) -> np.ndarray:
+    """One outline out of several pieces."""
+    return np.concatenate(pieces)
+
+
+def moved(parts: Sequence[Part], tilt: float) -> list[Part]:
+    """The parts turned about the middle of the square, in degrees, clockwise."""
+    return [part._replace(points=(part.points - 0.5) @ turn(tilt).T + 0.5) for part in parts]
+
+
+def turn(degrees: float) -> np.ndarray:
+    """Rotation matrix, clockwise on a screen."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s], [s, c]])
