@@ -32,8 +32,14 @@ class Vision:
 
     def __post_init__(self) -> None:
         _positive(self, "vision", ("image_size", "patch_size", "width", "layers", "heads", "mlp"))
-        _require(self.image_size % self.patch_size == 0, "vision.image_size must be a multiple of patch_size", self)
-        _require(self.width % self.heads == 0, "vision.width must be a multiple of heads", self)
+        _require(
+            self.image_size % self.patch_size == 0,
+            "vision.image_size must be a multiple of vision.patch_size",
+            (self.image_size, self.patch_size),
+        )
+        _require(
+            self.width % self.heads == 0, "vision.width must be a multiple of vision.heads", (self.width, self.heads)
+        )
 
     @property
     def grid(self) -> int:
@@ -58,7 +64,7 @@ class Text:
 
     def __post_init__(self) -> None:
         _positive(self, "text", ("width", "layers", "heads", "mlp", "vocabulary"))
-        _require(self.width % self.heads == 0, "text.width must be a multiple of heads", self)
+        _require(self.width % self.heads == 0, "text.width must be a multiple of text.heads", (self.width, self.heads))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +108,7 @@ class Data:
     regions: int = 4
     """At most so many regions of an image, the first in file order."""
     negatives: int = 10
-    """At most so many negatives of a region."""
+    """At most so many negatives of a region; 0: none."""
     box_margin: float = 0.0
     """Each side of a training box moves out by 0 to this many input pixels, drawn anew each visit."""
     lanes: int = 64
@@ -111,9 +117,10 @@ class Data:
     """Samples are shuffled within so many consecutive shards of a lane."""
 
     def __post_init__(self) -> None:
-        _positive(self, "data", ("regions", "negatives", "lanes", "window"))
-        _require(self.workers >= 0, "data.workers must be >= 0", self)
-        _require(self.box_margin >= 0, "data.box_margin must be >= 0", self)
+        _positive(self, "data", ("regions", "lanes", "window"))
+        _require(self.negatives >= 0, "data.negatives must be >= 0", self.negatives)
+        _require(self.workers >= 0, "data.workers must be >= 0", self.workers)
+        _require(self.box_margin >= 0, "data.box_margin must be >= 0", self.box_margin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +140,7 @@ class Loss:
 
     def __post_init__(self) -> None:
         for name in ("short", "long", "region", "hard_negative"):
-            _require(getattr(self, name) >= 0, f"loss.{name} must be >= 0", self)  # nan too
+            _require(getattr(self, name) >= 0, f"loss.{name} must be >= 0", getattr(self, name))  # nan too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +154,7 @@ class Optim:
     weight_decay: float = 0.001
     """Decoupled weight decay; never on LayerNorm parameters and biases."""
     decay_scales: bool = True
-    """Whether the logit scales and position tables decay too, as in the released code."""
+    """Whether the three logit scales decay too, as in the released code."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the two moments."""
     eps: float = 1e-8
@@ -160,9 +167,9 @@ class Optim:
     """Upper bound of the logit scales' exponentials, 100 in CLIP; None: unbounded, as released."""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "optim.lr must be > 0", self)
+        _require(self.lr > 0, "optim.lr must be > 0", self.lr)
         for name in ("weight_decay", "warmup", "clip"):
-            _require(getattr(self, name) >= 0, f"optim.{name} must be >= 0", self)
+            _require(getattr(self, name) >= 0, f"optim.{name} must be >= 0", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +215,8 @@ class Config:
         _positive(self, "", ("batch_size", "keep"))
         for name in ("micro_batch_size", "steps", "threads"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"{name} must be > 0", self)
-        _require(self.epochs > 0, "epochs must be > 0", self)
+            _require(value is None or value > 0, f"{name} must be > 0", value)
+        _require(self.epochs > 0, "epochs must be > 0", self.epochs)
 
 
 def _positive(part: object, prefix: str, names: tuple[str, ...]) -> None:
@@ -219,6 +226,6 @@ def _positive(part: object, prefix: str, names: tuple[str, ...]) -> None:
             raise ValueError(f"{prefix + '.' if prefix else ''}{name} must be > 0, got {value}")
 
 
-def _require(holds: bool, rule: str, part: object) -> None:
+def _require(holds: bool, rule: str, got: object) -> None:
     if not holds:
-        raise ValueError(f"{rule}, got {part}")
+        raise ValueError(f"{rule}, got {got}")

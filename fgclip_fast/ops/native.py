@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 # op -> device type -> who serves it: "native" (the extension has <op>_forward_<device>) or "triton" (kernels/<op>.py).
-SERVERS: dict[str, dict[str, str]] = {}
+SERVERS: dict[str, dict[str, str]] = {
+    "region_embedding": {"cpu": "native", "cuda": "native"},
+}
 
 
 @cache
@@ -26,6 +28,7 @@ def extension() -> ModuleType | None:
         return None
 
 
+@torch.compiler.assume_constant_result  # looked up while tracing, not traced
 def serves(op: str, device: torch.device) -> bool:
     """Whether something faster than the eager reference runs ``op`` on ``device``."""
     return why_not(op, device.type) is None

@@ -1,0 +1,125 @@
+"""From words to a config: defaults < ``--preset`` < ``--config`` < flags, and a config to a file and back."""
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from fgclip_fast.config import Config
+from fgclip_fast.presets import PRESETS
+
+T = TypeVar("T")
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The config that the words of a command line ask for.
+
+    Raises:
+        SystemExit: after ``--help``, or with a message that names the wrong word.
+    """
+    import tyro  # not needed by those who call train() from Python
+
+    chosen, rest = _read_first(list(arguments))
+    try:
+        base = PRESETS[chosen["preset"]] if "preset" in chosen else PRESETS["tiny"]
+        if "config" in chosen:
+            base = load(Path(chosen["config"]), base)
+    except KeyError:
+        sys.exit(f"--preset: unknown preset {_nearest(chosen['preset'], PRESETS)}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"--config: {error}")
+    description = (
+        "Train FG-CLIP. Without any flag: the tiny preset on the embedded data set, on a CPU, in minutes.\n"
+        f"Read before the other flags: --preset {{{','.join(PRESETS)}}} and --config FILE (a run's config.yaml)."
+    )
+    try:
+        return tyro.cli(Config, default=base, args=rest, prog="fgclip train", description=description)
+    except ValueError as error:  # a value that the dataclass refuses
+        sys.exit(str(error))
+
+
+def save(config: Config, path: Path) -> None:
+    """Writes a config as YAML; it alone repeats the run."""
+    path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
+
+
+def load(path: Path, base: Config | None = None) -> Config:
+    """Reads a config file; what it leaves out is as in ``base``.
+
+    Raises:
+        OSError: no such file.
+        ValueError: not YAML of a config; an unknown key is named, with the nearest known one.
+    """
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a mapping of fields was expected, got {type(values).__name__}")
+    return _merge(base or Config(), values, str(path))
+
+
+def _read_first(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Takes ``--preset X`` and ``--config X`` (or with ``=``) out of the words."""
+    chosen: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in ("preset", "config"):
+            chosen[name] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    return chosen, rest
+
+
+def _merge(base: T, values: dict[str, Any], where: str) -> T:
+    hints = typing.get_type_hints(type(base))
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"{where}: unknown key {_nearest(key, hints)}")
+        current = getattr(base, key)
+        if dataclasses.is_dataclass(current) and isinstance(value, dict):
+            changed[key] = _merge(current, value, f"{where}: {key}")
+        else:
+            changed[key] = _converted(value, hints[key], f"{where}: {key}")
+    return dataclasses.replace(base, **changed)  # type: ignore[type-var]
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the field's type; YAML knows no tuples, and reads 1e-6 as a string and 1 as an int."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        return _converted(value, next(o for o in options if o is not type(None)), where)
+    if origin is tuple and isinstance(value, list) and len(value) == len(options):
+        return tuple(_converted(v, option, where) for v, option in zip(value, options, strict=True))
+    if origin is typing.Literal and value in options:
+        return value
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = " or ".join(map(repr, options)) if origin is typing.Literal else getattr(hint, "__name__", str(hint))
+    raise ValueError(f"{where} must be {wanted}, got {value!r}")
+
+
+def _nearest(key: str, known: typing.Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+    return f"{key!r}; the nearest is {near[0]!r}" if near else f"{key!r}; known are {', '.join(names)}"
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: YAML's own tuples are unsafe to load."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

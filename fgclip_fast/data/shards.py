@@ -1,0 +1,137 @@
+"""WebDataset shards: tar files whose consecutive members with one key are a sample. Writing, finding, reading."""
+
+import glob
+import io
+import itertools
+import os
+import re
+import tarfile
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from fgclip_fast.data.index import Damaged, index, members, split
+
+
+class ShardWriter:
+    """Writes one shard under a temporary name and renames it when it is whole.
+
+    ``with ShardWriter(path) as shard: shard.write("000017", jpg=…, json=…)``. Equal samples give equal bytes.
+
+    Args:
+        path: the tar file to write; its folder is made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    def write(self, key: str, **parts: bytes) -> None:
+        """Appends a sample; each part becomes the member ``key.name``, in the order given.
+
+        Raises:
+            ValueError: a key with a dot or slash, which readers would group otherwise, or no parts.
+        """
+        if not key or "." in key or "/" in key or not parts:
+            raise ValueError(f"ShardWriter: a sample needs parts and a key without '.' and '/', got {key!r}")
+        for name, content in parts.items():
+            member = tarfile.TarInfo(f"{key}.{name}")
+            member.size = len(content)
+            self._tar.addfile(member, io.BytesIO(content))
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._tar.close()
+        if kind is None:
+            os.replace(self._temporary, self.path)
+        else:
+            self._temporary.unlink()
+
+
+def expand(pattern: str) -> list[Path]:
+    """The shards that a pattern names, in order, each once.
+
+    Args:
+        pattern: a tar file, a folder (its ``*.tar``), a glob, a brace range ``{000..999}`` or list ``{a,b}``;
+            several are separated by ``::``.
+
+    Raises:
+        FileNotFoundError: nothing matches, or a shard of a range is missing.
+    """
+    found = [path for one in pattern.split("::") for text in _braces(one) for path in _paths(text, pattern)]
+    return list(dict.fromkeys(found))
+
+
+def _paths(text: str, pattern: str) -> list[Path]:
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [path]
+    found = sorted(path.glob("*.tar")) if path.is_dir() else sorted(map(Path, glob.glob(str(path))))
+    if not found:
+        raise FileNotFoundError(f"shards: {pattern!r} names {text}, where there is no tar file")
+    return found
+
+
+def _braces(text: str) -> list[str]:
+    parts = re.split(r"\{([^{}]*)\}", text)  # literal, inside of braces, literal, …
+    choices = [[part] if i % 2 == 0 else _choices(part) for i, part in enumerate(parts)]
+    return ["".join(choice) for choice in itertools.product(*choices)]
+
+
+def _choices(inside: str) -> list[str]:
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if ends is None:
+        return inside.split(",")
+    width = len(ends[1]) if ends[1].startswith("0") or len(ends[1]) == len(ends[2]) else 0
+    return [f"{number:0{width}d}" for number in range(int(ends[1]), int(ends[2]) + 1)]
+
+
+class Sample(NamedTuple):
+    """What a shard holds under one key: ``{"jpg": …, "json": …}``; the first wins where a name comes twice."""
+
+    key: str
+    parts: dict[str, bytes]
+
+
+class Shard:
+    """A shard opened for reading; it is indexed where it was not, and each sample is one read at its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._index = index(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __len__(self) -> int:
+        return len(self._index.places)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the tar file ends early; what lies before is readable."""
+        return self._index.damaged_at >= 0
+
+    def read(self, i: int) -> Sample:
+        """Sample ``i``.
+
+        Raises:
+            OSError, Damaged: the file can no longer be read there, or has changed since it was indexed.
+        """
+        if i >= len(self):
+            raise Damaged(0, f"sample {i} of {len(self)}")
+        start, size = self._index.places[i].tolist()
+        run = os.pread(self._descriptor, size, start)
+        parts: dict[str, bytes] = {}
+        key = ""
+        for member in members(lambda at, size: run[at : at + size], size):
+            name, kind = split(member.name)
+            if name is not None:
+                key = name
+                parts.setdefault(kind, run[member.body : member.body + member.size])
+        return Sample(key, parts)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)

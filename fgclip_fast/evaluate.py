@@ -1,0 +1,189 @@
+"""``python -m fgclip_fast.evaluate RUN``: what a model can do, as a table and as JSON.
+
+Suites: ``records``, the user's own validation shards; ``fg-ovd``, files in FG-OVD's format; ``levels``, the embedded
+set's. Without ``--suite``: what the run itself would evaluate at its end.
+"""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from fgclip_fast import command_line
+from fgclip_fast.config import Config, Data
+from fgclip_fast.data.loader import examples
+from fgclip_fast.evaluation import fg_ovd, records
+from fgclip_fast.model import pretrained
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.scenes.locate import NAME, embedded, locate
+from fgclip_fast.training.objective import objective
+
+FIGURES = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to evaluate, and on what."""
+
+    run: str
+    """A run, or a folder of weights."""
+    suite: Literal["auto", "records", "fg-ovd", "levels"] = "auto"
+    """auto: as at the end of the run."""
+    data: str | None = None
+    """records: shards; fg-ovd: a .jsonl file or a folder of them. None: as in the run's config."""
+    images: str = ""
+    """fg-ovd: folder that img_path is relative to."""
+    output: str | None = None
+    """File for the figures; None: evaluation.json in the run."""
+    limit: int | None = None
+    """At most so many questions or records."""
+    batch_size: int = 32
+    """Images a pass."""
+    device: str = "auto"
+    """"cpu", "cuda", or auto."""
+
+
+def evaluate_run(run: Path, model: FGCLIP, config: Config, limit: int | None = None) -> dict[str, Any]:
+    """What a run evaluates at its end: its validation records, and the levels where they are the embedded set's.
+
+    Returns:
+        suite → figures; also written to ``evaluation.json`` in the run and printed.
+    """
+    figures: dict[str, Any] = {}
+    if config.data.val:
+        figures["records"] = on_records(model, config, limit)
+    if config.data.val == NAME:
+        figures |= on_levels(model, limit)
+    _write(figures, run / FIGURES)
+    show(figures)
+    return figures
+
+
+def on_records(model: FGCLIP, config: Config, limit: int | None = None) -> dict[str, Any]:
+    """Figures on the validation records of a run; empty where it has none."""
+    data = locate(config.data)
+    if not data.val:
+        return {}
+    found = examples(data.val, image_size=model.config.vision.image_size, data=data, limit=limit)
+    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=partial(objective, weights=config.loss)))
+
+
+def on_levels(model: FGCLIP, limit: int | None = None) -> dict[str, Any]:
+    """Figures on each level of the embedded set, for pairs seen in training and for unseen ones."""
+    folder = embedded() / "levels"
+    return {
+        f"{kind}/{path.stem}": on_fg_ovd(model, path, folder / "images", limit=limit)
+        for kind in ("unseen", "seen")
+        for path in sorted((folder / kind).glob("*.jsonl"))
+    }
+
+
+def on_fg_ovd(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None):
+    """Figures on one file in FG-OVD's format."""
+    asked = partial(fg_ovd.evaluate, model, path, images, batch_size=batch_size, limit=limit)
+    return _evaluating(model, asked).figures()
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Prints one table a kind of suite."""
+    table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
+    for name, f in figures.items():
+        if "top1" in f:
+            low, high = f["interval"]
+            cells = f"{f['top1']:.1%}", f"{low:.1%} – {high:.1%}", f"{f['chance']:.1%}", str(f["questions"])
+            table.add_row(name, *cells, ", ".join(f"{n} {cause}" for cause, n in f["skipped"].items()))
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    for name, f in figures.items():
+        if "top1" not in f:
+            own = Table(name, "value")
+            for key, value in f.items():
+                if not isinstance(value, list):
+                    own.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+            console.print(own)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    import tyro
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given and not given[0].startswith("-"):
+        given = ["--run", *given]
+    request = tyro.cli(Request, args=given, prog="fgclip evaluate", description=__doc__)
+    try:
+        _run(request)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(request: Request) -> None:
+    model = pretrained.load(request.run)
+    device = request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    folder = Path(request.run)
+    saved = folder / "config.yaml"
+    config = command_line.load(saved) if saved.exists() else Config(model=model.config, data=Data(train="", val=""))
+    if request.suite == "auto":
+        evaluate_run(folder, model, config, request.limit)
+        return
+    figures = _suite(request, model, config)
+    show(figures)
+    _write(figures, Path(request.output) if request.output else folder / FIGURES, merge=True)
+
+
+def _suite(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
+    if request.suite == "levels":
+        return on_levels(model, request.limit)
+    if request.suite == "records":
+        data = replace(config.data, val=request.data or config.data.val)
+        if not data.val:
+            raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
+        return {"records": on_records(model, replace(config, data=data), request.limit)}
+    if request.data is None:
+        raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
+    path = Path(request.data)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise FileNotFoundError(f"data: no .jsonl file in {path}")
+    images = Path(request.images)
+    options = {"batch_size": request.batch_size, "limit": request.limit}
+    return {f"fg-ovd/{file.stem}": on_fg_ovd(model, file, images, **options) for file in files}
+
+
+def _evaluating(model: FGCLIP, work: Callable[[], Any]) -> Any:
+    """Calls ``work`` with the model in evaluation mode and puts it back as it was."""
+    training = model.training
+    model.eval()
+    try:
+        return work()
+    finally:
+        model.train(training)
+
+
+def _write(figures: dict[str, Any], path: Path, merge: bool = False) -> None:
+    if merge and path.exists():
+        figures = json.loads(path.read_text()) | figures
+    partial_path = path.with_suffix(".partial")
+    partial_path.write_text(json.dumps(figures, indent=1, default=_nan))
+    partial_path.replace(path)
+
+
+def _nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""One embedding a box, pooled from a vision tower's patch tokens where they lie."""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgclip_fast.ops import native, reference
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mean of bilinear samples of the tokens under each box: RoIAlign with a 1 × 1 output.
+
+    The same as ``torchvision.ops.roi_align(map, boxes * grid, (1, 1), 1.0, -1, aligned=True)`` for every box, also one
+    that leaves the image; a box without area, or inverted, gives the zero vector. It is linear in the tokens, so a
+    projection without bias may follow it rather than precede it. No gradient goes to the boxes.
+
+    Args:
+        tokens: Tensor[B, H * W, C], fp32, bf16 or fp16, row by row; sums are fp32. A view that leaves out a class
+            token, ``hidden[:, 1:]``, is read where it is; fp64 is served by the reference.
+        boxes: Tensor[R, 4], fp32, xyxy as fractions of the image.
+        image_index: Tensor[R], int64, the image of each box, in any order.
+        grid: ``(H, W)``, in tokens.
+
+    Returns:
+        Tensor[R, C], dtype of ``tokens``, differentiable in ``tokens``, once.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit, or (on a CPU, or with ``FGCLIP_CHECK=1``) a box is not finite
+            or an image index not in [0, B); the message names the argument.
+    """
+    _check(tokens, boxes, image_index, grid)
+    if tokens.dtype == torch.float64 or not native.serves("region_embedding", tokens.device):
+        return reference.region_embedding(tokens, boxes, image_index, grid)
+    return _forward(tokens, boxes, image_index, *grid)
+
+
+def _check(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> None:
+    H, W = grid
+    if tokens.ndim != 3 or tokens.shape[1] != H * W or H < 1 or W < 1:
+        raise ValueError(
+            f"region_embedding: tokens must be [B, H * W, C] = [B, {H * W}, C], got {list(tokens.shape)}; "
+            "leave out a class token: tokens[:, 1:]"
+        )
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"region_embedding: boxes must be [R, 4] xyxy, got {list(boxes.shape)}")
+    if image_index.shape != boxes.shape[:1]:
+        raise ValueError(f"region_embedding: image_index must be [R] = [{len(boxes)}], got {list(image_index.shape)}")
+    if tokens.dtype not in DTYPES:
+        raise ValueError(f"region_embedding: tokens must be fp32, bf16, fp16 or fp64, got {tokens.dtype}")
+    if boxes.dtype != torch.float32:  # rounding a box to bf16 moves it by up to 0.1 cell
+        raise ValueError(f"region_embedding: boxes must be fp32, got {boxes.dtype}")
+    if image_index.dtype != torch.int64:
+        raise ValueError(f"region_embedding: image_index must be int64, got {image_index.dtype}")
+    for name, tensor in (("boxes", boxes), ("image_index", image_index)):
+        if tensor.device != tokens.device:
+            raise ValueError(
+                f"region_embedding: {name} must be on the device of tokens, {tokens.device}, got {tensor.device}"
+            )
+
+
+@torch.library.custom_op("fgclip_fast::region_embedding", mutates_args=(), device_types=("cpu", "cuda"))
+def _forward(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int) -> Tensor:
+    B, _, C = tokens.shape
+    _check_values(boxes, image_index, B)
+    if tokens.stride(2) != 1:
+        tokens = tokens.contiguous()
+    out = tokens.new_empty(len(boxes), C)
+    shape = {"B": B, "H": H, "W": W, "C": C, "image_stride": tokens.stride(0), "token_stride": tokens.stride(1)}
+    _launch("forward", tokens.data_ptr(), boxes, image_index, out, shape)
+    return out
+
+
+@_forward.register_fake
+def _(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int) -> Tensor:
+    return tokens.new_empty(boxes.shape[0], tokens.shape[2])  # len would fix R in a compiled graph
+
+
+@torch.library.custom_op("fgclip_fast::region_embedding_backward", mutates_args=(), device_types=("cpu", "cuda"))
+def _backward(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: int) -> Tensor:
+    grad_out, C = grad_out.contiguous(), grad_out.shape[1]
+    grad_tokens = grad_out.new_empty(B, H * W, C)
+    shape = {"B": B, "H": H, "W": W, "C": C, "image_stride": H * W * C, "token_stride": C}
+    _launch("backward", native.address(grad_out), boxes, image_index, grad_tokens, shape)
+    return grad_tokens
+
+
+@_backward.register_fake
+def _(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: int) -> Tensor:
+    return grad_out.new_empty(B, H * W, grad_out.shape[1])
+
+
+def _launch(
+    direction: str, source: int, boxes: Tensor, image_index: Tensor, out: Tensor, shape: dict[str, int]
+) -> None:
+    """Runs the extension's ``direction`` on the device of ``out``, from ``source`` to ``out``."""
+    if out.numel() == 0:
+        return
+    module: Any = native.extension()
+    boxes, image_index = boxes.contiguous(), image_index.contiguous()
+    where = () if out.device.type == "cpu" else native.stream(out.device)
+    getattr(module, f"region_embedding_{direction}_{out.device.type}")(
+        source,
+        native.address(boxes),
+        native.address(image_index),
+        native.address(out),
+        getattr(module.Dtype, str(out.dtype).removeprefix("torch.")),
+        module.RegionShape(R=len(boxes), **shape),
+        *where,
+    )
+
+
+def _check_values(boxes: Tensor, image_index: Tensor, B: int) -> None:
+    if boxes.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1":
+        return  # reading them would make the host wait for the GPU
+    outside = image_index[(image_index < 0) | (image_index >= B)]
+    if len(outside):
+        raise ValueError(f"region_embedding: image_index must be in [0, B) = [0, {B}), got {int(outside[0])}")
+    if not boxes.isfinite().all():
+        raise ValueError(f"region_embedding: boxes must be finite, got {boxes[~boxes.isfinite()][0]}")
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    tokens, boxes, image_index, H, W = inputs
+    ctx.save_for_backward(boxes, image_index)
+    ctx.sizes = (tokens.shape[0], H, W)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None, None, None, None]:
+    return _backward(grad_out, *ctx.saved_tensors, *ctx.sizes), None, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

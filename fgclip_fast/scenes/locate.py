@@ -1,0 +1,49 @@
+"""Where the embedded data set is; it is written when it is first asked for."""
+
+import hashlib
+import logging
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from fgclip_fast.config import Data
+
+log = logging.getLogger("fgclip_fast")
+NAME = "scenes"
+
+
+def embedded() -> Path:
+    """Folder of the embedded set, in the user's cache (``FGCLIP_CACHE``, else ``~/.cache/fgclip_fast``).
+
+    Its name carries a fingerprint of the code that draws and describes, so another version writes another folder.
+    """
+    cache = Path(os.environ.get("FGCLIP_CACHE", Path.home() / ".cache" / "fgclip_fast"))
+    folder = cache / f"{NAME}-{_fingerprint()}"
+    if folder.exists():
+        return folder
+    from fgclip_fast.scenes.write import write  # draws: not needed by those who bring their own shards
+
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    log.info("writing the embedded data set to %s (once)", folder)
+    write(partial)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(partial)
+    return folder
+
+
+def locate(data: Data) -> Data:
+    """``data`` with "scenes" replaced by the shards of the embedded set."""
+    if NAME not in (data.train, data.val):
+        return data
+    folder = embedded()
+    train = str(folder / "train-*.tar") if data.train == NAME else data.train
+    val = str(folder / "val-*.tar") if data.val == NAME else data.val
+    return replace(data, train=train, val=val)
+
+
+def _fingerprint() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]

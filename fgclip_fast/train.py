@@ -1,0 +1,254 @@
+"""``python -m fgclip_fast.train``: trains FG-CLIP. The loop, read top to bottom.
+
+Without an argument it trains a tiny model on the embedded data set, on a CPU, in minutes, and evaluates it.
+"""
+
+import logging
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import torch.distributed as dist
+from rich.logging import RichHandler
+
+from fgclip_fast import command_line, evaluate
+from fgclip_fast.config import Config
+from fgclip_fast.data.loader import Loader
+from fgclip_fast.inputs.batch import Batch
+from fgclip_fast.model import pretrained
+from fgclip_fast.model.embeddings import Embeddings
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.ops.contrastive_loss import agree_batch_size
+from fgclip_fast.scenes.locate import locate
+from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
+from fgclip_fast.training.distributed import Processes, StopFlag
+from fgclip_fast.training.faults import Interruption
+from fgclip_fast.training.monitor import Monitor
+from fgclip_fast.training.objective import objective
+
+log = logging.getLogger("fgclip_fast")
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What :func:`train` leaves: the folder, the model, the config as resolved, and the last evaluation."""
+
+    path: Path
+    model: FGCLIP
+    config: Config
+    figures: dict[str, Any]
+
+
+def train(config: Config) -> Run:
+    """Trains as ``config`` says, or goes on with a run; returns when all steps are done or the user interrupts.
+
+    Raises:
+        ValueError: the config does not fit the data, the processes, or the run that it resumes.
+        FileNotFoundError: shards, weights or a run to resume are not there.
+    """
+    processes = distributed.start(config.device)
+    _fix(config.seed, config.threads)
+    config, saved = _place(config, processes)
+    model = _model(config, saved).to(processes.device)
+    config = replace(config, model=model.config)
+    loader = _loader(config, model, processes)
+    steps = config.steps or round(config.epochs * loader.steps_per_epoch)
+    if config.dry_run:
+        return _describe(config, model, loader, steps)
+    run = Path(str(config.output))
+    optimizer = optim.adamw(model, config.optim)
+    done = _restore(optimizer, config, saved, processes)
+    _open(run, config, processes)
+    agree_batch_size(config.batch_size, processes.group, processes.device)
+    network = distributed.wrap(model, processes)
+    monitor = Monitor(run, steps, done, writes=processes.first)
+    save = partial(_save, run, model, optimizer, config, loader, processes)
+    stop, batches, figures = StopFlag(processes), loader.batches(after=done), {}
+
+    def embed(batch: Batch) -> Embeddings:
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            return network(batch)
+
+    with Interruption() as interruption:
+        model.train()
+        step = done
+        while step < steps:
+            micro_batches = [b.to(processes.device, non_blocking=True) for b in _next(batches, monitor)]
+            lr = optim.set_lr(optimizer, config.optim, step, steps)
+            losses = grad_cache.backward(
+                network, embed, micro_batches, partial(objective, weights=config.loss, group=processes.group)
+            )
+            norm, skipped = optim.update(model, optimizer, config.optim)
+            step += 1
+            tokens = sum(len(b.token if b.tree is None else b.tree.token) for b in micro_batches)
+            scale = processes.world_size
+            monitor.record(step, losses, norm, skipped, lr, config.batch_size * scale, tokens * scale)
+            ending = stop.agreed(interruption.wanted) or step == steps
+            if ending or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                save(step)
+                monitor.note(step, "records", dict(loader.counts))
+            if config.eval_every and step % config.eval_every == 0 and not ending:
+                figures = _validate(model, config, processes)
+                monitor.note(step, "validation", figures)
+                monitor.pause_clock()
+            if ending:
+                break
+    monitor.close()
+    if processes.first and not interruption.wanted:
+        figures = evaluate.evaluate_run(run, model, config)
+    log.info("%s: %d of %d steps done", run, step, steps)
+    distributed.stop(processes)
+    return Run(run, model, config, figures)
+
+
+def _fix(seed: int, threads: int | None) -> None:
+    """Seeds what draws without being told a seed; data order and draws are arithmetic and need none."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _place(config: Config, processes: Processes) -> tuple[Config, Path | None]:
+    """Decides the run's folder and the checkpoint to go on from; the first process decides for all."""
+    chosen: list[Any] = [None, None]
+    if processes.first:
+        chosen = list(_find(config))
+    if processes.group is not None:
+        dist.broadcast_object_list(chosen, src=0, group=processes.group)
+    output, saved = chosen
+    return replace(config, output=str(output), resume=None), saved
+
+
+def _find(config: Config) -> tuple[Path, Path | None]:
+    fresh = Path(config.output) if config.output else RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
+    if config.resume is None:
+        if checkpoint.newest(fresh) is not None and not config.dry_run:
+            raise ValueError(f"output: {fresh} holds a run; go on with it by --resume auto, or name another --output")
+        return fresh, None
+    if config.resume == "auto":
+        output = Path(config.output) if config.output else (RUNS / "last").resolve()
+        return (output, checkpoint.newest(output)) if output.exists() else (fresh, None)
+    saved = checkpoint.newest(Path(config.resume))
+    if saved is None:
+        raise FileNotFoundError(f"resume: {config.resume} is no run and no checkpoint (no checkpoints/step-* in it)")
+    return Path(config.output) if config.output else saved.parents[1], saved
+
+
+def _model(config: Config, saved: Path | None) -> FGCLIP:
+    if saved is not None:
+        return pretrained.load(saved / "model", like=config.model)
+    if config.init is None:
+        return FGCLIP(config.model)
+    model = pretrained.load(config.init, like=config.model)
+    with torch.no_grad():  # the released trainer starts both fine scales from the global one, each time
+        for scale in (model.logit_scale_finegraind, model.logit_scale_hardneg):
+            scale.copy_(model.logit_scale)
+    return model
+
+
+def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
+    data = locate(config.data) if processes.first else config.data
+    if processes.group is not None:
+        dist.barrier(processes.group)  # the first process writes the embedded set
+        data = locate(config.data)
+    if config.loss.hard_negative == 0:
+        data = replace(data, negatives=0)  # texts that no term would see
+    return Loader(
+        data,
+        image_size=config.model.vision.image_size,
+        batch_size=config.batch_size,
+        micro_batch_size=config.micro_batch_size,
+        seed=config.seed,
+        tokenizer=model.tokenizer,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        packing=config.model.packing,
+        pin_memory=processes.device.type == "cuda",
+    )
+
+
+def _restore(optimizer: torch.optim.Optimizer, config: Config, saved: Path | None, processes: Processes) -> int:
+    """Puts the optimizer back where a checkpoint left it; returns the steps that were done."""
+    if saved is None:
+        return 0
+    state = checkpoint.load_state(saved)
+    for name, was in state["order"].items():
+        now = _order(config, processes)[name]
+        if now != was:
+            raise ValueError(f"resume: {name} was {was} and is {now} now; the order of samples would not be the same")
+    optimizer.load_state_dict(state["optimizer"])
+    log.info("resuming %s after step %d", saved, state["step"])
+    return state["step"]
+
+
+def _order(config: Config, processes: Processes) -> dict[str, Any]:
+    """What the order of samples depends on."""
+    d = config.data
+    images = config.batch_size * processes.world_size
+    return {"global batch": images, "seed": config.seed, "data.train": d.train, "lanes": d.lanes, "window": d.window}
+
+
+def _save(run, model, optimizer, config, loader, processes, step: int) -> None:
+    if processes.first:
+        state = {"optimizer": optimizer.state_dict(), "order": _order(config, processes)}
+        checkpoint.save(run, step, partial(pretrained.save, model), state, config.keep)
+
+
+def _open(run: Path, config: Config, processes: Processes) -> None:
+    """Makes the run's folder, writes its config and points ``last`` at it."""
+    if not processes.first:
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    command_line.save(config, run / "config.yaml")
+    last = run.parent / "last"
+    if last.is_symlink() or not last.exists():
+        last.unlink(missing_ok=True)
+        last.symlink_to(run.resolve().name)
+
+
+def _next(batches: Iterator[list[Batch]], monitor: Monitor) -> list[Batch]:
+    began = time.perf_counter()
+    batch = next(batches)
+    monitor.waited(time.perf_counter() - began)
+    return batch
+
+
+def _validate(model: FGCLIP, config: Config, processes: Processes) -> dict[str, Any]:
+    """Figures on the validation records; each process would get the same, so only the first computes them."""
+    return evaluate.on_records(model, config) if processes.first else {}
+
+
+def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
+    """Prints what would happen, and the first batch."""
+    parameters = sum(p.numel() for p in model.parameters())
+    batch = next(loader.batches())[0]
+    print(f"parameters      {parameters:,}")
+    print(f"steps           {steps:,} of {config.batch_size} images a process; {loader.steps_per_epoch:,} an epoch")
+    print(f"weights+Adam    {parameters * 16 / 1e9:.2f} GB, and activations")
+    print("first batch     " + ", ".join(f"{k} {list(v.shape)}" for k, v in batch._asdict().items() if v is not None))
+    return Run(Path(str(config.output)), model, config, {})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    config = command_line.parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        train(config)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

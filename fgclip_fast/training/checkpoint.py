@@ -1,0 +1,69 @@
+"""What a run leaves on disk, written so that a kill at any moment loses nothing that was saved.
+
+``RUN/checkpoints/step-00000500/`` holds ``model/`` (the released layout, so it can be loaded and shared as it is) and
+``state.pt`` (optimizer, counts). It is written under a temporary name and renamed when it is complete.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PREFIX = "step-"
+
+
+def save(run: Path, step: int, save_model: Callable[[Path], None], state: dict[str, Any], keep: int) -> Path:
+    """Writes one checkpoint and then removes the oldest beyond ``keep``.
+
+    Args:
+        run: folder of the run.
+        step: steps that were done.
+        save_model: writes the model into the folder that it is given.
+        state: what else resuming needs; tensors and plain values.
+        keep: how many checkpoints to keep.
+    """
+    final = run / "checkpoints" / f"{PREFIX}{step:08d}"
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_model(partial / "model")
+    torch.save({"step": step, **state}, partial / "state.pt")
+    for file in partial.rglob("*"):
+        _flush(file)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _flush(final.parent)
+    for old in every(run)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def every(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, the oldest first."""
+    return sorted(p for p in (run / "checkpoints").glob(f"{PREFIX}*") if (p / "state.pt").exists())
+
+
+def newest(path: Path) -> Path | None:
+    """The newest checkpoint of a run, or ``path`` itself where it is one; None where there is none."""
+    if (path / "state.pt").exists():
+        return path
+    found = every(path)
+    return found[-1] if found else None
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The state that :func:`save` was given, and ``step``; tensors on the CPU."""
+    return torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+
+
+def _flush(path: Path) -> None:
+    """Makes the bytes (or, for a folder, the names) reach the disk before the next rename does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Words to a config: what overrides what, and what a wrong word is told."""
+
+import dataclasses
+
+import pytest
+
+from fgclip_fast import command_line
+from fgclip_fast.config import Config, Loss
+from fgclip_fast.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives_its_file(name, tmp_path):
+    command_line.save(PRESETS[name], tmp_path / "config.yaml")
+    assert command_line.load(tmp_path / "config.yaml") == PRESETS[name]
+
+
+def test_no_word_is_the_tiny_preset():
+    assert command_line.parse([]) == PRESETS["tiny"]
+
+
+def test_flags_override_the_file_which_overrides_the_preset(tmp_path):
+    (tmp_path / "c.yaml").write_text("batch_size: 7\nloss: {region: 0.3, short: 2}\n")
+    words = ["--preset", "stage2-vit-b16", f"--config={tmp_path / 'c.yaml'}", "--loss.region", "0.4"]
+    config = command_line.parse(words)
+    assert (config.batch_size, config.loss) == (7, Loss(short=2.0, region=0.4))
+    assert config.optim == PRESETS["stage2-vit-b16"].optim
+
+
+def test_a_saved_config_alone_repeats_the_run(tmp_path):
+    config = command_line.parse(["--optim.betas", "0.8", "0.9", "--data.train", "a.tar", "--seed", "3"])
+    command_line.save(config, tmp_path / "config.yaml")
+    assert command_line.parse(["--config", str(tmp_path / "config.yaml")]) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("los: {}", r"unknown key 'los'; the nearest is 'loss'"),
+        ("loss: {hard_negatve: 1}", r"loss: unknown key 'hard_negatve'; the nearest is 'hard_negative'"),
+        ("batch_size: many", r"batch_size must be int, got 'many'"),
+        ("batch_size: true", r"batch_size must be int, got True"),
+        ("precision: fp8", r"precision must be 'fp32' or 'bf16', got 'fp8'"),
+        ("loss: {region: -1}", r"loss.region must be >= 0, got -1"),
+        ("loss: {region: .nan}", r"loss.region must be >= 0, got nan"),
+        ("[1, 2]", r"a mapping of fields was expected, got list"),
+        ("loss: 3", r"loss must be"),
+    ],
+)
+def test_a_wrong_file_is_told_what_is_wrong(text, message, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        command_line.load(tmp_path / "c.yaml")
+
+
+def test_numbers_as_yaml_writes_them_are_read(tmp_path):
+    (tmp_path / "c.yaml").write_text("optim: {lr: 1e-6, betas: [0, 1]}\nsteps: null\n")
+    config = command_line.load(tmp_path / "c.yaml", dataclasses.replace(Config(), steps=3))
+    assert (config.optim.lr, config.optim.betas, config.steps) == (1e-6, (0.0, 1.0), None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "stage2-vit-b61"], "nearest is 'stage2-vit-b16'"),
+        (["--config", "/nowhere.yaml"], "No such file"),
+    ],
+)
+def test_a_wrong_first_word_ends_with_one_line(words, message):
+    with pytest.raises(SystemExit, match=message):
+        command_line.parse(words)
+
+
+def test_an_unknown_flag_names_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        command_line.parse(["--los.region", "1"])
+    assert "--loss.region" in capsys.readouterr().err
+
+
+def test_help_names_every_field(capsys):
+    with pytest.raises(SystemExit):
+        command_line.parse(["--help"])
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("--preset", "--config", "--loss.hard-negative", "--data.train", "--optim.lr"))

@@ -1,0 +1,59 @@
+"""The log: one history, whatever happened in between."""
+
+import json
+
+import torch
+
+from fgclip_fast.training.monitor import LOG, Monitor, cut
+from fgclip_fast.training.objective import Losses
+
+
+def record(monitor, step, skipped=0.0):
+    losses = Losses(*(torch.tensor(float(step)) for _ in Losses._fields))
+    monitor.record(step, losses, torch.tensor(1.0), torch.tensor(skipped), lr=0.1, images=4, tokens=100)
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def test_every_step_is_written_once_and_in_order(tmp_path):
+    monitor = Monitor(tmp_path, steps=3, quiet=True)
+    for step in (1, 2, 3):
+        record(monitor, step)
+    monitor.note(3, "records", {"empty box": 2})
+    monitor.close()
+    assert [line["total"] for line in lines(tmp_path) if line["kind"] == "train"] == [1.0, 2.0, 3.0]
+    assert {"kind": "records", "step": 3, "empty box": 2} in lines(tmp_path)
+    assert all(line["images_per_s"] > 0 for line in lines(tmp_path) if line["kind"] == "train")
+
+
+def test_a_resumed_run_has_one_history(tmp_path):
+    monitor = Monitor(tmp_path, steps=9, quiet=True)
+    for step in (1, 2, 3, 4):
+        record(monitor, step)
+    monitor.close()
+    again = Monitor(tmp_path, steps=9, done=2, quiet=True)
+    record(again, 3)
+    again.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    (tmp_path / LOG).write_text('{"step": 1}\n{"step": 2}\n{"st')
+    cut(tmp_path / LOG, 2)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_skipped_step_is_told(tmp_path, caplog):
+    monitor = Monitor(tmp_path, steps=1, quiet=True)
+    record(monitor, 1, skipped=1.0)
+    monitor.close()
+    assert "step 1: the gradient is not finite" in caplog.text
+
+
+def test_other_processes_write_nothing(tmp_path):
+    monitor = Monitor(tmp_path, steps=1, writes=False)
+    record(monitor, 1)
+    monitor.close()
+    assert list(tmp_path.iterdir()) == []
