@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 COLOURS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "grey")
-PATTERNS = ("plain", "striped", "dotted", "checked")
-FINISHES = ("matte", "shiny", "glowing")
+PATTERNS = ("plain", "striped", "dotted", "checked", "patchy")
+FINISHES = ("matte", "shiny", "glowing", "snowy")
 SIZES = ("small", "large")
 NOUNS = (
     "mug", "teapot", "house", "tree", "fish", "boat", "car", "umbrella", "mushroom", "flower", "cat", "duck",
@@ -22,8 +22,10 @@ class Thing(NamedTuple):
     colour: str
     noun: str
 
-    def __str__(self) -> str:
-        return "a " + " ".join(self)
+    @property
+    def pair(self) -> tuple[str, str]:
+        """(noun, colour)."""
+        return self.noun, self.colour
 
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = dict(zip(Thing._fields, (SIZES, FINISHES, PATTERNS, COLOURS, NOUNS), strict=True))
@@ -35,3 +37,9 @@ HELD_OUT = frozenset(
     for extra in ((0,) if i % 2 else (0, 5))
 )
 """(noun, colour) pairs that occur in no training text, negatives included: 36 of the 240, one or two a noun."""
+
+
+def phrase(thing: Thing, form: tuple[str, ...] = Thing._fields) -> str:
+    """``a small shiny striped red mug``, or those of its words that ``form`` names."""
+    words = " ".join(getattr(thing, attribute) for attribute in form)
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

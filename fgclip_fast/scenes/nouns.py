@@ -188,7 +188,7 @@ def boot() -> list[Part]:
     return [
         Part(rounded((0.2, 0.84), (0.98, 0.84), (0.98, 0.94), (0.5, 0.94), (0.46, 0.98), (0.2, 0.98), radius=0.03), "dark"),
         Part(leather, "body"),
-        Part(box(0.2, 0.03, 0.68, 0.2, 0.05), "pale"),
+        Part(box(0.2, 0.03, 0.68, 0.2, 0.05), "tint"),
         Part(polygon((0.62, 0.38), (0.46, 0.42)), "pale", 0.035, outline=False),
         Part(polygon((0.66, 0.5), (0.5, 0.56)), "pale", 0.035, outline=False),
     ]
@@ -233,7 +233,7 @@ def crown() -> list[Part]:
 def padlock() -> list[Part]:
     shackle = join(polygon((0.27, 0.56), (0.27, 0.34)), arc(0.5, 0.32, 0.23, 0.24, 180, 360), polygon((0.73, 0.34), (0.73, 0.56)))
     return [
-        Part(shackle, "pale", 0.11),
+        Part(shackle, "dark", 0.11),
         Part(box(0.1, 0.43, 0.9, 0.97, 0.1), "body"),
         Part(ellipse(0.5, 0.64, 0.085), "dark", outline=False),
         Part(polygon((0.47, 0.66), (0.53, 0.66), (0.57, 0.84), (0.43, 0.84)), "dark", outline=False),

@@ -52,6 +52,8 @@ def inked(shape: tuple[int, int], pixel: float, print_: Print) -> np.ndarray:
     if print_.pattern == "striped":
         return u - np.floor(u) < 0.42
     v = c * y - s * x + np.float32(print_.shift[1])
+    if print_.pattern == "patchy":
+        return np.sin(6.28 * u + 1) + np.sin(6.28 * v) + np.sin(3.9 * u - 5 * v) > 0.5
     row = np.floor(v)
     if print_.pattern == "checked":
         return (np.floor(u) + row) % 2 == 0
@@ -82,14 +84,26 @@ def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np
     gy, gx = np.gradient(depth)
     slope = (gx + gy) * side * 0.09  # a soft edge, bright where it faces the light
     across = ((rows.mean() - y) + (columns.mean() - x)) / side
-    relief, fall = {"matte": (0.25, 0.1), "shiny": (0.75, 0.3), "glowing": (0.0, 0.0)}[finish]
+    relief, fall = {"matte": (0.25, 0.1), "shiny": (0.75, 0.3), "glowing": (0.0, 0.0), "snowy": (0.3, 0.1)}[finish]
     light = relief * np.clip(slope, -0.8, 0.8) + fall * across
     if finish == "glowing":
         light = 0.28 * body * np.clip(depth * 1.5 - 0.75, 0, 0.8)
     if finish == "shiny":
         light = light + _gleam(x, y, body, rows, columns, side)
     light = light[..., None]
+    if finish == "snowy":
+        rgb = _snowed(rgb, alpha, x, side)
     return np.where(light > 0, rgb + (255 - rgb) * np.minimum(light, 1), rgb * np.maximum(1 + light, 0.25))
+
+
+def _snowed(rgb: np.ndarray, alpha: np.ndarray, x: np.ndarray, side: int) -> np.ndarray:
+    """Snow on whatever lies open to the sky, thicker here and thinner there."""
+    below = np.cumsum(alpha, axis=0)  # pixels of the thing down to here
+    thick = side * (0.15 + 0.05 * np.sin(x * (21 / side)))
+    snow = np.clip(thick - below, 0, 1) * (alpha > 0.3)
+    edge = np.clip(thick + 0.9 - below, 0, 1)  # its own shadow
+    rgb = rgb * (1 - 0.45 * edge[..., None])
+    return rgb * (1 - snow[..., None]) + np.array((248, 252, 255), np.float32) * snow[..., None]
 
 
 def _gleam(x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int) -> np.ndarray:
