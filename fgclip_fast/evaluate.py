@@ -82,13 +82,15 @@ def on_levels(model: FGCLIP, limit: int | None = None) -> dict[str, Any]:
     """Figures on each level of the embedded set, for pairs seen in training and for unseen ones."""
     folder = embedded() / "levels"
     return {
-        f"{kind}/{path.stem}": on_fg_ovd(model, path, folder / "images", limit=limit)
+        f"{kind}/{path.stem}": on_fg_ovd(model, path, images=folder / "images", limit=limit)
         for kind in ("unseen", "seen")
         for path in sorted((folder / kind).glob("*.jsonl"))
     }
 
 
-def on_fg_ovd(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None):
+def on_fg_ovd(
+    model: FGCLIP, path: Path, *, images: Path, batch_size: int = 32, limit: int | None = None
+) -> dict[str, Any]:
     """Figures on one file in FG-OVD's format."""
     asked = partial(fg_ovd.evaluate, model, path, images, batch_size=batch_size, limit=limit)
     return _evaluating(model, asked).figures()
@@ -159,8 +161,8 @@ def _suite(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
     if not files:
         raise FileNotFoundError(f"data: no .jsonl file in {path}")
     images = Path(request.images)
-    options = {"batch_size": request.batch_size, "limit": request.limit}
-    return {f"fg-ovd/{file.stem}": on_fg_ovd(model, file, images, **options) for file in files}
+    ask = partial(on_fg_ovd, model, images=images, batch_size=request.batch_size, limit=request.limit)
+    return {f"fg-ovd/{file.stem}": ask(file) for file in files}
 
 
 def _evaluating(model: FGCLIP, work: Callable[[], Any]) -> Any:

@@ -8,12 +8,12 @@ NO_TEXT = "no text"
 NOT_UTF8 = "invalid UTF-8"
 NOT_JSON = "broken JSON"
 WRONG_TYPE = "wrong type"
-UNREADABLE = "unreadable shard"
+UNREADABLE = "unreadable sample"
 NOT_AN_IMAGE = "not an image"
 TRUNCATED_IMAGE = "truncated image"
 CORRUPT_IMAGE = "corrupt image"
 HUGE_IMAGE = "image too large"
-BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
+BAD: tuple[str, ...] = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
 BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE)
 # One region, or its negatives, are dropped.
 SHORT_BOX = "box of fewer than 4 numbers"
@@ -25,7 +25,7 @@ OUTSIDE_BOX = "box outside the image"
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"
 WRONG_NEGATIVE = "negative of a wrong type"
-DROPPED = (SHORT_BOX, WRONG_BOX, NOT_FINITE_BOX, INVERTED_BOX, EMPTY_BOX, OUTSIDE_BOX)
+DROPPED: tuple[str, ...] = (SHORT_BOX, WRONG_BOX, NOT_FINITE_BOX, INVERTED_BOX, EMPTY_BOX, OUTSIDE_BOX)
 DROPPED += (WRONG_REGION, NO_EXPRESSION, WRONG_NEGATIVE)
 # A missing text is replaced by another of the same image.
 SHORT_FROM_LONG = "short caption filled by the long one"
@@ -33,6 +33,9 @@ LONG_FROM_SHORT = "long caption filled by the short one"
 BOTH_FROM_REGIONS = "captions filled by region texts"
 EXPRESSION_FILLED = "region expression filled by the other"
 FILLED = (SHORT_FROM_LONG, LONG_FROM_SHORT, BOTH_FROM_REGIONS, EXPRESSION_FILLED)
+
+# A shard ends early; its readable part is used.
+DAMAGED_SHARD = "damaged shard"
 
 
 class BadRecord(ValueError):

@@ -34,6 +34,13 @@ class Index(NamedTuple):
     """First byte that cannot be read as tar, or -1."""
 
 
+class Extent(NamedTuple):
+    """What must be known of a shard before it is opened."""
+
+    samples: int
+    damaged_at: int = -1
+
+
 class Member(NamedTuple):
     """One file in a tar: ``[start, after)`` is everything that belongs to it, ``[body, body + size)`` its content."""
 
@@ -60,29 +67,27 @@ def index(shard: Path) -> Index:
     """
     state = shard.stat()
     for file in _homes(shard):
-        header = _header(file, state)
-        if header is not None:
-            samples, damaged_at = header
-            places = np.memmap(file, np.int64, "r", offset=40, shape=(samples, 2)) if samples else _no_places()
-            return Index(places, damaged_at)
+        kept = _header(file, state)
+        if kept is not None:
+            places = np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), int)
+            return Index(places, kept.damaged_at)
     made = scan(shard)
     _keep(shard, state, made)
     return made
 
 
-def count(shard: Path) -> int:
+def extent(shard: Path) -> Extent:
     """Number of samples: from the index, from img2dataset's ``_stats.json``, or by making the index."""
     state = shard.stat()
     for file in _homes(shard):
-        header = _header(file, state)
-        if header is not None:
-            return header[0]
+        kept = _header(file, state)
+        if kept is not None:
+            return kept
     stats = shard.with_name(f"{shard.stem}_stats.json")
-    if stats.is_file():
-        successes = json.loads(stats.read_text()).get("successes")
-        if isinstance(successes, int):
-            return successes
-    return len(index(shard).places)
+    if stats.is_file() and isinstance(successes := json.loads(stats.read_text()).get("successes"), int):
+        return Extent(successes)
+    made = index(shard)
+    return Extent(len(made.places), made.damaged_at)
 
 
 def scan(shard: Path) -> Index:
@@ -170,14 +175,14 @@ def _homes(shard: Path) -> tuple[Path, Path]:
     return shard.with_name(f"{shard.name}.index"), cache / f"{digest[:32]}.index"
 
 
-def _header(file: Path, state: os.stat_result) -> tuple[int, int] | None:
+def _header(file: Path, state: os.stat_result) -> Extent | None:
     try:
         head, size = np.fromfile(file, np.int64, 5), file.stat().st_size
     except OSError:
         return None
     if len(head) < 5 or head[:3].tolist() != [MARK, state.st_size, state.st_mtime_ns] or size != 40 + 16 * head[3]:
         return None
-    return int(head[3]), int(head[4])
+    return Extent(int(head[3]), int(head[4]))
 
 
 def _keep(shard: Path, state: os.stat_result, made: Index) -> None:
@@ -192,7 +197,3 @@ def _keep(shard: Path, state: os.stat_result, made: Index) -> None:
         except OSError:
             partial.unlink(missing_ok=True)
     log.info("%s: no folder to keep its index in; it is made again at each start", shard)
-
-
-def _no_places() -> np.ndarray:
-    return np.zeros((0, 2), np.int64)

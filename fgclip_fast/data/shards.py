@@ -6,11 +6,16 @@ import itertools
 import os
 import re
 import tarfile
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import Damaged, index, members, split
+
+_STAY_OPEN = 256
 
 
 class ShardWriter:
@@ -135,3 +140,41 @@ class Shard:
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+
+
+class Shards:
+    """Several shards, each opened when it is first read; the latest 256 stay open.
+
+    Args:
+        paths: the tar files; a sample is named by the place of its shard among them, and its own in the shard.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+
+    def __getstate__(self) -> dict:
+        return {"_paths": self._paths, "_open": OrderedDict()}  # another process opens its own files
+
+    def read(self, shard: int, i: int) -> Sample:
+        """A sample.
+
+        Raises:
+            BadRecord: the shard is gone, is no tar, or is shorter than when it was counted.
+        """
+        try:
+            return self._opened(shard).read(i)
+        except (OSError, ValueError) as error:
+            raise BadRecord(UNREADABLE, str(error)) from None
+
+    def name(self, shard: int, key: str | int) -> str:
+        """A sample as messages name it."""
+        return f"{self._paths[shard].name}, {key if isinstance(key, str) else f'sample {key}'}"
+
+    def _opened(self, shard: int) -> Shard:
+        if shard not in self._open:
+            self._open[shard] = Shard(self._paths[shard])
+            if len(self._open) > _STAY_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(shard)
+        return self._open[shard]

@@ -25,7 +25,7 @@ LONG_LENGTH = 248
 
 _MERGES = (
     49152 - 256 - 2
-)  # the file of open_clip holds more lines; the vocabulary ends here, with BOS and EOS behind it
+)  # open_clip's file holds more lines than the vocabulary has room for
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # a contraction, letters, one digit, or other marks
 
 

@@ -1,0 +1,63 @@
+"""Triton runs in its interpreter where there is no GPU; this must be set before anything imports Triton."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where ops are tested: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small training and validation shards: coloured squares, with captions, boxes and negatives."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(3):
+        _write_shard(folder / f"train-{number:05d}.tar", range(20 * number, 20 * number + 20))
+    _write_shard(folder / "val-00000.tar", range(100, 112))
+    return folder
+
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "white": (240, 240, 240)}
+
+
+def _write_shard(path: Path, keys: range) -> None:
+    from fgclip_fast.data.shards import ShardWriter
+
+    with ShardWriter(path) as shard:
+        for key in keys:
+            record, image = _record(key)
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=92)
+            shard.write(f"{key:06d}", jpg=buffer.getvalue(), json=json.dumps(record).encode())
+
+
+def _record(key: int) -> tuple[dict, Image.Image]:
+    """Two squares side by side; every fifth image has no regions, every fourth region no negatives."""
+    left, right = (list(COLOURS)[(key * step) % 4] for step in (1, 3))
+    image = Image.new("RGB", (64, 48), (90, 90, 90))
+    ImageDraw.Draw(image).rectangle((4, 8, 27, 39), fill=COLOURS[left])
+    ImageDraw.Draw(image).rectangle((36, 8, 59, 39), fill=COLOURS[right])
+    regions = []
+    for place, (colour, box) in enumerate(((left, [0.05, 0.15, 0.45, 0.85]), (right, [0.55, 0.15, 0.95, 0.85]))):
+        negatives = {str(i): f"a {other} square" for i, other in enumerate(c for c in COLOURS if c != colour)}
+        flag = int((key + place) % 4 != 0)
+        regions.append(
+            {"bbox": box, "short_expr": f"a {colour} square", "long_expr": f"a plain {colour} square on grey",
+             "flag_short_neg": flag, "short_expr_negs": negatives if flag else {}}
+        )  # fmt: skip
+    short = f"a {left} and a {right} square"
+    caption = f"The picture shows a {left} square on the left and a {right} square on the right of a grey ground."
+    record = {"f_path": f"{key:06d}.jpg", "short_caption": short, "caption": caption}
+    return {**record, "bbox_info": regions if key % 5 else []}, image

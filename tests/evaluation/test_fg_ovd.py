@@ -1,0 +1,86 @@
+"""FG-OVD files: their box format, ties, and lines that cannot be asked."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from PIL import Image
+
+from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.evaluation import fg_ovd
+from fgclip_fast.model.fgclip import FGCLIP
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
+    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8)).eval()
+
+
+def line(**changes):
+    base = {
+        "img_path": "val2017/a.jpg", "bbox": [10, 5, 20, 30], "pos_expression": ["a red mug"],
+        "neg_expression": ["a blue mug", "a green mug"], "width": 64, "height": 48, "image_id": 1, "sent_id": 0,
+        "category_id": 3, "neg_category_ids": [4], "test_type": "1_attributes",
+    }  # fmt: skip
+    return base | changes
+
+
+def write(folder, *lines):
+    (folder / "val2017").mkdir(exist_ok=True)
+    for name in ("a", "b"):
+        Image.effect_noise((64, 48), 80).convert("RGB").save(folder / "val2017" / f"{name}.jpg")
+    path = folder / "questions.jsonl"
+    path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+    return path
+
+
+def test_a_box_is_read_as_x_y_width_height_in_pixels(tmp_path):
+    (question,) = fg_ovd.read(write(tmp_path, line()), tmp_path, Counter())
+    assert question.box == (10 / 64, 5 / 48, 30 / 64, 35 / 48)
+    assert question.texts == ("a red mug", "a blue mug", "a green mug")
+
+
+def test_answers_equal_plain_cosines(model, tmp_path):
+    lines = [line(img_path=f"val2017/{n}.jpg", bbox=[x, 5, 20, 30]) for n in "ab" for x in (0, 10, 30)]
+    answers = fg_ovd.evaluate(model, write(tmp_path, *lines), tmp_path, batch_size=1)
+    right = 0
+    for q in lines:
+        image = model.transform(tmp_path / q["img_path"])[None]
+        x, y, w, h = q["bbox"]
+        region = model.encode_regions(
+            image, [torch.tensor([[x / 64, y / 48, (x + w) / 64, (y + h) / 48]])], unit="fraction"
+        )
+        cosine = model.encode_text(q["pos_expression"] + q["neg_expression"]) @ region[0]
+        right += int(cosine[0] >= cosine.max())
+    assert (answers.correct, answers.total) == (right, 6)
+    assert answers.chance == pytest.approx(1 / 3)
+    assert sorted(answers.ranks) == list(range(6))
+
+
+def test_a_tie_with_the_right_text_counts_as_right(model, tmp_path):
+    tie = line(pos_expression=["a mug"], neg_expression=["a mug", "A  mug"])
+    assert fg_ovd.evaluate(model, write(tmp_path, tie), tmp_path).correct == 1
+
+
+def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
+    bad = [
+        "{not json", line(bbox=[1, 1, 0, 5]), line(bbox=[1, 2]), line(neg_expression=[]), line(width=0),
+        line(img_path="val2017/none.jpg"), line(bbox=[float("nan"), 1, 2, 3]), "",
+    ]  # fmt: skip
+    answers = fg_ovd.evaluate(model, write(tmp_path, line(), *bad), tmp_path)
+    assert answers.total == 1
+    assert answers.skipped == {
+        "malformed line": 3, "empty box": 2, "no negatives": 1, "missing or unreadable image": 1,
+    }  # fmt: skip
+
+
+def test_figures_of_an_empty_file_are_no_division_by_zero(model, tmp_path):
+    figures = fg_ovd.evaluate(model, write(tmp_path), tmp_path).figures()
+    assert figures["questions"] == 0 and figures["interval"] == [0.0, 1.0]
+
+
+def test_limit_asks_only_the_first(model, tmp_path):
+    assert fg_ovd.evaluate(model, write(tmp_path, line(), line(), line()), tmp_path, limit=2).total == 2

@@ -1,0 +1,142 @@
+"""The loop from shards to a run on disk: it learns, resumes bit for bit, survives bad records and interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+from fgclip_fast import train as command
+from fgclip_fast.config import Config, Data, Model, Optim, Text, Vision
+from fgclip_fast.model import pretrained
+from fgclip_fast.train import train
+from fgclip_fast.training import checkpoint
+
+MODEL = Model(
+    vision=Vision(image_size=32, patch_size=8, width=32, layers=2, heads=2, mlp=64),
+    text=Text(width=32, layers=1, heads=2, mlp=64),
+    projection=16,
+)
+
+
+@pytest.fixture
+def config(shards, tmp_path):
+    data = Data(train=str(shards / "train-*.tar"), val=str(shards / "val-*.tar"), workers=0, window=2)
+    return Config(
+        model=MODEL, data=data, optim=Optim(lr=3e-3, warmup=2, clip=1.0), batch_size=4, steps=8, checkpoint_every=4,
+        output=str(tmp_path / "run"), device="cpu", threads=2,
+    )  # fmt: skip
+
+
+def losses(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["total"] for line in lines if line["kind"] == "train"}
+
+
+def test_a_run_leaves_what_it_promises(config):
+    run = train(config)
+    names = {p.name for p in run.path.iterdir()}
+    assert {"config.yaml", "log.jsonl", "tensorboard", "checkpoints", "evaluation.json"} <= names
+    assert (run.path.parent / "last").resolve() == run.path.resolve()
+    assert list(losses(run.path)) == list(range(1, 9))
+    assert [p.name for p in checkpoint.every(run.path)] == ["step-00000004", "step-00000008"]
+    assert run.figures["records"]["images"] > 0
+    loaded = pretrained.load(run.path)
+    for (name, a), b in zip(run.model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_it_learns(config):
+    run = train(replace(config, steps=60, checkpoint_every=0))
+    curve = list(losses(run.path).values())
+    assert sum(curve[-5:]) < 0.8 * sum(curve[:5])
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(config, tmp_path):
+    whole = train(replace(config, output=str(tmp_path / "whole")))
+    train(config)
+    last = checkpoint.every(tmp_path / "run")[-1]
+    for file in sorted(last.rglob("*"), reverse=True):  # as if killed between step 4 and the last checkpoint
+        file.rmdir() if file.is_dir() else file.unlink()
+    last.rmdir()
+    resumed = train(replace(config, resume="auto"))
+    assert losses(resumed.path) == losses(whole.path)
+    for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_saved_config_repeats_the_run(config, tmp_path):
+    first = train(replace(config, steps=3))
+    saved = yaml.safe_load((first.path / "config.yaml").read_text())
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump({**saved, "output": str(tmp_path / "again")}))
+    command.main(["--config", str(tmp_path / "again.yaml")])
+    assert losses(tmp_path / "again") == losses(first.path)
+
+
+def test_a_run_is_never_overwritten(config):
+    train(replace(config, steps=2))
+    with pytest.raises(ValueError, match=r"output: .*run holds a run; go on with it by --resume auto"):
+        train(replace(config, steps=2))
+
+
+def test_resuming_with_another_order_is_refused(config):
+    train(replace(config, steps=2))
+    with pytest.raises(ValueError, match=r"resume: global batch was 4 and is 8 now"):
+        train(replace(config, resume="auto", batch_size=8))
+
+
+def test_resume_auto_starts_where_there_is_nothing_yet(config):
+    assert list(losses(train(replace(config, steps=2, resume="auto")).path)) == [1, 2]
+
+
+def test_resuming_nothing_is_an_error_that_says_so(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"resume: .* is no run and no checkpoint"):
+        train(replace(config, resume=str(tmp_path / "nowhere")))
+
+
+def test_micro_batches_give_the_same_run(config, tmp_path):
+    whole = train(replace(config, steps=3))
+    cached = train(replace(config, steps=3, micro_batch_size=3, output=str(tmp_path / "cached")))
+    assert list(losses(cached.path).values()) == pytest.approx(list(losses(whole.path).values()), rel=1e-4)
+
+
+def test_bf16_trains(config):
+    run = train(replace(config, steps=4, precision="bf16"))
+    assert all(v == v for v in losses(run.path).values())
+    assert all(p.dtype == torch.float32 for p in run.model.parameters())
+
+
+def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
+    train(replace(config, dry_run=True))
+    text = capsys.readouterr().out
+    assert "parameters" in text and "first batch" in text and not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
+    config = replace(config, steps=100000, checkpoint_every=0)
+    (tmp_path / "config.yaml").write_text("")
+    from fgclip_fast import command_line
+
+    command_line.save(config, tmp_path / "config.yaml")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    words = [sys.executable, "-m", "fgclip_fast.train", "--config", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    log = tmp_path / "run" / "log.jsonl"
+    for _ in range(600):
+        if log.exists() and len(log.read_text().splitlines()) > 3:
+            break
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output.decode()
+    step = int(checkpoint.newest(tmp_path / "run").name.removeprefix("step-"))
+    assert step == max(losses(tmp_path / "run"))
+    pretrained.load(tmp_path / "run")
