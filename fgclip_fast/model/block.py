@@ -1,0 +1,110 @@
+"""The transformer block of both towers; parameter names are those of the released state dict."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.model.attention import Attend
+
+
+class Attention(nn.Module):
+    """Projections to queries, keys and values, and back; ``attend`` mixes between them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, normed: Tensor, attend: Attend, layout: Any) -> Tensor:
+        """Attended values before ``out_proj``, Tensor[..., width]."""
+        q, k, v = (project(normed) for project in (self.q_proj, self.k_proj, self.v_proj))
+        return self.mix(q, k, v, attend, layout)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend, layout: Any = None) -> Tensor:
+        """``attend`` over the heads of Tensor[..., width]."""
+        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (q, k, v))
+        return attend(q, k, v, layout).flatten(-2)
+
+
+class MLP(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.activation: Callable[[Tensor], Tensor] = quick_gelu if activation == "quick_gelu" else F.gelu
+
+    def forward(self, normed: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(normed)))
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm block: ``x += attention(LN1 x); x += MLP(LN2 x)``."""
+
+    def __init__(self, part: Vision | Text, config: Model) -> None:
+        super().__init__()
+        self.self_attn = Attention(part.width, part.heads)
+        self.layer_norm1 = nn.LayerNorm(part.width, eps=config.layer_norm_eps)
+        self.mlp = MLP(part.width, part.mlp, config.activation)
+        self.layer_norm2 = nn.LayerNorm(part.width, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, rows: Tensor | None = None) -> Tensor:
+        """One block over tokens in any layout that ``attend`` understands.
+
+        Args:
+            hidden: Tensor[..., width].
+            attend: a function of ``model/attention.py``.
+            layout: what it needs to know beside q, k and v.
+            rows: Tensor[M], integer: of all tokens, counted flat, only these leave the block (the others are still
+                attended to). None: all.
+
+        Returns:
+            Tensor[..., width], or Tensor[M, width].
+        """
+        mixed = self.self_attn(self.layer_norm1(hidden), attend, layout)
+        if rows is not None:
+            hidden, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (hidden, mixed))  # rows may repeat
+        return self.finish(hidden, mixed)
+
+    def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """What follows the mixing, for each token by itself: both Tensor[..., width], as is the result."""
+        hidden = hidden + self.self_attn.out_proj(mixed)
+        return hidden + self.mlp(self.layer_norm2(hidden))
+
+
+class Encoder(nn.Module):
+    """The blocks of a tower, each recomputed in the backward pass or compiled where the config says so."""
+
+    def __init__(self, blocks: Sequence[Block], config: Model) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+        self.recompute = config.activation_checkpointing
+        if config.compile:
+            for block in self.layers:
+                block.compile()
+
+    def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, last: tuple = ()) -> Tensor:
+        """All blocks; the last one is called with ``last`` after the arguments of the others."""
+        for block in self.layers[:-1]:
+            hidden = self._run(block, hidden, attend, layout)
+        return self._run(self.layers[-1], hidden, attend, layout, *last)
+
+    def blocks(self) -> list[Block]:
+        """The blocks in order."""
+        return [block for block in self.layers if isinstance(block, Block)]
+
+    def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)  # nothing draws
+        return block(*arguments)
+
+
+def quick_gelu(hidden: Tensor) -> Tensor:
+    """``x · sigmoid(1.702 x)``, written so that one tensor is kept for the backward pass; overwrites ``hidden``."""
+    return F.silu(hidden.mul_(1.702)).mul_(1 / 1.702)

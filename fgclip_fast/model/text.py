@@ -1,0 +1,87 @@
+"""The text tower: one stack of blocks, three position tables, texts as flat runs of tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fgclip_fast.config import Model, Text
+from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, SHORT_LENGTH
+from fgclip_fast.model.attention import causal, over_tree
+from fgclip_fast.model.block import Block, Encoder
+from fgclip_fast.ops import Tree
+
+KEPT = 20
+"""Positions of the long path that come from ``position_embedding_ori``; the others come from ``…_res``."""
+
+
+class TextTower(nn.Module):
+    """CLIP's causal text transformer up to ``final_layer_norm``, pooled at each text's first EOS."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.embeddings = TokenEmbeddings(config.text)
+        self.encoder = Encoder([Block(config.text, config) for _ in range(config.text.layers)], config)
+        self.final_layer_norm = nn.LayerNorm(config.text.width, eps=config.layer_norm_eps)
+
+    def forward(self, token: Tensor, offsets: Tensor, shorts: int, tree: Tree | None = None) -> tuple[Tensor, Tensor]:
+        """Features of texts, before the projections.
+
+        Args:
+            token: Tensor[T], int32.
+            offsets: Tensor[M + 1], int64: where each text begins in ``token``, the end appended.
+            shorts: the first so many texts take the short path, the others the long one.
+            tree: the same texts as a prefix tree; None: they are padded.
+
+        Returns:
+            Tensor[shorts, width] and Tensor[M - shorts, width].
+        """
+        short, long = self.embeddings.position_embedding.weight, self.embeddings.long_positions()
+        if tree is None:
+            return self._padded(token, offsets[: shorts + 1], short), self._padded(token, offsets[shorts:], long)
+        hidden = self.embeddings(tree.token, tree.position, torch.cat([short, long]))
+        features = self.final_layer_norm(self.encoder(hidden, over_tree, tree, last=(tree.pooled,)))
+        return features[:shorts], features[shorts:]
+
+    def _padded(self, token: Tensor, offsets: Tensor, positions: Tensor) -> Tensor:
+        """Texts as rows as long as the longest; the host waits for the GPU here, to learn that length."""
+        if len(offsets) == 1:
+            return positions[:0]
+        ids, pooled = pad(token, offsets)
+        hidden = self.embeddings(ids, torch.arange(ids.shape[1], device=ids.device), positions)
+        return self.final_layer_norm(self.encoder(hidden, causal, last=(pooled,)))
+
+
+class TokenEmbeddings(nn.Module):
+    """Tokens, and positions of the short and the long path."""
+
+    def __init__(self, part: Text) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(part.vocabulary, part.width)
+        self.position_embedding = nn.Embedding(SHORT_LENGTH, part.width)
+        self.position_embedding_res = nn.Embedding(LONG_LENGTH, part.width)
+        self.position_embedding_ori = nn.Embedding(LONG_LENGTH, part.width)
+
+    def forward(self, token: Tensor, position: Tensor, positions: Tensor) -> Tensor:
+        """Tensor[…] of ids, their positions, and the table of these -> Tensor[…, width]."""
+        return F.embedding(token, self.token_embedding.weight) + F.embedding(position, positions)
+
+    def long_positions(self) -> Tensor:
+        """Tensor[248, width]: the rows of both long tables that act, as one table."""
+        return torch.cat([self.position_embedding_ori.weight[:KEPT], self.position_embedding_res.weight[KEPT:]])
+
+
+def pad(token: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of equal length from flat texts; a row's last token, EOS, fills it, and nothing after an EOS matters.
+
+    Args:
+        token: Tensor[T], int32.
+        offsets: Tensor[M + 1], int64.
+
+    Returns:
+        Tensor[M, L], int32, and Tensor[M], int64: where each text's first EOS stands, counted over all rows.
+    """
+    length = int(offsets.diff().max())
+    index = offsets[:-1, None] + torch.arange(length, device=token.device)
+    ids = token.index_select(0, index.minimum(offsets[1:, None] - 1).flatten()).view(-1, length)
+    first_eos = (ids == EOS).int().argmax(dim=1)
+    return ids, first_eos + length * torch.arange(len(ids), device=ids.device)

@@ -1,0 +1,164 @@
+"""Hard-negative loss on a GPU: one program a region, which holds its texts in registers, a tile of rows at a time.
+
+The forward pass reads each text once; the backward pass reads each once and writes its gradient once. Nothing is added
+up across programs, so results are the same bits every time. Statistics are fp32 (fp64 for fp64 inputs).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_D = 8192
+"""Widest row that fits the registers of one program."""
+
+
+@triton.jit
+def _inverse_length(squares):
+    """1 / length from the sum of squares; 0 for a zero row, which makes its similarity and gradient 0."""
+    return tl.where(squares > 1e-24, 1.0 / tl.sqrt(tl.maximum(squares, 1e-24)), 0.0)
+
+
+@triton.jit
+def _unit_row(row_ptr, D, statistics: tl.constexpr, BLOCK_D: tl.constexpr):
+    column = tl.arange(0, BLOCK_D)
+    row = tl.load(row_ptr + column, mask=column < D, other=0.0).to(statistics)
+    inverse = _inverse_length(tl.sum(row * row))
+    return row * inverse, inverse
+
+
+@triton.jit
+def _tile_mask(m, last, D, BLOCK_D: tl.constexpr):
+    return (m < last)[:, None] & (tl.arange(0, BLOCK_D) < D)[None, :]
+
+
+@triton.jit
+def _text_tile(texts_ptr, text_stride, m, last, D, statistics: tl.constexpr, BLOCK_D: tl.constexpr):
+    at = texts_ptr + m[:, None] * text_stride + tl.arange(0, BLOCK_D)[None, :]
+    return tl.load(at, mask=_tile_mask(m, last, D, BLOCK_D), other=0.0).to(statistics)
+
+
+@triton.jit
+def _forward_kernel(
+    regions_ptr, texts_ptr, offsets_ptr, scale_ptr,                  # [R, D], [M, D], [R + 1], []
+    loss_ptr, lse_ptr, rank_ptr, similarity_ptr, text_inverse_ptr,   # [R], [R], [R] int64, [M], [M]
+    region_stride, text_stride, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    statistics: tl.constexpr = lse_ptr.dtype.element_ty
+    r = tl.program_id(0).to(tl.int64)  # 4M rows of 512 already pass 2**31 elements
+    region, _ = _unit_row(regions_ptr + r * region_stride, D, statistics, BLOCK_D)
+    first, last = tl.load(offsets_ptr + r).to(tl.int64), tl.load(offsets_ptr + r + 1).to(tl.int64)
+    scale = tl.load(scale_ptr)
+    # Running maximum and sum: each text is read once, and exp cannot overflow at any scale.
+    maximum, total = scale * 0 - float("inf"), scale * 0
+    positive, rank = scale * 0, first * 0
+    for start in range(first, last, BLOCK_M):
+        m = start + tl.arange(0, BLOCK_M)
+        texts = _text_tile(texts_ptr, text_stride, m, last, D, statistics, BLOCK_D)
+        text_inverse = _inverse_length(tl.sum(texts * texts, 1))
+        similarity = tl.sum(texts * region[None, :], 1) * text_inverse
+        tl.store(text_inverse_ptr + m, text_inverse, mask=m < last)
+        tl.store(similarity_ptr + m, similarity, mask=m < last)
+        positive = tl.where(start == first, tl.sum(tl.where(m == first, similarity, 0.0)), positive)
+        beats = (m > first) & (m < last) & ((similarity <= positive) == 0)  # not `>`: NaN must not pass for the best
+        rank += tl.sum(beats.to(tl.int64))
+        logit = tl.where(m < last, scale * similarity, -float("inf"))
+        raised = tl.maximum(maximum, tl.max(logit))
+        total = total * tl.exp(maximum - raised) + tl.sum(tl.exp(logit - raised))
+        maximum = raised
+    tl.store(lse_ptr + r, maximum + tl.log(total))
+    # In this order: at scale 100 the log-sum-exp has lost what distinguishes a small loss from none.
+    tl.store(loss_ptr + r, tl.where(last - first > 1, maximum - scale * positive + tl.log(total), 0.0))
+    tl.store(rank_ptr + r, rank)
+
+
+@triton.jit
+def _backward_kernel(
+    grad_loss_ptr, regions_ptr, texts_ptr, offsets_ptr, scale_ptr,      # [] of each region, [R, D], [M, D], [R + 1], []
+    lse_ptr, similarity_ptr, text_inverse_ptr,                          # [R], [M], [M]
+    grad_regions_ptr, grad_texts_ptr, grad_scale_ptr,                   # [R, D], [M, D], [R]
+    region_stride, text_stride, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    statistics: tl.constexpr = lse_ptr.dtype.element_ty
+    r = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK_D)
+    region, region_inverse = _unit_row(regions_ptr + r * region_stride, D, statistics, BLOCK_D)
+    first, last = tl.load(offsets_ptr + r).to(tl.int64), tl.load(offsets_ptr + r + 1).to(tl.int64)
+    scale, lse = tl.load(scale_ptr), tl.load(lse_ptr + r)
+    grad_loss = tl.where(last - first > 1, tl.load(grad_loss_ptr), 0.0)
+    grad_unit = tl.zeros([BLOCK_D], statistics)  # of the region's direction
+    grad_scale = scale * 0
+    for start in range(first, last, BLOCK_M):
+        m = start + tl.arange(0, BLOCK_M)
+        texts = _text_tile(texts_ptr, text_stride, m, last, D, statistics, BLOCK_D)
+        similarity = tl.load(similarity_ptr + m, mask=m < last, other=0.0)
+        text_inverse = tl.load(text_inverse_ptr + m, mask=m < last, other=0.0)
+        probability = tl.exp(scale * similarity - lse)
+        grad_logit = tl.where(m < last, grad_loss * (probability - (m == first).to(statistics)), 0.0)
+        grad_scale += tl.sum(grad_logit * similarity)
+        unit_texts = texts * text_inverse[:, None]
+        grad_unit += tl.sum((scale * grad_logit)[:, None] * unit_texts, 0)
+        across = region[None, :] - similarity[:, None] * unit_texts  # what turns the text, rather than stretches it
+        grad_texts = (scale * grad_logit * text_inverse)[:, None] * across
+        at = grad_texts_ptr + m[:, None] * D + column[None, :]
+        tl.store(at, grad_texts, mask=_tile_mask(m, last, D, BLOCK_D))
+    grad_region = region_inverse * (grad_unit - scale * grad_scale * region)
+    tl.store(grad_regions_ptr + r * D + column, grad_region, mask=column < D)
+    tl.store(grad_scale_ptr + r, grad_scale)
+
+
+def forward(
+    regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Mean loss [], and log-sum-exp [R], rank of the positive [R], similarity [M] and 1 / length of each text [M]."""
+    regions, texts = _rows(regions), _rows(texts)
+    R, M = len(regions), len(texts)
+    loss, lse = (regions.new_empty(R, dtype=scale.dtype) for _ in range(2))
+    rank = regions.new_empty(R, dtype=torch.int64)
+    similarity, text_inverse = (regions.new_empty(M, dtype=scale.dtype) for _ in range(2))
+    if R > 0:  # a grid of no programs is a launch error
+        outputs = loss, lse, rank, similarity, text_inverse
+        strides = regions.stride(0), texts.stride(0)
+        _forward_kernel[(R,)](regions, texts, offsets, scale, *outputs, *strides, regions.shape[1], **_tile(regions))
+    return loss.sum() / _choosing(offsets), lse, rank, similarity, text_inverse
+
+
+def backward(
+    grad_loss: Tensor,
+    regions: Tensor,
+    texts: Tensor,
+    offsets: Tensor,
+    scale: Tensor,
+    lse: Tensor,
+    similarity: Tensor,
+    text_inverse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of regions, texts and scale."""
+    regions, texts = _rows(regions), _rows(texts)
+    grad_regions, grad_texts = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (regions, texts))
+    grad_scale = scale.new_empty(len(regions))
+    if len(regions) > 0:
+        inputs = grad_loss / _choosing(offsets), regions, texts, offsets, scale, lse, similarity, text_inverse
+        outputs = grad_regions, grad_texts, grad_scale
+        strides = regions.stride(0), texts.stride(0)
+        _backward_kernel[(len(regions),)](*inputs, *outputs, *strides, regions.shape[1], **_tile(regions))
+    return grad_regions, grad_texts, grad_scale.sum()
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
+def _choosing(offsets: Tensor) -> Tensor:
+    """How many regions have a negative, at least 1; on the device, so that nothing waits."""
+    return (offsets.diff() > 1).sum().clamp(min=1)
+
+
+def _tile(regions: Tensor) -> dict[str, int]:
+    D = regions.shape[1]
+    if D > MAX_D:
+        raise ValueError(f"hard_negative_loss: on a GPU D must be at most {MAX_D}, got {D}")
+    BLOCK_D = max(16, triton.next_power_of_2(D))
+    BLOCK_M = max(1, min(16, 8192 // BLOCK_D))  # 16 rows: FineHARD's group of 11 is one load
+    num_warps = max(1, min(16, BLOCK_D // 128))
+    return {"BLOCK_M": BLOCK_M, "BLOCK_D": BLOCK_D, "num_warps": num_warps}
