@@ -1,0 +1,225 @@
+"""Symmetric contrastive (InfoNCE) loss: exact, without the N x N logits of the usual code, on one process or many."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fgclip_fast.ops import contrastive_chunks as chunks
+
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.14
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def contrastive_loss(
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+    group: dist.ProcessGroup | None = None,
+    text_ids: Tensor | None = None,
+    memory_budget: int = 2**30,
+) -> Tensor:
+    """Mean cross-entropy of images over all texts and of texts over all images; pair ``i`` is image and text ``i``.
+
+    With a ``group``, the pairs of all its ranks are one batch: each rank gives its own rows and gets the mean over
+    them, the gradient of its own rows times the number of ranks, and its rows' share of the scale's gradient, so that
+    averaging over ranks, as DDP does, gives one process's loss and gradients. B must be equal on every rank
+    (:func:`agree_batch_size`). Without one, nothing is communicated. Source: arXiv 2103.00020 (CLIP).
+
+    Args:
+        image: Tensor[B, D], fp32, fp16, bf16 (or fp64, slowly), of any length: normalised here, in fp32.
+        text: Tensor[B, D], dtype and device of ``image``.
+        scale: Tensor[], ``logit_scale.exp()``.
+        group: process group whose ranks share the batch; None: this process alone.
+        text_ids: Tensor[B], int64; texts of equal id are no negatives of each other. None: all are.
+        memory_budget: bytes of extra memory that a CPU may use to keep logits rather than make them twice.
+
+    Returns:
+        Tensor[], fp32, once differentiable in ``image``, ``text`` and ``scale``; 0 for no pair and for one.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the argument.
+    """
+    _check(image, text, scale, text_ids)
+    wanted = torch.is_grad_enabled() and (image.requires_grad or text.requires_grad or scale.requires_grad)
+    inputs = image.detach(), text.detach(), scale.detach().to(torch.promote_types(image.dtype, torch.float32))
+    if group is None or dist.get_world_size(group) == 1:
+        loss, *gradients = _whole(*inputs, text_ids, memory_budget, wanted)
+    else:
+        loss, *gradients = _own_part(*inputs, text_ids, group, wanted)
+    return _attach(image, text, scale, loss, *gradients) if wanted else loss
+
+
+def agree_batch_size(batch_size: int, group: dist.ProcessGroup | None, device: torch.device | str = "cpu") -> int:
+    """The global batch size; to be called once, at the start, by every rank of ``group``.
+
+    Raises:
+        ValueError: on every rank, when their batch sizes differ.
+    """
+    if group is None:
+        return batch_size
+    sizes = torch.empty(dist.get_world_size(group), dtype=torch.int64, device=device)
+    all_gather(sizes, torch.tensor([batch_size], device=device), group=group)
+    if len(set(sizes.tolist())) > 1:
+        raise ValueError(f"contrastive_loss: every rank must have the same batch size, got {sizes.tolist()} by rank")
+    return int(sizes.sum())
+
+
+def _check(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None) -> None:
+    if image.ndim != 2 or image.dtype not in DTYPES:
+        raise ValueError(f"contrastive_loss: image must be [B, D] of floats, got {list(image.shape)} {image.dtype}")
+    if text.shape != image.shape or text.dtype != image.dtype or text.device != image.device:
+        raise ValueError(
+            f"contrastive_loss: text must be as image, {list(image.shape)} {image.dtype} on {image.device}, "
+            f"got {list(text.shape)} {text.dtype} on {text.device}"
+        )
+    if scale.ndim != 0 or not scale.is_floating_point() or scale.device != image.device:
+        raise ValueError(
+            f"contrastive_loss: scale must be one float, [], on {image.device}, "
+            f"got {list(scale.shape)} {scale.dtype} on {scale.device}"
+        )
+    if text_ids is not None and (text_ids.shape != image.shape[:1] or text_ids.dtype != torch.int64):
+        raise ValueError(
+            f"contrastive_loss: text_ids must be [B] = [{len(image)}] int64, "
+            f"got {list(text_ids.shape)} {text_ids.dtype}"
+        )
+    if text_ids is not None and text_ids.device != image.device:
+        raise ValueError(f"contrastive_loss: text_ids must be on {image.device}, got {text_ids.device}")
+
+
+def _own_part(
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, group: dist.ProcessGroup, wanted: bool
+) -> tuple[Tensor, ...]:
+    """Loss of this rank's rows among all ranks', and the gradients of its own rows and of the scale."""
+    first = dist.get_rank(group) * len(image)
+    all_image, all_text = _gather(torch.stack((image, text), 1), group).unbind(1)
+    all_ids = None if text_ids is None else _gather(text_ids, group)
+    image_lse, positive = _own_lse(image, all_text, scale, text_ids, all_ids, first)
+    text_lse, _ = _own_lse(text, all_image, scale, text_ids, all_ids, first)
+    loss = ((image_lse + text_lse) / 2 - positive).sum() / max(1, len(image))
+    if not wanted:
+        return (loss,)
+    all_image_lse, all_text_lse = _gather(torch.stack((image_lse, text_lse), 1), group).unbind(1)
+    grad_image, grad_scale = _own_gradient(image, all_text, scale, image_lse, all_text_lse, text_ids, all_ids, first)
+    grad_text, _ = _own_gradient(text, all_image, scale, text_lse, all_image_lse, text_ids, all_ids, first)
+    return loss, grad_image, grad_text, grad_scale  # the scale's once: of the images' rows
+
+
+def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    everyone = own.new_empty(dist.get_world_size(group) * len(own), *own.shape[1:])
+    all_gather(everyone, own.contiguous(), group=group)
+    return everyone
+
+
+@torch.library.custom_op("fgclip_fast::contrastive_loss", mutates_args=())
+def _whole(
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss of the batch of one process, and its gradients: image [B, D], text [B, D], scale []; empty unless wanted."""
+    with torch.autocast(image.device.type, enabled=False):
+        loss, gradients = chunks.whole(image, text, scale, text_ids, memory_budget, wanted)
+    return loss, *gradients
+
+
+@_whole.register_fake
+def _(image, text, scale, text_ids, memory_budget, wanted):
+    gradients = (image, text, scale) if wanted else (scale.new_empty(0),) * 3
+    return scale.new_empty(()), *(scale.new_empty(x.shape) for x in gradients)
+
+
+@torch.library.custom_op("fgclip_fast::contrastive_loss_own_lse", mutates_args=())
+def _own_lse(
+    rows: Tensor, columns: Tensor, scale: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, first: int
+) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp of each row over all columns, and its own logit; both [B]."""
+    ids = None if row_ids is None or column_ids is None else (row_ids, column_ids)
+    with torch.autocast(rows.device.type, enabled=False):
+        return chunks.own_lse(rows, columns, scale, ids, first)
+
+
+@_own_lse.register_fake
+def _(rows, columns, scale, row_ids, column_ids, first):
+    return scale.new_empty(len(rows)), scale.new_empty(len(rows))
+
+
+@torch.library.custom_op("fgclip_fast::contrastive_loss_own_gradient", mutates_args=())
+def _own_gradient(
+    rows: Tensor,
+    columns: Tensor,
+    scale: Tensor,
+    row_lse: Tensor,
+    column_lse: Tensor,
+    row_ids: Tensor | None,
+    column_ids: Tensor | None,
+    first: int,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the rows [B, D] and their share of the scale's []."""
+    ids = None if row_ids is None or column_ids is None else (row_ids, column_ids)
+    with torch.autocast(rows.device.type, enabled=False):
+        return chunks.own_gradient(rows, columns, scale, row_lse, column_lse, ids, first)
+
+
+@_own_gradient.register_fake
+def _(rows, columns, scale, row_lse, column_lse, row_ids, column_ids, first):
+    return scale.new_empty(rows.shape), scale.new_empty(())
+
+
+@torch.library.custom_op("fgclip_fast::contrastive_loss_attach", mutates_args=())
+def _attach(
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+    loss: Tensor,
+    grad_image: Tensor,
+    grad_text: Tensor,
+    grad_scale: Tensor,
+) -> Tensor:
+    """The loss, whose backward pass hands out the gradients that were made with it."""
+    return loss.clone()
+
+
+@_attach.register_fake
+def _(image, text, scale, loss, grad_image, grad_text, grad_scale):
+    return torch.empty_like(loss)
+
+
+def _keep_gradients(ctx, inputs, output):
+    image, _, scale, _, *gradients = inputs
+    ctx.save_for_backward(*gradients)
+    ctx.dtypes = image.dtype, scale.dtype
+
+
+def _hand_out(ctx, grad_loss):
+    gradients = _backward(grad_loss, *ctx.saved_tensors, *ctx.dtypes)
+    return *gradients, None, None, None, None
+
+
+_attach.register_autograd(_hand_out, setup_context=_keep_gradients)
+
+
+@torch.library.custom_op("fgclip_fast::contrastive_loss_backward", mutates_args=())
+def _backward(
+    grad_loss: Tensor,
+    grad_image: Tensor,
+    grad_text: Tensor,
+    grad_scale: Tensor,
+    dtype: torch.dtype,
+    scale_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of a loss of 1, times ``grad_loss``, rounded once."""
+    image, text = ((grad * grad_loss).to(dtype) for grad in (grad_image, grad_text))
+    return image, text, (grad_scale * grad_loss).to(scale_dtype)
+
+
+@_backward.register_fake
+def _(grad_loss, grad_image, grad_text, grad_scale, dtype, scale_dtype):
+    dtypes = (dtype, dtype, scale_dtype)
+    return tuple(
+        torch.empty_like(grad, dtype=d) for grad, d in zip((grad_image, grad_text, grad_scale), dtypes, strict=True)
+    )
+
+
+def _no_second_derivative(ctx, *grads):
+    raise RuntimeError("contrastive_loss: it can be differentiated once only")
+
+
+_backward.register_autograd(_no_second_derivative)

@@ -1,0 +1,82 @@
+"""Two processes: the same gradient as one on the whole batch, with regions spread unequally, and one stop for all."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.inputs.batch import Example, make_batch
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.training import distributed, grad_cache
+from fgclip_fast.training.distributed import Processes, StopFlag
+from fgclip_fast.training.objective import objective
+
+GLOBAL = Loss(region=0.0, hard_negative=0.0)
+
+
+def example(number):
+    """The first images have three regions with negatives each, the last none at all."""
+    n = 3 if number < 3 else 0
+    generator = torch.Generator().manual_seed(number)
+    texts = [f"a thing of kind {number}{i}" for i in range(n)]
+    return Example(
+        image=torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=generator),
+        short=f"a photo of {number}", long=f"a long text about the number {number}",
+        boxes=torch.tensor([[0.1, 0.2, 0.6, 0.7]]).repeat(n, 1), region_texts=texts,
+        hard_texts=[[text, "another thing", "a third"] for text in texts],
+    )  # fmt: skip
+
+
+def make_model():
+    torch.manual_seed(0)
+    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
+    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8))
+
+
+def gradients(model, processes, numbers, micro, weights):
+    network = distributed.wrap(model, processes)
+    parts = [numbers[i : i + micro] for i in range(0, len(numbers), micro)]
+    batches = [make_batch([example(n) for n in part], model.tokenizer) for part in parts]
+    losses_of = partial(objective, weights=weights, group=processes.group)
+    losses = grad_cache.backward(network, network, batches, losses_of)
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def one_of_two(rank, folder, micro):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    processes = Processes(rank, 2, dist.group.WORLD, torch.device("cpu"))
+    numbers = list(range(4 * rank, 4 * rank + 4))
+    found = [gradients(make_model(), processes, numbers, micro, weights) for weights in (GLOBAL, Loss())]
+    stop = StopFlag(processes)
+    agreed = [stop.agreed(rank == 1 and step >= 2) for step in range(5)]
+    torch.save((found, agreed), f"{folder}/{rank}.pt")
+    distributed.stop(processes)
+
+
+@pytest.mark.parametrize("micro", [4, 3])
+def test_two_processes_equal_one(tmp_path, micro):
+    mp.spawn(one_of_two, (str(tmp_path), micro), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    alone = Processes(0, 1, None, torch.device("cpu"))
+    losses, whole = gradients(make_model(), alone, list(range(8)), 8, GLOBAL)
+    shares = [found[0][0].total for found, _ in results]
+    assert torch.stack(shares).mean().item() == pytest.approx(losses.total.item(), rel=1e-5)
+    for found, _ in results:
+        for name, grad in whole.items():
+            floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * grad.abs().max() + 1e-9
+            assert (found[0][1][name] - grad).abs().max() <= floor, name
+    # With the regional terms each process has its own value, and all the same averaged gradient.
+    first, second = (found[1][1] for found, _ in results)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert results[1][0][1][0].region.item() == 0.0 and results[0][0][1][0].region.item() > 0.0
+    assert [agreed for _, agreed in results] == [[False, False, False, True, True]] * 2
+
+
+def test_a_missing_gpu_is_told():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="device: cuda was asked for, but torch sees no GPU"):
+        distributed.start("cuda")
