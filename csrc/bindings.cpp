@@ -1,6 +1,7 @@
 // Python has checked every argument; other Python threads run meanwhile. Addresses and sizes only: no torch here.
 #include <pybind11/pybind11.h>
 
+#include "contrastive_loss.h"
 #include "region_embedding.h"
 
 namespace py = pybind11;
@@ -51,4 +52,23 @@ PYBIND11_MODULE(_native, m) {
       },
       "grad_out"_a, "boxes"_a, "image_index"_a, "grad_tokens"_a, "dtype"_a, "shape"_a,
       py::call_guard<py::gil_scoped_release>());
+
+  py::class_<fgclip::LogitsChunk>(m, "LogitsChunk")
+      .def(py::init([](uintptr_t logits, int64_t rows, int64_t columns, float scale, int64_t first, uintptr_t row_ids,
+                       uintptr_t column_ids) {
+             return fgclip::LogitsChunk{at<float>(logits), rows, columns, scale, first, at<int64_t>(row_ids),
+                                        at<int64_t>(column_ids)};
+           }),
+           "logits"_a, "rows"_a, "columns"_a, "scale"_a, "first"_a, "row_ids"_a, "column_ids"_a);
+  py::class_<fgclip::Lse>(m, "Lse")
+      .def(py::init([](uintptr_t maximum, uintptr_t log) { return fgclip::Lse{at<float>(maximum), at<float>(log)}; }),
+           "maximum"_a, "log"_a);
+  m.def(
+      "contrastive_loss_forward_cpu",
+      [](const fgclip::LogitsChunk& chunk, fgclip::Lse rows, uintptr_t positive, fgclip::Lse columns) {
+        fgclip::contrastive_loss_forward_cpu(chunk, rows, at<float>(positive), columns);
+      },
+      "chunk"_a, "rows"_a, "positive"_a, "columns"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("contrastive_loss_backward_cpu", &fgclip::contrastive_loss_backward_cpu, "chunk"_a, "kept"_a, "rows"_a,
+        "columns"_a, py::call_guard<py::gil_scoped_release>());
 }
