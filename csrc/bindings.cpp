@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "hard_negative_loss.h"
+#include "contrastive_loss.h"
 #include "region_embedding.h"
 
 namespace py = pybind11;
@@ -134,4 +135,23 @@ PYBIND11_MODULE(_native, m) {
           return arrays;
         },
         "token"_a, "T0"_a, "offsets"_a, "M"_a, "shorts"_a, "share"_a, "multiple"_a, "eos"_a);
+
+  py::class_<fgclip::LogitsChunk>(m, "LogitsChunk")
+      .def(py::init([](uintptr_t logits, int64_t rows, int64_t columns, float scale, int64_t first, uintptr_t row_ids,
+                       uintptr_t column_ids) {
+             return fgclip::LogitsChunk{at<float>(logits), rows, columns, scale, first, at<int64_t>(row_ids),
+                                        at<int64_t>(column_ids)};
+           }),
+           "logits"_a, "rows"_a, "columns"_a, "scale"_a, "first"_a, "row_ids"_a, "column_ids"_a);
+  py::class_<fgclip::Lse>(m, "Lse")
+      .def(py::init([](uintptr_t maximum, uintptr_t log) { return fgclip::Lse{at<float>(maximum), at<float>(log)}; }),
+           "maximum"_a, "log"_a);
+  m.def(
+      "contrastive_loss_forward_cpu",
+      [](const fgclip::LogitsChunk& chunk, fgclip::Lse rows, uintptr_t positive, fgclip::Lse columns) {
+        fgclip::contrastive_loss_forward_cpu(chunk, rows, at<float>(positive), columns);
+      },
+      "chunk"_a, "rows"_a, "positive"_a, "columns"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("contrastive_loss_backward_cpu", &fgclip::contrastive_loss_backward_cpu, "chunk"_a, "kept"_a, "rows"_a,
+        "columns"_a, py::call_guard<py::gil_scoped_release>());
 }
