@@ -69,10 +69,9 @@ class Dali:
             (images,) = self._pipeline.run(encoded=[file.numpy() for file in encoded])
             copy = torch.from_dlpack(images.as_tensor()).clone()  # the pipeline uses its buffer again
         except Exception as error:
-            lines = [
-                line for line in str(error).splitlines() if line.strip() and not line.startswith("Current pipeline")
-            ]
-            log.warning("dali: %s; this batch is decoded on the CPU", lines[-1] if lines else repr(error))
+            lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+            why = lines[-2] if lines[-1].startswith("Current pipeline") else lines[-1]
+            log.warning("dali: %s; this batch is decoded on the CPU", why)
             self._pipeline = self._build()
             return None
         if copy.is_cuda:

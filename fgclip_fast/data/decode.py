@@ -32,6 +32,18 @@ def decode(encoded: bytes, size: int) -> Tensor:
     return _squash(image, size)[0].contiguous()
 
 
+def sides(encoded: bytes) -> tuple[int, int]:
+    """Width and height of an image file, in pixels, as it is stored: a turn that its EXIF data ask for is not made.
+
+    Raises:
+        BadRecord: not an image.
+    """
+    try:
+        return Image.open(io.BytesIO(encoded), formats=_FORMATS).size
+    except Exception:
+        raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
+
+
 def keep_encoded(encoded: bytes, size: int) -> Tensor:
     """The file, uint8 [N], where DALI can decode it; else uint8 [3, size, size], decoded here.
 
