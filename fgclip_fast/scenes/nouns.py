@@ -21,14 +21,14 @@ def mug() -> list[Part]:
 
 
 def teapot() -> list[Part]:
-    spout = spline((0.28, 0.78), (0.12, 0.62), (0.0, 0.36), (0.12, 0.3), (0.2, 0.44), (0.36, 0.52))
+    spout = spline((0.28, 0.8), (0.12, 0.62), (0.0, 0.34), (0.12, 0.28), (0.2, 0.42), (0.36, 0.5))
     return [
-        Part(arc(0.78, 0.56, 0.18, 0.19, -120, 110), "body", 0.075),
+        Part(arc(0.8, 0.56, 0.17, 0.19, -120, 110), "body", 0.075),
         Part(spout, "body"),
-        Part(ellipse(0.52, 0.62, 0.33, 0.28), "body"),
-        Part(box(0.36, 0.86, 0.68, 0.94, 0.03), "shade"),
-        Part(join(arc(0.52, 0.37, 0.22, 0.11, 180, 360)), "shade"),
-        Part(ellipse(0.52, 0.21, 0.065), "pale"),
+        Part(ellipse(0.52, 0.6, 0.34, 0.34), "body"),
+        Part(box(0.34, 0.88, 0.7, 0.97, 0.03), "shade"),
+        Part(arc(0.52, 0.32, 0.21, 0.13, 180, 360), "shade"),
+        Part(ellipse(0.52, 0.13, 0.07), "pale"),
     ]
 
 
@@ -188,7 +188,7 @@ def boot() -> list[Part]:
     return [
         Part(rounded((0.2, 0.84), (0.98, 0.84), (0.98, 0.94), (0.5, 0.94), (0.46, 0.98), (0.2, 0.98), radius=0.03), "dark"),
         Part(leather, "body"),
-        Part(box(0.2, 0.03, 0.68, 0.2, 0.05), "pale"),
+        Part(box(0.2, 0.03, 0.68, 0.2, 0.05), "tint"),
         Part(polygon((0.62, 0.38), (0.46, 0.42)), "pale", 0.035, outline=False),
         Part(polygon((0.66, 0.5), (0.5, 0.56)), "pale", 0.035, outline=False),
     ]
@@ -233,7 +233,7 @@ def crown() -> list[Part]:
 def padlock() -> list[Part]:
     shackle = join(polygon((0.27, 0.56), (0.27, 0.34)), arc(0.5, 0.32, 0.23, 0.24, 180, 360), polygon((0.73, 0.34), (0.73, 0.56)))
     return [
-        Part(shackle, "pale", 0.11),
+        Part(shackle, "dark", 0.11),
         Part(box(0.1, 0.43, 0.9, 0.97, 0.1), "body"),
         Part(ellipse(0.5, 0.64, 0.085), "dark", outline=False),
         Part(polygon((0.47, 0.66), (0.53, 0.66), (0.57, 0.84), (0.43, 0.84)), "dark", outline=False),
@@ -242,15 +242,15 @@ def padlock() -> list[Part]:
 
 def guitar() -> list[Part]:
     wood = spline(
-        (0.5, 0.46), (0.68, 0.48), (0.7, 0.6), (0.68, 0.68), (0.8, 0.8), (0.8, 1.0), (0.66, 1.11), (0.5, 1.13),
-        (0.34, 1.11), (0.2, 1.0), (0.2, 0.8), (0.32, 0.68), (0.3, 0.6), (0.32, 0.48), steps=6,
+        (0.5, 0.4), (0.7, 0.43), (0.74, 0.56), (0.71, 0.66), (0.88, 0.8), (0.88, 1.02), (0.7, 1.15), (0.5, 1.17),
+        (0.3, 1.15), (0.12, 1.02), (0.12, 0.8), (0.29, 0.66), (0.26, 0.56), (0.3, 0.43), steps=6,
     )  # fmt: skip
     parts = [
-        Part(box(0.42, -0.17, 0.58, 0.05, 0.03), "dark"),
+        Part(box(0.4, -0.12, 0.6, 0.1, 0.03), "dark"),
         Part(wood, "body"),
-        Part(box(0.455, 0.0, 0.545, 0.66, 0.01), "dark"),
-        Part(ellipse(0.5, 0.74, 0.1), "dark", outline=False),
-        Part(box(0.38, 0.94, 0.62, 0.99, 0.01), "dark", outline=False),
+        Part(box(0.45, 0.05, 0.55, 0.64, 0.01), "dark"),
+        Part(ellipse(0.5, 0.73, 0.11), "dark", outline=False),
+        Part(box(0.36, 0.95, 0.64, 1.01, 0.01), "dark", outline=False),
     ]
     return moved(parts, 45)
 
