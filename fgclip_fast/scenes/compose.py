@@ -65,10 +65,11 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
         low, high = start * SIDE / 2 - 3, (start + 1) * SIDE / 2 + 3 - extent
         at = rng.uniform(low, high) if low < high else (low + high) / 2
         corner.append(float(np.clip(at, 0.5, SIDE - 0.5 - extent)))
-    return Placed(thing, pose, _print(thing, pose, rng), corner[0], corner[1], width, height)
+    return Placed(thing, pose, printed(thing, pose, rng), corner[0], corner[1], width, height)
 
 
-def _print(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
+def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
+    """Draws how a pattern lies on a thing."""
     turns = {"striped": (0, -45, 90), "checked": (0, 45), "patchy": (0, 60, 120)}.get(thing.pattern, (0,))  # never along a shiny thing's gleam
     angle = np.radians(rng.choice(turns) + rng.uniform(-8, 8))
     period = (3.6 + 0.075 * pose.length) * {"checked": 0.6, "patchy": 1.8}.get(thing.pattern, 1.0)
@@ -80,19 +81,19 @@ def render(scene: Scene) -> Image.Image:
     rng = np.random.default_rng((*scene.seed, 1))
     picture = background(scene.background, SIDE, rng)
     for placed in scene.placed:
-        _add(picture, placed)
+        add(picture, placed)
     picture = picture * rng.uniform(0.9, 1.06) + rng.normal(0, rng.uniform(1.0, 5.0), picture.shape)
     return Image.fromarray(np.clip(picture + 0.5, 0, 255).astype(np.uint8))
 
 
-def _add(picture: np.ndarray, placed: Placed) -> None:
-    """Paints one thing into ``picture`` [SIDE, SIDE, 3], in place."""
+def add(picture: np.ndarray, placed: Placed) -> None:
+    """Paints one thing into ``picture`` [H, W, 3], in place, with its shadow or glow."""
     thing = placed.thing
     shape = draw.outline(thing.noun, placed.pose)
     sprite = draw.paint(shape, thing.colour, thing.finish, placed.print, (placed.left % 1, placed.top % 1))
     left, top = int(placed.left) - sprite.pad, int(placed.top) - sprite.pad
     H, W = sprite.alpha.shape
-    rows, columns = slice(max(0, top), min(SIDE, top + H)), slice(max(0, left), min(SIDE, left + W))
+    rows, columns = slice(max(0, top), min(picture.shape[0], top + H)), slice(max(0, left), min(picture.shape[1], left + W))
     own = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
     window = picture[rows, columns]
     if thing.finish == "glowing":

@@ -34,11 +34,12 @@ def teapot() -> list[Part]:
 
 def house() -> list[Part]:
     return [
-        Part(box(0.66, 0.12, 0.8, 0.42, 0.01), "dark"),
-        Part(box(0.14, 0.44, 0.86, 0.95, 0.02), "body"),
-        Part(rounded((0.0, 0.52), (0.5, 0.06), (1.0, 0.52), radius=0.04), "shade"),
-        Part(box(0.56, 0.62, 0.74, 0.95, 0.02), "dark"),
-        Part(box(0.24, 0.62, 0.45, 0.8, 0.01), "pale"),
+        Part(box(0.68, 0.06, 0.82, 0.4, 0.01), "dark"),
+        Part(box(0.1, 0.36, 0.9, 0.97, 0.02), "body"),
+        Part(rounded((0.0, 0.46), (0.5, 0.02), (1.0, 0.46), radius=0.04), "shade"),
+        Part(box(0.6, 0.62, 0.77, 0.97, 0.02), "dark"),
+        Part(box(0.22, 0.58, 0.44, 0.76, 0.01), "pale"),
+        Part(polygon((0.33, 0.58), (0.33, 0.76)), "outline", 0.02, outline=False),
     ]
 
 

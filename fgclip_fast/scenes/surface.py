@@ -99,9 +99,9 @@ def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np
 def _snowed(rgb: np.ndarray, alpha: np.ndarray, x: np.ndarray, side: int) -> np.ndarray:
     """Snow on whatever lies open to the sky, thicker here and thinner there."""
     below = np.cumsum(alpha, axis=0)  # pixels of the thing down to here
-    thick = side * (0.15 + 0.05 * np.sin(x * (21 / side)))
-    snow = np.clip(thick - below, 0, 1) * (alpha > 0.3)
-    edge = np.clip(thick + 0.9 - below, 0, 1)  # its own shadow
+    thick = side * (0.16 + 0.045 * np.sin(x * (21 / side)))
+    snow = np.clip(below - 0.8, 0, 1) * np.clip(thick - below + 0.8, 0, 1)  # under the outline, which stays
+    edge = np.clip(thick - below + 1.8, 0, 1)  # its own shadow
     rgb = rgb * (1 - 0.45 * edge[..., None])
     return rgb * (1 - snow[..., None]) + np.array((248, 252, 255), np.float32) * snow[..., None]
 

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -89,13 +90,17 @@ def jpeg(scene: Scene) -> bytes:
     return buffer.getvalue()
 
 
+def record_of(scene: Scene, split: str, i: int, seed: int = 0) -> dict[str, Any]:
+    """The record that is written with scene ``i`` of a split."""
+    return record(scene, f"scenes/{split}/{_key(split, i)}.jpg", Random(f"{seed} {split} {i}"))
+
+
 def _write_shard(directory: Path, seed: int, split: str, number: int, scenes: range) -> None:
     with ShardWriter(directory / f"{split}-{number:05d}.tar") as shard:
         for i in scenes:
             scene, key = scene_of(split, i, seed), _key(split, i)
             image = jpeg(scene)
-            described = record(scene, f"scenes/{split}/{key}.jpg", Random(f"{seed} {split} {i}"))
-            shard.write(key, jpg=image, json=json.dumps(described).encode())
+            shard.write(key, jpg=image, json=json.dumps(record_of(scene, split, i, seed)).encode())
             if split == "val":
                 path = directory / "levels" / "images" / f"{key}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
