@@ -13,7 +13,8 @@ from torch import Tensor
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode
 from fgclip_fast.data.records import parse_sample
-from fgclip_fast.data.shards import Shard, expand
+from fgclip_fast.data.index import extent
+from fgclip_fast.data.shards import Shards, expand
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.model.fgclip import FGCLIP
 
@@ -78,13 +79,13 @@ def of_levels(folder: Path, count: int, level: str = "hard") -> list[Picture]:
 
 def of_shards(pattern: str, count: int) -> list[Picture]:
     """Pictures spread evenly over validation shards, those with regions where there are any; bad ones are passed over."""
-    shards = [Shard(path) for path in expand(pattern)]
-    places = [(shard, i) for shard in shards for i in range(len(shard))]
+    paths = expand(pattern)
+    shards = Shards(paths)
+    places = [(shard, i) for shard, path in enumerate(paths) for i in range(extent(path).samples)]
     found = []
-    for at in spread(len(places), 4 * count):
-        shard, i = places[at]
-        sample = shard.read(i)
+    for at in spread(len(places), 2 * count):
         try:
+            sample = shards.read(*places[at])
             encoded, record = parse_sample(sample.parts)
             decode(encoded, 8)
         except BadRecord:

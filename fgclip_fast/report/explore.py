@@ -14,7 +14,7 @@ from torch import Tensor
 from fgclip_fast.evaluation.pictures import View, hottest, inside
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.html import data_uri
-from fgclip_fast.scenes.grammar import ATTRIBUTES, Thing
+from fgclip_fast.scenes.grammar import ATTRIBUTES, Thing, phrase
 
 BUDGET = 2_400_000
 """Bytes of embeddings in one page, before base64 makes 4 characters of 3."""
@@ -48,7 +48,7 @@ class Rule(NamedTuple):
 
 def grammar() -> Phrases:
     """Everything that the embedded set's grammar can say of a thing."""
-    return Phrases([str(Thing(*words)) for words in itertools.product(*ATTRIBUTES.values())], dict(ATTRIBUTES))
+    return Phrases([phrase(Thing(*words)) for words in itertools.product(*ATTRIBUTES.values())], dict(ATTRIBUTES))
 
 
 def own_phrases(views: Sequence[View]) -> Phrases:
