@@ -6,8 +6,11 @@ A block does not know how its tokens are laid out; ``layout`` is whatever its fu
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fgclip_fast.ops import Tree, tree_attention
 
 Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 
@@ -20,6 +23,12 @@ def full(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
 def causal(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
     """Rows of texts, padded at their ends: a token sees itself and those before it. Tensor[M, L, heads, d], thrice."""
     return _scaled_dot_product(q, k, v, is_causal=True)
+
+
+@torch.compiler.disable  # its sizes change with each batch; the rest of the block is still compiled
+def over_tree(q: Tensor, k: Tensor, v: Tensor, layout: Tree) -> Tensor:
+    """Texts as one prefix tree: a token sees itself and its ancestors. Tensor[T, heads, d], thrice."""
+    return tree_attention(q, k, v, layout)
 
 
 def _scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:

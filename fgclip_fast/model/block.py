@@ -61,15 +61,15 @@ class Block(nn.Module):
             hidden: Tensor[..., width].
             attend: a function of ``model/attention.py``.
             layout: what it needs to know beside q, k and v.
-            rows: Tensor[M], int64: of all tokens, counted flat, only these leave the block (they are attended to all
-                the same). None: all.
+            rows: Tensor[M], integer: of all tokens, counted flat, only these leave the block (the others are still
+                attended to). None: all.
 
         Returns:
             Tensor[..., width], or Tensor[M, width].
         """
         mixed = self.self_attn(self.layer_norm1(hidden), attend, layout)
         if rows is not None:
-            hidden, mixed = (x.flatten(0, -2).index_select(0, rows) for x in (hidden, mixed))
+            hidden, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (hidden, mixed))  # rows may repeat
         return self.finish(hidden, mixed)
 
     def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
