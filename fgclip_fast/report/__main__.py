@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.logging import RichHandler
+from tyro import cli
+from tyro.conf import Positional
 
 from fgclip_fast.report import compare, page
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    import tyro
-
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    written = tyro.cli(_write, args=arguments, prog="fgclip report", description=__doc__)
+    written = cli(_write, args=arguments, prog="fgclip report", description=__doc__)
     print(written)
 
 
-def _write(run: "tyro.conf.Positional[Path]", other: "tyro.conf.Positional[Path | None]" = None) -> Path:  # noqa: F821
+def _write(run: Positional[Path], other: Positional[Path | None] = None) -> Path:
     """Writes the report.
 
     Args:

@@ -27,13 +27,16 @@ class Mark(NamedTuple):
     interval: tuple[float, float] | None = None
 
 
-def shares(rows: Sequence[tuple[str, Sequence[Mark]]], head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def shares(
+    rows: Sequence[tuple[str, Sequence[Mark]]], head: Sequence[str], cells: Sequence[Sequence[str]], kind: str = ""
+) -> str:
     """Shares in [0, 1] as dots on a common axis, each row followed by its figures.
 
     Args:
         rows: name of each row and what is drawn in it.
         head: names of the columns with figures.
         cells: the figures of each row.
+        kind: class of the table.
     """
     top = f'<tr><th scope="col">Level</th><th class="axis" aria-hidden="true">{_axis()}</th>'
     top += "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"
@@ -43,7 +46,7 @@ def shares(rows: Sequence[tuple[str, Sequence[Mark]]], head: Sequence[str], cell
         + "</tr>"
         for (name, marks), figures in zip(rows, cells, strict=True)
     )
-    return f'<table class="shares"><thead>{top}</thead><tbody>{body}</tbody></table>'
+    return f'<table class="shares {kind}"><thead>{top}</thead><tbody>{body}</tbody></table>'
 
 
 def lines(title: str, series: Sequence[Line], *, log: bool = False, unit: str = "") -> str:

@@ -87,6 +87,11 @@ def accuracy(run: RunFiles, untrained: Mapping[str, Any]) -> str:
     return section("accuracy", "What it can tell apart", *parts)
 
 
+def level_title(name: str) -> str:
+    """A level, or one attribute alone, in words."""
+    return LEVELS.get(name, f"Only the {name.replace('-', ' ')} differs")
+
+
 def _nothing(run: RunFiles) -> str:
     if not run.config.data.val:
         return "This run had no validation data, so nothing was evaluated. Name shards by --data.val."
@@ -107,7 +112,7 @@ def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -
         marks += [Mark(f["top1"], style) for f, style in ((before, "before"), (seen, "seen")) if f.get("top1") is not None]
         if unseen["top1"] is not None:
             marks.append(Mark(unseen["top1"], "unseen", (unseen["interval"][0], unseen["interval"][1])))
-        rows.append((LEVELS.get(name, f"Only the {name.replace('-', ' ')} differs"), marks))
+        rows.append((level_title(name), marks))
         cells.append([percent(f.get("top1")) for f in (unseen, seen, before)] + [percent(unseen["chance"])])
     keys = "".join(
         f'<li class="key {style}">{name}</li>'
@@ -148,24 +153,25 @@ def training(run: RunFiles) -> str:
     """Losses, learning rate and validation over time."""
     if not run.train:
         return section("training", "How it learned", paragraph("The log holds no training step.", "note"))
-    losses = [Line(TERM_NAMES[t], _points(run.train, t), s) for t, s in zip(TERMS, "abcd", strict=True)]
+    losses = [Line(TERM_NAMES[t], points(run.train, t), s) for t, s in zip(TERMS, "abcd", strict=True)]
     kept = [line for line in losses if any(value for _, value in line.points)]
     checks = {"hard_negative_top1": "right text among negatives", "region_top1_in_image": "right text in picture"}
-    shares = [Line(n, _points(run.validation, k), s) for (k, n), s in zip(checks.items(), "ab", strict=True)]
+    shares = [Line(n, points(run.validation, k), s) for (k, n), s in zip(checks.items(), "ab", strict=True)]
     skipped = sum(bool(line.get("skipped")) for line in run.train)
     note = f"{skipped} steps were not finite and changed nothing." if skipped else ""
     grid = "".join(
         (
             charts.lines("Loss terms, unweighted", kept),
             charts.lines("Validation", [line for line in shares if line.points]),
-            charts.lines("Learning rate", [Line("learning rate", _points(run.train, "lr"), "a")]),
-            charts.lines("Gradient norm", [Line("gradient norm", _points(run.train, "grad_norm"), "a")], log=True),
+            charts.lines("Learning rate", [Line("learning rate", points(run.train, "lr"), "a")]),
+            charts.lines("Gradient norm", [Line("gradient norm", points(run.train, "grad_norm"), "a")], log=True),
         )
     )
     return section("training", "How it learned", f'<div class="charts">{grid}</div>', paragraph(note) if note else "")
 
 
-def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+def points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(step, value) of one figure of the log, where it has it."""
     return [(line["step"], line[name]) for line in log if isinstance(line.get(name), int | float)]
 
 
