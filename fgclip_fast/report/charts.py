@@ -38,7 +38,7 @@ def shares(
         cells: the figures of each row.
         kind: class of the table.
     """
-    top = f'<tr><th scope="col">Level</th><th class="axis" aria-hidden="true">{_axis()}</th>'
+    top = f'<tr><th scope="col"><span class="hidden">What</span></th><th class="axis" aria-hidden="true"><div>{_axis()}</div></th>'
     top += "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="track" aria-hidden="true"><div>{_marks(marks)}</div></td>'
@@ -84,7 +84,7 @@ def stack(parts: Mapping[str, float], title: str) -> str:
 
 
 def _axis() -> str:
-    return "".join(f'<span style="left:{at}%">{at}{" %" if at == 100 else ""}</span>' for at in (0, 25, 50, 75, 100))
+    return "".join(f'<span style="left:{at}%">{at}</span>' for at in (0, 25, 50, 75, 100))
 
 
 def _marks(marks: Sequence[Mark]) -> str:
