@@ -21,18 +21,23 @@ def draw(record: Record, image: Tensor, data: config.Data, random: np.random.Gen
     return Example(image, data.short_prefix + record.short, record.long, boxes, region_texts, hard_texts)
 
 
-def plain(record: Record, image: Tensor, short_prefix: str = "") -> Example:
-    """The same example at every visit: all regions with their short expression and all negatives, boxes as given."""
-    hard_texts = [[region.short, *region.negatives] if region.negatives else [] for region in record.regions]
-    region_texts = [region.short for region in record.regions]
-    return Example(image, short_prefix + record.short, record.long, _boxes(record.regions), region_texts, hard_texts)
+def plain(record: Record, image: Tensor, data: config.Data) -> Example:
+    """The example without anything drawn: short expressions, the first negatives, boxes as given."""
+    regions = record.regions[: data.regions]
+    hard_texts = [_group(region, region.negatives[: data.negatives]) for region in regions]
+    region_texts = [region.short for region in regions]
+    return Example(image, data.short_prefix + record.short, record.long, _boxes(regions), region_texts, hard_texts)
 
 
 def _hard(region: Region, most: int, random: np.random.Generator) -> list[str]:
-    """The positive, then at most so many negatives in file order; nothing where there are none."""
+    """The positive, and at most so many negatives, drawn where there are more, in file order."""
     negatives = region.negatives
     if len(negatives) > most:
         negatives = tuple(negatives[i] for i in sorted(random.permutation(len(negatives))[:most]))
+    return _group(region, negatives)
+
+
+def _group(region: Region, negatives: tuple[str, ...]) -> list[str]:
     return [region.short, *negatives] if negatives else []
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fgclip_fast.data.causes import DAMAGED_SHARD
 from fgclip_fast.data.draw import plain
 from fgclip_fast.data.index import extent
 from fgclip_fast.data.order import Order, Place
+from fgclip_fast.data.records import Record
 from fgclip_fast.data.samples import Parcel, Samples, Tally, Visit, read_good
 from fgclip_fast.data.shards import Shards, expand
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize
@@ -40,6 +42,8 @@ class Loader:
         seed: of order and draws.
         tokenizer: texts -> flat tokens and offsets; is sent to each worker.
         rank, world_size: this process among those that share the set.
+        micro_batch_size: images of a micro-batch; None: a batch is handed out whole.
+        packing: how the texts of a micro-batch are laid out for the text tower.
         pin_memory: hand out batches in page-locked memory.
 
     Raises:
@@ -58,6 +62,7 @@ class Loader:
         tokenizer: Tokenize,
         rank: int = 0,
         world_size: int = 1,
+        micro_batch_size: int | None = None,
         packing: config.Packing = "none",
         pin_memory: bool = False,
     ) -> None:
@@ -76,35 +81,60 @@ class Loader:
             )
         if data.workers:
             _check_shared_memory(data.workers, batch_size * 3 * image_size**2)
-        samples = Samples(Shards(paths), order, data, image_size=image_size, seed=seed, tokenizer=tokenizer)
+        samples = Samples(
+            Shards(paths),
+            order,
+            data,
+            image_size=image_size,
+            seed=seed,
+            tokenizer=tokenizer,
+            packing=packing,
+            micro_batch_size=micro_batch_size,
+        )
         self._steps = _Steps(order, batch_size * world_size, rank, self.steps_per_epoch)
         self._parcels = _data_loader(samples, self._steps, data.workers, pin_memory)
 
-    def batches(self, after: int = 0) -> Iterator[Batch]:
-        """The batches that follow step ``after``, over all epochs. Workers start at this call."""
+    def batches(self, after: int = 0) -> Iterator[list[Batch]]:
+        """The batches that follow step ``after``, over all epochs, each as its micro-batches, or as one.
+
+        Workers start at this call, not at the first batch.
+        """
         self._steps.after = after
         return self._handed_out(iter(self._parcels))
 
-    def _handed_out(self, parcels: Iterator[Parcel]) -> Iterator[Batch]:
-        for batch, tally in parcels:
+    def _handed_out(self, parcels: Iterator[Parcel]) -> Iterator[list[Batch]]:
+        for micro_batches, tally in parcels:
             _report(tally, self.counts)
-            yield batch
+            yield micro_batches
 
 
 def examples(
-    pattern: str, *, image_size: int, short_prefix: str = "", counts: Counter[str] | None = None
+    pattern: str,
+    *,
+    image_size: int,
+    data: config.Data | None = None,
+    limit: int | None = None,
+    counts: Counter[str] | None = None,
 ) -> Iterator[Example]:
-    """Every good record of some shards once, in file order, without any randomness.
+    """Every good record of some shards once, in file order, with nothing drawn.
 
-    All regions have their short expression as text, and all their negatives.
+    Regions have their short expression as text, and boxes as given.
 
     Args:
         pattern: shards, as :func:`~fgclip_fast.data.shards.expand` takes them.
         image_size: side S of the square images.
-        short_prefix: put before every short caption.
+        data: gives the prefix of short captions and how many regions and negatives are taken, the first in file order.
+        limit: at most so many examples.
         counts: gains how often each cause came.
     """
-    paths = expand(pattern)
+    data = data or config.Data()
+    found = _good_records(expand(pattern), image_size, counts)
+    return (plain(*good, data) for good in islice(found, limit))
+
+
+def _good_records(
+    paths: list[Path], image_size: int, counts: Counter[str] | None
+) -> Iterator[tuple[Record, torch.Tensor]]:
     shards = Shards(paths)
     for shard, path in enumerate(paths):
         for i in range(extent(path).samples):
@@ -112,7 +142,7 @@ def examples(
             good = read_good(shards, Place(shard, i), image_size, tally)
             _report(tally, counts)
             if good is not None:
-                yield plain(*good, short_prefix)
+                yield good
 
 
 def _report(tally: Tally, counts: Counter[str] | None) -> None:

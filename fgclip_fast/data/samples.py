@@ -53,9 +53,9 @@ class Tally:
 
 
 class Parcel(NamedTuple):
-    """What a worker hands over: a batch, and what had to be done for it."""
+    """What a worker hands over: a batch in its micro-batches, and what had to be done for it."""
 
-    batch: Batch
+    micro_batches: list[Batch]
     tally: Tally
 
 
@@ -69,6 +69,8 @@ class Samples(Dataset):
         image_size: side S of the square images.
         seed: of the draws.
         tokenizer: texts -> tokens; sent to each worker.
+        packing: of each micro-batch's texts.
+        micro_batch_size: images of a micro-batch; None: the whole batch is one.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Samples(Dataset):
         image_size: int,
         seed: int,
         tokenizer: Tokenize,
+        packing: config.Packing = "none",
+        micro_batch_size: int | None = None,
     ) -> None:
         self._shards = shards
         self._order = order
@@ -87,12 +91,16 @@ class Samples(Dataset):
         self._image_size = image_size
         self._seed = seed % 2**63  # numpy refuses a negative one
         self._tokenizer = tokenizer
+        self._packing: config.Packing = packing
+        self._micro_batch_size = micro_batch_size
 
     def __getitems__(self, visits: Sequence[Visit]) -> Parcel:
         """The batch of some visits; DataLoader calls this with what the batch sampler gives."""
         tally = Tally()
         examples = [self._example(visit, tally) for visit in visits]
-        return Parcel(make_batch(examples, self._tokenizer), tally)
+        step = self._micro_batch_size or len(examples)
+        parts = [examples[first : first + step] for first in range(0, len(examples), step)]
+        return Parcel([make_batch(part, self._tokenizer, self._packing) for part in parts], tally)
 
     def _example(self, visit: Visit, tally: Tally) -> Example:
         for attempt in range(ATTEMPTS):

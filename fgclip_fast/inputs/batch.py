@@ -1,15 +1,16 @@
 """What a model sees in one step: tensors only, nothing padded."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from fgclip_fast.config import Packing
 from fgclip_fast.inputs.tokenizer import LONG_LENGTH, SHORT_LENGTH, Tokens
-
-if TYPE_CHECKING:
-    from fgclip_fast.ops.prefix_tree import Tree
+from fgclip_fast.ops.prefix_tree import Tree, prefix_tree
 
 
 class Example(NamedTuple):
@@ -45,12 +46,10 @@ class Batch(NamedTuple):
     """int64 [H]: the regions that have negatives, rising."""
     hard_offsets: Tensor
     """int64 [H + 1]: where each one's texts begin among the Mh hard rows; a positive, then its negatives."""
-    short_ids: Tensor
-    """int64 [B]: equal ids are equal short captions."""
-    long_ids: Tensor
-    """int64 [B]: likewise for the long ones."""
-    tree: "Tree | None" = None
-    """The prefix tree of all rows, where the model packs its texts so."""
+    text_ids: Tensor
+    """int64 [M]: equal ids are equal texts, in other processes too."""
+    tree: Tree | None = None
+    """The rows packed for the text tower, unless it pads them."""
 
     @property
     def shorts(self) -> int:
@@ -72,12 +71,13 @@ class Tokenize(Protocol):
     def __call__(self, texts: Sequence[str], max_length: int = SHORT_LENGTH) -> Tokens: ...
 
 
-def make_batch(examples: Sequence[Example], tokenizer: Tokenize) -> Batch:
-    """Stacks images, tokenises all texts and lays them end to end.
+def make_batch(examples: Sequence[Example], tokenizer: Tokenize, packing: Packing = "none") -> Batch:
+    """Stacks images, tokenises all texts, lays them end to end and packs them.
 
     Args:
         examples: at least one; images of equal size.
         tokenizer: texts -> flat tokens and offsets.
+        packing: whether the rows become a tree of shared prefixes, or one where each stands alone.
 
     Raises:
         ValueError: no examples.
@@ -91,17 +91,19 @@ def make_batch(examples: Sequence[Example], tokenizer: Tokenize) -> Batch:
     texts += [text for group in groups for text in group]
     shorts = tokenizer(texts, SHORT_LENGTH)
     longs = tokenizer([example.long for example in examples], LONG_LENGTH)
+    token = torch.cat([shorts.token, longs.token])
+    offsets = torch.cat([shorts.offsets, longs.offsets[1:] + shorts.offsets[-1]])
     counts = torch.tensor([len(example.boxes) for example in examples])
     return Batch(
         image=torch.stack([example.image for example in examples]),
-        token=torch.cat([shorts.token, longs.token]),
-        offsets=torch.cat([shorts.offsets, longs.offsets[1:] + shorts.offsets[-1]]),
+        token=token,
+        offsets=offsets,
         boxes=torch.cat([example.boxes for example in examples]),
         image_index=torch.repeat_interleave(torch.arange(len(examples)), counts),
         hard_region=torch.tensor(hard_region, dtype=torch.int64),
         hard_offsets=_offsets([len(groups[r]) for r in hard_region]),
-        short_ids=_ids(shorts, len(examples)),
-        long_ids=_ids(longs, len(examples)),
+        text_ids=_text_ids(token, offsets),
+        tree=None if packing == "none" else prefix_tree(token, offsets, len(texts), share=packing == "prefix-tree"),
     )
 
 
@@ -109,11 +111,11 @@ def _offsets(counts: list[int]) -> Tensor:
     return torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
 
 
-def _ids(rows: Tokens, count: int) -> Tensor:
-    """For each of the first ``count`` rows, the number of the first row with its tokens. int64 [count]."""
-    token, offsets = rows.token.numpy(), rows.offsets.tolist()
-    first: dict[bytes, int] = {}
-    return torch.tensor([first.setdefault(token[offsets[i] : offsets[i + 1]].tobytes(), i) for i in range(count)])
+def _text_ids(token: Tensor, offsets: Tensor) -> Tensor:
+    """int64 [M]: 63 bits of a digest of each row, the same in every process."""
+    raw, starts = token.numpy().tobytes(), (4 * offsets).tolist()
+    digests = [hashlib.blake2b(raw[a:b], digest_size=8).digest() for a, b in pairwise(starts)]
+    return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int64) & (2**63 - 1)
 
 
 def _each(value: Any, move: Callable[[Tensor], Tensor]) -> Any:

@@ -70,7 +70,9 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
 
 def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
     """Draws how a pattern lies on a thing."""
-    turns = {"striped": (0, -45, 90), "checked": (0, 45), "patchy": (0, 60, 120)}.get(thing.pattern, (0,))  # never along a shiny thing's gleam
+    turns = {"striped": (0, -45, 90), "checked": (0, 45), "patchy": (0, 60, 120)}.get(
+        thing.pattern, (0,)
+    )  # never along a shiny thing's gleam
     angle = np.radians(rng.choice(turns) + rng.uniform(-8, 8))
     period = (3.6 + 0.075 * pose.length) * {"checked": 0.6, "patchy": 1.8}.get(thing.pattern, 1.0)
     return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
@@ -93,7 +95,10 @@ def add(picture: np.ndarray, placed: Placed) -> None:
     sprite = draw.paint(shape, thing.colour, thing.finish, placed.print, (placed.left % 1, placed.top % 1))
     left, top = int(placed.left) - sprite.pad, int(placed.top) - sprite.pad
     H, W = sprite.alpha.shape
-    rows, columns = slice(max(0, top), min(picture.shape[0], top + H)), slice(max(0, left), min(picture.shape[1], left + W))
+    rows, columns = (
+        slice(max(0, top), min(picture.shape[0], top + H)),
+        slice(max(0, left), min(picture.shape[1], left + W)),
+    )
     own = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
     window = picture[rows, columns]
     if thing.finish == "glowing":

@@ -39,7 +39,7 @@ def record(scene: Scene, path: str, rng: Random) -> dict[str, Any]:
 
 
 def _region(placed: Placed, rng: Random) -> dict[str, Any]:
-    form = rng.choices(list(FORMS), FORMS.values())[0]
+    form = rng.choices(list(FORMS), list(FORMS.values()))[0]
     negatives = contradictions(placed.thing, form, rng)
     return {
         "bbox": [round(edge / SIDE, 5) for edge in placed.box],
@@ -70,7 +70,7 @@ def short_caption(scene: Scene, rng: Random) -> str:
 
 
 def long_caption(scene: Scene, rng: Random) -> str:
-    """Each thing with its place, relations between neighbours, and what is behind them."""
+    """Each thing with its place, two relations, and what is behind them all; 60 to 110 tokens."""
     placed = rng.sample(scene.placed, len(scene.placed))
     count = {2: "two", 3: "three", 4: "four"}.get(len(placed), str(len(placed)))
     sentences = [f"A picture of {count} things in front of {SURFACES[scene.background]}."]
@@ -79,7 +79,11 @@ def long_caption(scene: Scene, rng: Random) -> str:
         sentences.append(f"In the {whereabouts(p)} {verb} {phrase(p.thing)}.")
     pairs = [(a, b) for a in placed for b in placed if a is not b]
     for a, b in rng.sample(pairs, 2):
-        sentences.append(f"The {a.thing.colour} {a.thing.noun} is {relation(a, b)} the {b.thing.colour} {b.thing.noun}.")
+        sentences.append(
+            f"The {a.thing.colour} {a.thing.noun} is {relation(a, b)} the {b.thing.colour} {b.thing.noun}."
+        )
+    if len(placed) == 2 or rng.random() < 0.4:
+        sentences.append("The light falls from the upper left, and nothing else is to be seen.")
     return " ".join(sentences)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fgclip_fast.scenes import surface
-from fgclip_fast.scenes.nouns import NOUNS
+from fgclip_fast.scenes.nouns import drawing
 from fgclip_fast.scenes.shapes import Part, turn
 
 OVERSAMPLING = 4
@@ -44,7 +44,7 @@ def outline(noun: str, pose: Pose) -> Outline:
     border = 0.55 + 0.014 * pose.length
     flip = np.array([(-1 if pose.mirrored else 1) * np.sqrt(pose.stretch), 1 / np.sqrt(pose.stretch)])
     turned = turn(pose.angle).T
-    parts = [part._replace(points=((part.points - 0.5) * flip) @ turned) for part in _parts(noun)]
+    parts = [part._replace(points=(part.points * flip) @ turned) for part in _parts(noun)]
     low, high = _extent(parts, border / pose.length)
     scale = (pose.length - 2 * border) / max(high - low)
     for _ in range(2):  # the edge has a fixed width, so the scale settles in a step or two
@@ -57,7 +57,11 @@ def outline(noun: str, pose: Pose) -> Outline:
 
 @cache
 def _parts(noun: str) -> list[Part]:
-    return NOUNS[noun]()
+    """The noun's shapes about the origin, brought two thirds of the way to a square: a box should not tell the noun."""
+    parts = [part._replace(points=part.points - 0.5) for part in drawing(noun)]
+    low, high = _extent(parts, 0.03)
+    squeeze = ((high - low).mean() / (high - low)) ** (2 / 3)
+    return [part._replace(points=part.points * squeeze) for part in parts]
 
 
 def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +71,9 @@ def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def paint(shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8) -> Sprite:
+def paint(
+    shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8
+) -> Sprite:
     """Paints the shapes; ``offset`` in [0, 1) is where between two pixels the box begins."""
     labels = _labels(shape, offset)
     body = labels == surface.LABELS.index("body")

@@ -28,7 +28,9 @@ class Thing(NamedTuple):
         return self.noun, self.colour
 
 
-ATTRIBUTES: dict[str, tuple[str, ...]] = dict(zip(Thing._fields, (SIZES, FINISHES, PATTERNS, COLOURS, NOUNS), strict=True))
+ATTRIBUTES: dict[str, tuple[str, ...]] = dict(
+    zip(Thing._fields, (SIZES, FINISHES, PATTERNS, COLOURS, NOUNS), strict=True)
+)
 """The values of each attribute, in the order in which a phrase names them."""
 
 HELD_OUT = frozenset(

@@ -36,7 +36,9 @@ def _changed(thing: Thing, form: tuple[str, ...], rng: Random) -> Thing:
     chosen: set[str] = set()
     while len(chosen) < count:
         chosen.add(rng.choices(form, [SHARES[attribute] for attribute in form])[0])
-    return thing._replace(**{a: rng.choice([v for v in ATTRIBUTES[a] if v != getattr(thing, a)]) for a in sorted(chosen)})
+    return thing._replace(
+        **{a: rng.choice([v for v in ATTRIBUTES[a] if v != getattr(thing, a)]) for a in sorted(chosen)}
+    )
 
 
 def single(thing: Thing, attribute: str, rng: Random, count: int = 10) -> list[Thing]:

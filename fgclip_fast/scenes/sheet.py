@@ -28,7 +28,11 @@ def contact_sheet(length: float = 80, seed: int = 0) -> Image.Image:
     patterns = [(pattern, Thing("large", "matte", pattern, "blue", "fish")) for pattern in PATTERNS]
     finishes = [(finish, Thing("large", finish, "plain", "red", "teapot")) for finish in FINISHES]
     sizes = [(size, Thing(size, "matte", "striped", "orange", "car")) for size in SIZES]
-    rows = [entries[i : i + COLUMNS] for entries in (nouns, colours + sizes, patterns + finishes) for i in range(0, len(entries), COLUMNS)]
+    rows = [
+        entries[i : i + COLUMNS]
+        for entries in (nouns, colours + sizes, patterns + finishes)
+        for i in range(0, len(entries), COLUMNS)
+    ]
     cell = round(length) + 24
     sheet = np.full((len(rows) * (cell + 14), COLUMNS * cell, 3), PAPER, np.float32)
     for r, row in enumerate(rows):

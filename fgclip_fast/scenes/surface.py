@@ -10,7 +10,7 @@ LABELS = ("nothing", "outline", "body", "shade", "tint", "dark", "pale", "ink")
 
 CHARCOAL, IVORY = (40, 36, 44), (253, 247, 234)
 
-TONES = {  # outline, shade, body, tint; the ramps of look-alikes (brown, orange, yellow; turquoise, green, blue) lie apart
+TONES = {  # outline, shade, body, tint; look-alikes (brown, orange, yellow; turquoise, green, blue) lie apart
     "red": ((74, 6, 14), (150, 16, 28), (224, 32, 40), (255, 128, 118)),
     "orange": ((112, 46, 0), (206, 96, 0), (255, 142, 16), (255, 202, 122)),
     "yellow": ((104, 80, 0), (208, 166, 0), (255, 224, 44), (255, 246, 160)),
@@ -106,7 +106,9 @@ def _snowed(rgb: np.ndarray, alpha: np.ndarray, x: np.ndarray, side: int) -> np.
     return rgb * (1 - snow[..., None]) + np.array((248, 252, 255), np.float32) * snow[..., None]
 
 
-def _gleam(x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int) -> np.ndarray:
+def _gleam(
+    x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int
+) -> np.ndarray:
     """Two white streaks across the body, as of a window's light on something polished."""
     weight = body.sum() + 1e-6
     u = ((x - (body * x).sum() / weight) + (y - (body * y).sum() / weight)) / (side * 1.414)

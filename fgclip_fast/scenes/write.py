@@ -35,7 +35,7 @@ _PAIRS = {
 
 
 def write(directory: Path, *, train: int = 4000, val: int = 400, seed: int = 0, workers: int | None = None) -> None:
-    """Writes ``train-*.tar``, ``val-*.tar`` and ``levels/``; the file ``_complete``, written last, says that all is there.
+    """Writes ``train-*.tar``, ``val-*.tar`` and ``levels/``; the file ``_complete``, written last, says all is there.
 
     Equal arguments give equal files, whatever the number of workers. What stands in ``directory`` under these names is
     replaced, unless it is complete and of the same arguments and code: then nothing is done.
