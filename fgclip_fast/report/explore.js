@@ -23,6 +23,8 @@
   let first = 0;  // each picture's first row among the regions
   const firstRegion = data.pictures.map((picture) => (first += picture.boxes.length) - picture.boxes.length);
 
+  const placeOf = data.pictures.flatMap((picture, p) => picture.boxes.map((_, b) => [p, b]));
+
   const state = { picture: 0, words: menus.map(() => -1), phrase: 0 };
   const element = (name, attributes = {}, text = "") => {
     const made = document.createElementNS(["svg", "rect", "circle", "text"].includes(name)
@@ -78,9 +80,7 @@
     const sorted = Float32Array.from(heat).sort();
     const low = sorted[sorted.length >> 1], high = sorted[sorted.length - 1];
     const own = heat.subarray(state.picture * count, (state.picture + 1) * count);
-    const start = firstRegion[state.picture], boxes = data.pictures[state.picture].boxes;
-    const scores = products(run.regions.subarray(start * run.width, (start + boxes.length) * run.width), run.width, query);
-    return { heat, own, low, high, count, scores };
+    return { heat, own, low, high, count, scores: products(run.regions, run.width, query) };
   };
 
   const drawView = (view, run, found) => {
@@ -91,11 +91,12 @@
     view.image.alt = `Picture ${picture.name}`;
     const hot = found.own.indexOf(Math.max(...found.own));
     const x = ((hot % run.grid) + 0.5) / run.grid, y = (Math.floor(hot / run.grid) + 0.5) / run.grid;
-    const order = [...found.scores.keys()].sort((a, b) => found.scores[b] - found.scores[a]);
-    const powers = found.scores.map((score) => Math.exp(run.scale * (score - found.scores[order[0]])));
-    const total = powers.reduce((a, b) => a + b, 0);
-    drawBoxes(view, picture, order, x, y);
-    view.ranks.replaceChildren(...order.map((b, place) => rankLine(picture.boxes[b], b, powers[b] / total, place)));
+    const start = firstRegion[state.picture];
+    const own = ranked(found.scores.subarray(start, start + picture.boxes.length), run.scale);
+    drawBoxes(view, picture, own.map(({ row }) => row), x, y);
+    view.ranks.replaceChildren(...own.map((rank) => rankLine(state.picture, rank.row, rank)));
+    const best = ranked(found.scores, run.scale).slice(0, 5);
+    view.best.replaceChildren(...best.map((rank) => rankLine(...placeOf[rank.row], rank, true)));
     const holding = picture.boxes.findIndex(({ box }) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3]);
     view.status.textContent = (holding < 0 ? "The brightest patch lies in no box"
       : `The brightest patch lies in box ${holding + 1}`) + ` (cosine ${found.own[hot].toFixed(2)}).`;
@@ -114,20 +115,36 @@
     view.svg.replaceChildren(...shapes, element("circle", { ...ring, class: "under" }), element("circle", ring));
   };
 
-  const rankLine = (box, number, share, place) => {
-    const line = element("li", { style: `--share:${share.toFixed(4)}`, class: place ? "other" : "leader" });
-    const ask = element("button", { type: "button", class: "caption", title: "Ask for this" });
-    ask.append(element("bdi", {}, box.text));
-    ask.addEventListener("click", () => choose(box.ask));
-    if (box.ask === null || box.ask === undefined) ask.disabled = true;
-    line.append(element("span", { class: "number" }, `${number + 1}`), ask);
+  // Rows by score, the best first, each with its share in the model's probabilities.
+  const ranked = (scores, scale) => {
+    const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a]);
+    const powers = order.map((row) => Math.exp(scale * (scores[row] - scores[order[0]])));
+    const total = powers.reduce((a, b) => a + b, 0);
+    return order.map((row, place) => ({ row, score: scores[row], share: powers[place] / total }));
+  };
+
+  // A box of the shown picture asks for its text; one of the best of all pictures goes to its picture.
+  const rankLine = (p, b, rank, goes = false) => {
+    const box = data.pictures[p].boxes[b];
+    const line = element("li", { style: `--share:${rank.share.toFixed(4)}` });
+    const act = element("button", { type: "button", class: "caption", title: goes ? "Go to this picture" : "Ask for this" });
+    act.append(element("bdi", {}, box.text));
+    act.addEventListener("click", () => goes ? go(p) : choose(box.ask));
+    act.disabled = !goes && !askable(box);
+    line.append(element("span", { class: "number" }, goes ? `${p + 1}.${b + 1}` : `${b + 1}`), act);
     if (box.unseen) line.append(element("span", { class: "tag unseen" }, "unseen"));
-    line.append(element("span", { class: "share" }, `${Math.round(100 * share)} %`));
+    line.append(element("span", { class: "share", title: "cosine" }, rank.score.toFixed(2)));
     return line;
+  };
+  const askable = (box) => box.ask !== null && box.ask !== undefined;
+
+  const go = (p) => {
+    state.picture = p;
+    document.querySelectorAll("#thumbs input")[p].checked = true;
+    draw();
   };
 
   const choose = (ask) => {
-    if (ask === null || ask === undefined) return;
     if (menus.length) state.words = [...ask]; else state.phrase = ask;
     controls.forEach((control) => control.show());
     draw();
@@ -147,11 +164,13 @@
     const figure = element("figure", { class: "view" });
     const frame = element("div", { class: "frame" });
     const view = { image: element("img"), canvas: element("canvas", { "aria-hidden": "true" }), svg: element("svg", { "aria-hidden": "true" }),
-      ranks: element("ol", { class: "ranks", "aria-label": "Boxes of the picture, the best first" }),
+      ranks: element("ol", { class: "ranks", "aria-label": "Boxes of this picture, the best first" }),
+      best: element("ol", { class: "ranks", "aria-label": "Best boxes of all pictures" }),
       status: element("p", { class: "quiet", "aria-live": "polite" }) };
     frame.append(view.image, view.canvas, view.svg);
     const side = element("div");
-    side.append(view.status, view.ranks);
+    side.append(view.status, element("h4", {}, "Boxes of this picture, by cosine"), view.ranks,
+      element("h4", {}, "Best boxes of all pictures"), view.best);
     if (runs.length > 1) figure.append(element("h3", {}, run.name));
     figure.append(frame, side);
     stage.append(figure);
@@ -163,7 +182,7 @@
     const label = element("label"), frame = element("span", { class: "frame" }), canvas = element("canvas", { "aria-hidden": "true" });
     const input = element("input", { type: "radio", name: "picture", value: p });
     input.checked = p === 0;
-    input.addEventListener("change", () => { state.picture = p; draw(); });
+    input.addEventListener("change", () => go(p));
     frame.style.display = "block";
     frame.append(element("img", { src: picture.source, alt: `Picture ${p + 1}: ${picture.boxes.map((b) => b.text).join("; ")}` }), canvas);
     label.append(input, frame);
@@ -199,7 +218,7 @@
   };
   form.addEventListener("submit", (event) => event.preventDefault());
   const controls = menus.length ? menus.map(menuControl) : [searchControl()];
-  const opening = data.pictures[0].boxes.find((box) => box.ask !== null && box.ask !== undefined);
+  const opening = data.pictures[0].boxes.find(askable);
   if (opening && menus.length) state.words = [...opening.ask]; else if (opening) state.phrase = opening.ask;
   controls.forEach((control) => control.show());
   draw();

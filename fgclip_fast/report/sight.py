@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -110,8 +109,8 @@ def tokens(run: RunFiles, model: FGCLIP) -> Mapping[str, int]:
     """Text tokens of one batch of validation records: padded, without padding, and as one prefix tree."""
     data = locate(run.config.data)
     try:
-        found = examples(data.val, image_size=16, short_prefix=data.short_prefix) if data.val else iter(())
-        records = list(islice(found, run.config.batch_size))
+        found = examples(data.val, image_size=16, data=data, limit=run.config.batch_size) if data.val else ()
+        records = list(found)
     except (OSError, ValueError):
         records = []
     if not records:
