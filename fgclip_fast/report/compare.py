@@ -70,7 +70,7 @@ def _head(files: tuple[RunFiles, RunFiles], names: tuple[str, str], found: Mappi
         for name, f in zip("AB", files, strict=True)
         for key, value in (("steps", f"{f.step:,}"), ("time in steps", span(f.seconds) if f.train else "–"))
     }
-    title = f'<span class="key a">{escape(names[0])}</span> <span class="key b">{escape(names[1])}</span>'
+    title = "".join(f'<span class="key {s.lower()}">{s}: {escape(n)}</span> ' for s, n in zip("AB", names, strict=True))
     return (
         f'<header class="top"><p class="kicker">fgclip_fast · two runs side by side</p><h1 class="keys">{title}</h1>'
         f'<p class="result">{escape(_sentence(names, found))}</p>{facts(pairs)}</header>'
@@ -121,8 +121,8 @@ def _accuracy(found: Mapping[str, Difference], names: tuple[str, str]) -> str:
         "Share of boxes for which the right text scores highest. The difference is given with its 95 % interval: "
         f"{outcomes.RESAMPLES} paired resamples of the images; where it leaves out zero it is marked with *."
     )
-    keys = f'<ul class="keys"><li class="key a">{escape(names[0])}</li><li class="key b">{escape(names[1])}</li></ul>'
-    return section("accuracy", "What they can tell apart", paragraph(said), keys, *parts)
+    keys = "".join(f'<li class="key {s.lower()}">{s}: {escape(n)}</li>' for s, n in zip("AB", names, strict=True))
+    return section("accuracy", "What they can tell apart", paragraph(said), f'<ul class="keys">{keys}</ul>', *parts)
 
 
 def _chart(own: Mapping[str, Difference], names: tuple[str, str]) -> str:
@@ -131,7 +131,7 @@ def _chart(own: Mapping[str, Difference], names: tuple[str, str]) -> str:
     for name in order:
         d = own[name]
         rows.append((sections.level_title(name), [Mark(d.first, "a"), Mark(d.second, "b")]))
-        interval = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} … {100 * d.high:+.1f}){'*' if d.sure else ''}"
+        interval = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} … {100 * d.high:+.1f}){'*' if d.sure else ''}".replace("-", "−")
         cells.append([percent(d.first), percent(d.second), interval])
     return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="pair")
 

@@ -99,7 +99,7 @@
     view.best.replaceChildren(...best.map((rank) => rankLine(...placeOf[rank.row], rank, true)));
     const holding = picture.boxes.findIndex(({ box }) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3]);
     view.status.textContent = (holding < 0 ? "The brightest patch lies in no box"
-      : `The brightest patch lies in box ${holding + 1}`) + ` (cosine ${found.own[hot].toFixed(2)}).`;
+      : `The brightest patch lies in box ${holding + 1}`) + ` (cosine ${number(found.own[hot])}).`;
   };
 
   const drawBoxes = (view, picture, order, x, y) => {
@@ -131,10 +131,24 @@
     act.append(element("bdi", {}, box.text));
     act.addEventListener("click", () => goes ? go(p) : choose(box.ask));
     act.disabled = !goes && !askable(box);
-    line.append(element("span", { class: "number" }, goes ? `${p + 1}.${b + 1}` : `${b + 1}`), act);
+    const place = goes ? `Picture ${p + 1}, box ${b + 1}` : `Box ${b + 1}`;
+    line.append(cut(data.pictures[p], box.box, place), act);
+    if (!goes) act.prepend(element("span", { class: "number" }, `${b + 1} `));
     if (box.unseen) line.append(element("span", { class: "tag unseen" }, "unseen"));
-    line.append(element("span", { class: "share", title: "cosine" }, rank.score.toFixed(2)));
+    line.append(element("span", { class: "share", title: "cosine" }, number(rank.score)));
     return line;
+  };
+  const number = (value) => value.toFixed(2).replace("-", "\u2212");
+
+  // What is in a box, as a small picture.
+  const cut = (picture, [x0, y0, x1, y1], name) => {
+    const part = (low, high) => [100 / (high - low), high - low < 1 ? 100 * low / (1 - (high - low)) : 0];
+    const [[width, left], [height, top]] = [part(x0, x1), part(y0, y1)];
+    const made = element("span", { class: "cut", role: "img", "aria-label": name, title: name });
+    made.style.backgroundImage = `url("${picture.source}")`;
+    made.style.backgroundSize = `${width}% ${height}%`;
+    made.style.backgroundPosition = `${left}% ${top}%`;
+    return made;
   };
   const askable = (box) => box.ask !== null && box.ask !== undefined;
 

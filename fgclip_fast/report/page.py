@@ -60,23 +60,28 @@ def asking(runs: Sequence[tuple[str, Sight]]) -> str:
         '<noscript><p class="note">This part needs JavaScript; it is in the file and loads nothing.</p></noscript>',
         '<form id="ask" class="menus"></form><p class="asked" id="asked"></p><div class="stage" id="stage"></div>',
         '<fieldset class="thumbs" id="thumbs"><legend>Pictures</legend></fieldset>',
-        "".join(rules(name, s.rules(), len(runs)) for name, s in runs),
+        rules({name: s.rules() for name, s in runs}),
         _kept(coded),
         script,
     )
 
 
-def rules(name: str, found: Mapping[str, Rule], runs: int = 1) -> str:
-    """Counts of pictures in which the hottest patch lies in the right box."""
-    if not found:
+def rules(found: Mapping[str, Mapping[str, Rule]]) -> str:
+    """Counts of pictures in which the hottest patch lies in the right box, a column for each run."""
+    asked = next(iter(found.values()))
+    if not asked:
         return ""
-    rows = [(f"asked for {what}", f"{r.hits} of {r.total}", f"{r.blind:.1f}") for what, r in found.items()]
-    title = "Where the brightest patch lies" + (f": {name}" if runs > 1 else "")
+    rows = [
+        (f"asked for {what}", *(f"{own[what].hits} of {own[what].total}" for own in found.values()), f"{rule.blind:.1f}")
+        for what, rule in asked.items()
+    ]
     said = (
         "The rule: in each picture one box is asked for (the first; for a single word, one that alone in its picture "
         "has this word), and it counts if the centre of the patch with the highest cosine lies in that box."
     )
-    return f"<h3>{escape(title)}</h3>{paragraph(said)}" + table(["", "in the right box", "a blind guess"], rows, title)
+    names = list(found) if len(found) > 1 else ["in the right box"]
+    title = "Where the brightest patch lies"
+    return f"<h3>{title}</h3>{paragraph(said)}" + table(["", *names, "a blind guess"], rows, title)
 
 
 def answers(seen: Sight) -> str:
