@@ -18,12 +18,14 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from torch import Tensor
 
 from fgclip_fast import command_line
 from fgclip_fast.config import Config, Data
 from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
+from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import NAME, embedded, locate
 from fgclip_fast.training.objective import objective
@@ -75,7 +77,11 @@ def on_records(model: FGCLIP, config: Config, limit: int | None = None) -> dict[
     if not data.val:
         return {}
     found = examples(data.val, image_size=model.config.vision.image_size, data=data, limit=limit)
-    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=partial(objective, weights=config.loss)))
+
+    def losses_of(embeddings: Embeddings) -> dict[str, Tensor]:
+        return objective(embeddings, config.loss)._asdict()
+
+    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=losses_of))
 
 
 def on_levels(model: FGCLIP, limit: int | None = None) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_equal_texts_of_an_image_are_equally_right(model):
 
 def test_validation_losses_are_means_of_the_objective(model):
     examples = [example(0), example(1)]
-    figures = records.evaluate(model, examples, losses_of=lambda e: objective(e, Loss()))
+    figures = records.evaluate(model, examples, losses_of=lambda e: objective(e, Loss())._asdict())
     terms = {"short": 1.0, "long": 1.0, "region": 0.1, "hard_negative": 0.5}
     total = sum(weight * figures[f"loss_{name}"] for name, weight in terms.items())
     assert figures["loss_total"] == pytest.approx(total, rel=1e-5)
