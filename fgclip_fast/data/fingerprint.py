@@ -3,8 +3,14 @@
 import hashlib
 from typing import Any
 
+from fgclip_fast import config
 from fgclip_fast.data.index import extent
 from fgclip_fast.data.shards import expand
+
+
+def fingerprints(data: config.Data) -> dict[str, dict[str, Any]]:
+    """Those of the training and validation shards, where there are any."""
+    return {name: fingerprint(getattr(data, name)) for name in ("train", "val") if getattr(data, name)}
 
 
 def fingerprint(pattern: str) -> dict[str, Any]:

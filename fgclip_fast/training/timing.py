@@ -21,20 +21,22 @@ class Stopwatch:
 
     Args:
         model: has ``vision_model`` and ``text_model``.
-        note: is given the seconds of each part of a measured step.
+        note: is given the step, "time" and the seconds of each part of a measured step.
         device: where the model is.
+        done: steps that were done before.
         first, count: the steps that are measured.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        note: Callable[[dict[str, float]], None],
+        note: Callable[[int, str, dict[str, float]], None],
         device: torch.device,
+        done: int = 0,
         first: int = FIRST,
         count: int = COUNT,
     ) -> None:
-        self._model, self._note, self._device = model, note, device
+        self._model, self._note, self._device, self._done = model, note, device, done
         self._steps = range(first, first + count)
         self._step = -1
         self._seconds: dict[str, float] = {}
@@ -49,6 +51,7 @@ class Stopwatch:
     def begin(self) -> None:
         """A step begins."""
         self._step += 1
+        self._since = time.perf_counter()
         if self._step == self._steps.start:
             self._hooks = [hook for name, part in TOWERS.items() for hook in self._watch(name, getattr(self._model, part))]
         if self.running:
@@ -58,16 +61,20 @@ class Stopwatch:
             for hook in self._hooks:
                 hook.remove()
 
-    def lap(self, name: str) -> None:
-        """What came since the last lap, without the towers' part of it, was ``name``; ``optimizer`` ends the step."""
-        if not self.running:
-            return
-        now = self._now()
-        towers = sum(self._seconds[tower] for tower in TOWERS) if name == "loss" else 0.0
-        self._seconds[name] = max(0.0, now - self._since - towers)
-        self._since = now
-        if name == "optimizer":
-            self._note(self._seconds)
+    def lap(self, name: str) -> float:
+        """What came since the last lap, without the towers' part of it, was ``name``; ``optimizer`` ends the step.
+
+        Returns:
+            Seconds since the last lap, in every step.
+        """
+        now = self._now() if self.running else time.perf_counter()
+        seconds, self._since = now - self._since, now
+        if self.running:
+            towers = sum(self._seconds[tower] for tower in TOWERS) if name == "loss" else 0.0
+            self._seconds[name] = max(0.0, seconds - towers)
+            if name == "optimizer":
+                self._note(self._done + self._step + 1, "time", self._seconds)
+        return seconds
 
     def _watch(self, name: str, tower: nn.Module) -> list[Any]:
         """Times a tower: its forward as a whole, its backward from its output's gradient to its last parameter's."""
