@@ -1,8 +1,9 @@
 // Python has checked every argument; other Python threads run meanwhile. Addresses and sizes only: no torch here.
 #include <pybind11/pybind11.h>
 
-#include "hard_negative_loss.h"
 #include "contrastive_loss.h"
+#include "hard_negative_loss.h"
+#include "prefix_tree.h"
 #include "region_embedding.h"
 
 namespace py = pybind11;
@@ -16,16 +17,12 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-}  // namespace
-#include "prefix_tree.h"
-
-namespace py = pybind11;
-using namespace py::literals;
-
 // The size of a tree is known only once it is built: its arrays go to Python as buffers.
 struct Int32s {
   std::vector<int32_t> values;
 };
+
+}  // namespace
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Compiled ops of fgclip_fast; fgclip_fast.ops holds what users call.";
