@@ -42,13 +42,14 @@ def model(golden):
     return model
 
 
-@pytest.fixture(scope="module", params=["padded", "prefix tree"])
+@pytest.fixture(scope="module", params=["none", "padding-free", "prefix-tree"])
 def batch(golden, story, request):
     """The golden batch as ours: the padding boxes, texts and images of the released layout are left out."""
     real, hard = (filled(story[counts]) for counts in ("box_nums", "hard_nums"))
     boxes, hard_boxes = golden["inputs/boxes"].view(-1, 4), golden["inputs/hard_boxes"].view(-1, 4)
     owner = [next(r for r, i in enumerate(real) if torch.equal(boxes[i], hard_boxes[h])) for h in hard]
     token, offsets, shorts = tokens(story["texts"], real)
+    packing = request.param
     return Batch(
         image=golden["inputs/image"],
         token=token,
@@ -58,7 +59,7 @@ def batch(golden, story, request):
         hard_region=torch.tensor(owner),
         hard_offsets=torch.arange(0, 11 * len(hard) + 1, 11),
         text_ids=torch.arange(len(offsets) - 1),
-        tree=prefix_tree(token, offsets, shorts) if request.param == "prefix tree" else None,
+        tree=None if packing == "none" else prefix_tree(token, offsets, shorts, share=packing == "prefix-tree"),
     )
 
 

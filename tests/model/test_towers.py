@@ -5,10 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, Tokenizer
+from fgclip_fast.model import block
 from fgclip_fast.model.block import quick_gelu
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.text import pad
@@ -112,6 +114,30 @@ def test_activation_checkpointing_changes_nothing():
 def test_compile_changes_nothing(monkeypatch, backend):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))  # inductor takes 20 s
     assert_changes_nothing("compile")
+
+
+def test_compiles_at_most_twice_more_while_the_number_of_tokens_changes(monkeypatch):
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    block._compiled.cache_clear()
+    model = model_of(replace(SMALL, compile=True))
+    compiled = []
+    for step in range(20):
+        tokens = Tokenizer()([f"{number} red mugs on table {step}" for number in range(9 + 7 * step)])
+        shorts = len(tokens.offsets) - 1
+        model.encode_tokens(*tokens, shorts, prefix_tree(*tokens, shorts))
+        compiled.append(counter.frame_count)
+    block._compiled.cache_clear()
+    assert compiled[0] > 0 and compiled[-1] - compiled[0] <= 2
+
+
+def test_config_chooses_who_attends():
+    tree = prefix_tree(*texts(), multiple=1)
+    chosen = embed(model_of(replace(SMALL, attention="triton")), tree)  # in Triton's interpreter where there is no GPU
+    for ours, theirs in zip(chosen, embed(model_of(replace(SMALL, attention="sdpa")), tree), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="backend 'flash' does not run here"):
+        embed(model_of(replace(SMALL, attention="flash")), tree)
 
 
 def test_gradients_repeat_bit_for_bit():
