@@ -14,6 +14,14 @@ struct alignas(sizeof(T) * VECTOR) Packed {
   T channel[VECTOR];
 };
 
+inline dim3 forward_grid(const RegionShape& shape, int vector) {
+  return dim3(static_cast<unsigned>(shape.R), static_cast<unsigned>((shape.C + WARP * vector - 1) / (WARP * vector)));
+}
+
+inline dim3 backward_grid(const RegionShape& shape) {
+  return dim3(static_cast<unsigned>(shape.B), static_cast<unsigned>((shape.H * shape.W + WARPS - 1) / WARPS));
+}
+
 // Adds to sum the rows of all lanes, each by its weight, in the lanes' order; every lane must take part.
 template <typename T, int VECTOR>
 __device__ void add_rows(const T* rows, int64_t my_offset, float my_weight, float (&sum)[VECTOR]) {
@@ -29,7 +37,7 @@ __device__ void add_rows(const T* rows, int64_t my_offset, float my_weight, floa
   }
 }
 
-// Grid (R, slices of WARP * VECTOR channels), block (WARP, WARPS): the warps share the cells under the box.
+// Grid forward_grid: (R, slices of WARP * VECTOR channels); block (WARP, WARPS): the warps share the cells under the box.
 template <typename T, int VECTOR>
 __global__ void __launch_bounds__(WARP* WARPS, 4)
     forward_kernel(const T* __restrict__ tokens, const float* __restrict__ boxes,
@@ -103,7 +111,7 @@ __global__ void __launch_bounds__(WARP* WARPS, 4)
   }
 }
 
-// Grid (B, cells of an image / WARPS), block (WARP, WARPS): one warp a token, over the boxes of its image.
+// Grid backward_grid: (B, cells of an image / WARPS); block (WARP, WARPS): one warp a token, over the boxes of its image.
 template <typename T, int VECTOR>
 __global__ void __launch_bounds__(WARP* WARPS, 4)
     backward_kernel(const T* __restrict__ grad_out, const int64_t* __restrict__ begin, const int64_t* __restrict__ order,

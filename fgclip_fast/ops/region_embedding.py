@@ -98,7 +98,13 @@ def _(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: i
 
 
 def _launch(
-    direction: str, source: int, boxes: Tensor, image_index: Tensor, out: Tensor, shape: dict[str, int], *scratch: Tensor
+    direction: str,
+    source: int,
+    boxes: Tensor,
+    image_index: Tensor,
+    out: Tensor,
+    shape: dict[str, int],
+    *scratch: Tensor,
 ) -> None:
     """Runs the extension's ``direction`` on the device of ``out``, from the address ``source`` to ``out``."""
     if out.numel() == 0:
