@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -68,7 +69,7 @@ def train(config: Config) -> Run:
         return _describe(config, model, loader, steps)
     run = Path(str(config.output))
     optimizer = optim.adamw(model, config.optim)
-    done = _restore(optimizer, config, saved, processes)
+    done = _restore(optimizer, loader, config, saved, processes)
     _open(run, config, processes, steps)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
@@ -185,8 +186,10 @@ def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
     )
 
 
-def _restore(optimizer: torch.optim.Optimizer, config: Config, saved: Path | None, processes: Processes) -> int:
-    """Puts the optimizer back where a checkpoint left it; returns the steps that were done."""
+def _restore(
+    optimizer: torch.optim.Optimizer, loader: Loader, config: Config, saved: Path | None, processes: Processes
+) -> int:
+    """Puts the optimizer and the counts of records back where a checkpoint left them; returns the steps done."""
     if saved is None:
         return 0
     state = checkpoint.load_state(saved)
@@ -195,6 +198,7 @@ def _restore(optimizer: torch.optim.Optimizer, config: Config, saved: Path | Non
         if now != was:
             raise ValueError(f"resume: {name} was {was} and is {now} now; the order of samples would not be the same")
     optimizer.load_state_dict(state["optimizer"])
+    loader.counts = Counter(state["counts"])
     log.info("resuming %s after step %d", saved, state["step"])
     return state["step"]
 
@@ -208,7 +212,8 @@ def _order(config: Config, processes: Processes) -> dict[str, Any]:
 
 def _save(run, model, optimizer, config, loader, processes, step: int) -> None:
     if processes.first:
-        state = {"optimizer": optimizer.state_dict(), "order": _order(config, processes)}
+        order, counts = _order(config, processes), dict(loader.counts)
+        state = {"optimizer": optimizer.state_dict(), "order": order, "counts": counts}
         checkpoint.save(run, step, partial(pretrained.save, model), state, config.keep)
 
 
