@@ -17,6 +17,7 @@ from fgclip_fast.data.causes import CORRUPT_IMAGE, HUGE_IMAGE, NOT_AN_IMAGE, TRU
 
 MAX_PIXELS = 2**27
 """Larger images are refused: their pixels alone take 400 MB."""
+_END_MARK = b"\xff\xd9"
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # no format that Pillow runs a program for
 
 
@@ -29,6 +30,29 @@ def decode(encoded: bytes, size: int) -> Tensor:
     pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, for which torch has its fast path
     return _squash(image, size)[0].contiguous()
+
+
+def sides(encoded: bytes) -> tuple[int, int]:
+    """Width and height of an image file, in pixels, as it is stored: a turn that its EXIF data ask for is not made.
+
+    Raises:
+        BadRecord: not an image.
+    """
+    try:
+        return Image.open(io.BytesIO(encoded), formats=_FORMATS).size
+    except Exception:
+        raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
+
+
+def keep_encoded(encoded: bytes, size: int) -> Tensor:
+    """The file, uint8 [N], where DALI can decode it; else uint8 [3, size, size], decoded here.
+
+    Raises:
+        BadRecord: as :func:`decode`.
+    """
+    if is_plain_jpeg(encoded) and encoded.endswith(_END_MARK):
+        return torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    return decode(encoded, size)
 
 
 def is_plain_jpeg(encoded: bytes) -> bool:

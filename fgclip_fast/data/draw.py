@@ -9,14 +9,14 @@ from fgclip_fast.data.records import Record, Region
 from fgclip_fast.inputs.batch import Example
 
 
-def draw(record: Record, image: Tensor, data: config.Data, random: np.random.Generator) -> Example:
-    """The training example of a record and its decoded image, uint8 [3, S, S]; equal ``random``, equal example."""
+def draw(record: Record, image: Tensor, data: config.Data, image_size: int, random: np.random.Generator) -> Example:
+    """The training example of a record and its image; equal ``random``, equal example."""
     regions = record.regions[: data.regions]
     region_texts = [region.long if random.random() < 0.5 else region.short for region in regions]
     hard_texts = [_hard(region, data.negatives, random) for region in regions]
     boxes = _boxes(regions)
     if data.box_margin > 0 and regions:
-        margins = random.random((len(regions), 4), dtype=np.float32) * (data.box_margin / image.shape[-1])
+        margins = random.random((len(regions), 4), dtype=np.float32) * (data.box_margin / image_size)
         boxes = _widened(boxes, torch.from_numpy(margins))
     return Example(image, data.short_prefix + record.short, record.long, boxes, region_texts, hard_texts)
 

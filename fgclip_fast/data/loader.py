@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from fgclip_fast import config
 from fgclip_fast.data.causes import DAMAGED_SHARD
+from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.draw import plain
 from fgclip_fast.data.index import extent
 from fgclip_fast.data.order import Order, Place
@@ -66,6 +68,8 @@ class Loader:
         packing: config.Packing = "none",
         pin_memory: bool = False,
     ) -> None:
+        self.decoder = _decoder(data.decoder)
+        """"cpu" or "dali"; their pixels differ a little, so a run that goes on should keep to one."""
         paths = expand(data.train)
         extents = [extent(path) for path in paths]
         counts = [each.samples for each in extents]
@@ -90,7 +94,9 @@ class Loader:
             tokenizer=tokenizer,
             packing=packing,
             micro_batch_size=micro_batch_size,
+            encoded=self.decoder == "dali",
         )
+        self._samples, self._image_size, self._batch_size = samples, image_size, batch_size
         self._steps = _Steps(order, batch_size * world_size, rank, self.steps_per_epoch)
         self._parcels = _data_loader(samples, self._steps, data.workers, pin_memory)
 
@@ -100,12 +106,16 @@ class Loader:
         Workers start at this call, not at the first batch.
         """
         self._steps.after = after
-        return self._handed_out(iter(self._parcels))
+        parcels: Iterator[Parcel] = iter(self._parcels)  # first the workers, then DALI's threads
+        if self.decoder == "dali":
+            device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+            parcels = Dali(self._image_size, self._batch_size, device).fill(parcels, self._samples.decoded)
+        return self._handed_out(parcels)
 
     def _handed_out(self, parcels: Iterator[Parcel]) -> Iterator[list[Batch]]:
-        for micro_batches, tally in parcels:
-            _report(tally, self.counts)
-            yield micro_batches
+        for parcel in parcels:
+            _report(parcel.tally, self.counts)
+            yield parcel.micro_batches
 
 
 def examples(
@@ -132,9 +142,7 @@ def examples(
     return (plain(*good, data) for good in islice(found, limit))
 
 
-def _good_records(
-    paths: list[Path], image_size: int, counts: Counter[str] | None
-) -> Iterator[tuple[Record, torch.Tensor]]:
+def _good_records(paths: list[Path], image_size: int, counts: Counter[str] | None) -> Iterator[tuple[Record, Tensor]]:
     shards = Shards(paths)
     for shard, path in enumerate(paths):
         for i in range(extent(path).samples):
@@ -167,6 +175,14 @@ class _Steps(Sampler):
             positions = self._order.positions(done * self._global_batch, self._global_batch, self._rank)
             yield [Visit(epoch, position) for position in positions]
             step += 1
+
+
+def _decoder(wanted: config.Decoder) -> str:
+    if wanted == "dali" and not available():
+        raise ValueError("data: data.decoder dali needs DALI: pip install 'fgclip_fast[dali]', or pass cpu")
+    if wanted == "auto":
+        return "dali" if torch.cuda.is_available() and available() else "cpu"
+    return wanted
 
 
 def _data_loader(samples: Samples, steps: _Steps, workers: int, pin_memory: bool) -> DataLoader:

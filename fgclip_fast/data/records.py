@@ -66,7 +66,7 @@ def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
     Raises:
         BadRecord: with the cause; the message adds what came.
     """
-    fields = _object(raw) if isinstance(raw, bytes) else raw
+    fields = parse_json(raw) if isinstance(raw, bytes) else raw
     if not isinstance(fields, Mapping):
         raise BadRecord(WRONG_TYPE, f"a record must be an object, got {_named(fields)}")
     defects: list[Defect] = []
@@ -90,7 +90,12 @@ def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
     return images[0], parse(parts.get("json", b"{}"), parts.get("txt"))
 
 
-def _object(raw: bytes) -> Any:
+def parse_json(raw: bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        BadRecord: it is no UTF-8 or no JSON.
+    """
     try:
         return json.loads(_decoded(raw))
     except (ValueError, RecursionError) as error:

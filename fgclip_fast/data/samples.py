@@ -5,16 +5,17 @@ A map-style data set whose item is a whole batch; it runs in the loader's worker
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from fgclip_fast import config
 from fgclip_fast.data.causes import DROPPED, BadRecord
-from fgclip_fast.data.decode import decode
+from fgclip_fast.data.decode import decode, keep_encoded
 from fgclip_fast.data.draw import draw
 from fgclip_fast.data.order import Order, Place
 from fgclip_fast.data.records import Record, parse_sample
@@ -23,6 +24,8 @@ from fgclip_fast.inputs.batch import Batch, Example, Tokenize, make_batch
 
 ATTEMPTS = 100
 """So many samples are tried for one position before the set is called unusable."""
+
+TakeImage = Callable[[bytes, int], Tensor]
 
 
 class Visit(NamedTuple):
@@ -52,11 +55,29 @@ class Tally:
                 self.lines.append((logging.INFO, f"{name}: {defect.cause}: {defect.detail}; dropped"))
 
 
+class Encoded(NamedTuple):
+    """Images of a batch as they are on the disk, for DALI; the others are decoded already."""
+
+    files: Tensor
+    """uint8 [N]: the files, end to end."""
+    offsets: Tensor
+    """int64 [E + 1]: where each begins."""
+    rows: Tensor
+    """int64 [E]: which image of the batch each is."""
+    decoded: Tensor
+    """uint8 [B - E, 3, S, S]: the other images."""
+    decoded_rows: Tensor
+    """int64 [B - E]"""
+
+
 class Parcel(NamedTuple):
     """What a worker hands over: a batch in its micro-batches, and what had to be done for it."""
 
     micro_batches: list[Batch]
+    """Their images are [B, 3, 0, 0] where they come in ``encoded``."""
     tally: Tally
+    visits: list[Visit]
+    encoded: Encoded | None = None
 
 
 class Samples(Dataset):
@@ -71,6 +92,7 @@ class Samples(Dataset):
         tokenizer: texts -> tokens; sent to each worker.
         packing: of each micro-batch's texts.
         micro_batch_size: images of a micro-batch; None: the whole batch is one.
+        encoded: leave decoding to DALI in the training process, where it can.
     """
 
     def __init__(
@@ -84,6 +106,7 @@ class Samples(Dataset):
         tokenizer: Tokenize,
         packing: config.Packing = "none",
         micro_batch_size: int | None = None,
+        encoded: bool = False,
     ) -> None:
         self._shards = shards
         self._order = order
@@ -93,34 +116,65 @@ class Samples(Dataset):
         self._tokenizer = tokenizer
         self._packing: config.Packing = packing
         self._micro_batch_size = micro_batch_size
+        self._encoded = encoded
 
     def __getitems__(self, visits: Sequence[Visit]) -> Parcel:
         """The batch of some visits; DataLoader calls this with what the batch sampler gives."""
+        if not self._encoded:
+            return self.decoded(visits)
         tally = Tally()
-        examples = [self._example(visit, tally) for visit in visits]
+        examples = [self._example(visit, tally, keep_encoded) for visit in visits]
+        blank = torch.empty(3, 0, 0, dtype=torch.uint8)
+        blanks = [example._replace(image=blank) for example in examples]
+        encoded = _encoded([example.image for example in examples], self._image_size)
+        return Parcel(self._micro_batches(blanks), tally, list(visits), encoded)
+
+    def decoded(self, visits: Sequence[Visit]) -> Parcel:
+        """The batch of some visits, decoded here."""
+        tally = Tally()
+        examples = [self._example(visit, tally, decode) for visit in visits]
+        return Parcel(self._micro_batches(examples), tally, list(visits))
+
+    def _micro_batches(self, examples: list[Example]) -> list[Batch]:
         step = self._micro_batch_size or len(examples)
         parts = [examples[first : first + step] for first in range(0, len(examples), step)]
-        return Parcel([make_batch(part, self._tokenizer, self._packing) for part in parts], tally)
+        return [make_batch(part, self._tokenizer, self._packing) for part in parts]
 
-    def _example(self, visit: Visit, tally: Tally) -> Example:
+    def _example(self, visit: Visit, tally: Tally, take_image: TakeImage) -> Example:
         for attempt in range(ATTEMPTS):
             place = self._order.replacement(*visit, attempt) if attempt else self._order.place(*visit)
-            good = read_good(self._shards, place, self._image_size, tally)
+            good = read_good(self._shards, place, self._image_size, tally, take_image)
             if good is not None:
-                return draw(*good, self._data, np.random.default_rng([self._seed, *visit]))
+                return draw(*good, self._data, self._image_size, np.random.default_rng([self._seed, *visit]))
         raise RuntimeError(f"data: no good sample in {ATTEMPTS} tries; causes: {dict(tally.counts)}")
 
 
-def read_good(shards: Shards, place: Place, image_size: int, tally: Tally) -> tuple[Record, Tensor] | None:
+def read_good(
+    shards: Shards, place: Place, image_size: int, tally: Tally, take_image: TakeImage = decode
+) -> tuple[Record, Tensor] | None:
     """A record and its image, uint8 [3, S, S]; None for a bad one, which the tally then holds."""
     name = shards.name(*place)
     try:
         key, parts = shards.read(*place)
         name = shards.name(place.shard, key)
         encoded, record = parse_sample(parts)
-        image = decode(encoded, image_size)
+        image = take_image(encoded, image_size)
     except BadRecord as bad:
         tally.bad(name, bad)
         return None
     tally.defects(name, record)
     return record, image
+
+
+def _encoded(images: list[Tensor], size: int) -> Encoded:
+    """Tells the files, uint8 [N], from the images, uint8 [3, S, S]."""
+    rows = [i for i, image in enumerate(images) if image.dim() == 1]
+    decoded_rows = [i for i, image in enumerate(images) if image.dim() == 3]
+    nothing = torch.empty(0, dtype=torch.uint8)
+    return Encoded(
+        files=torch.cat([nothing, *(images[i] for i in rows)]),
+        offsets=torch.tensor([0, *(len(images[i]) for i in rows)]).cumsum(0),
+        rows=torch.tensor(rows, dtype=torch.int64),
+        decoded=torch.cat([nothing.reshape(0, 3, size, size), *(images[i][None] for i in decoded_rows)]),
+        decoded_rows=torch.tensor(decoded_rows, dtype=torch.int64),
+    )
