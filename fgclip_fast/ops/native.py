@@ -15,7 +15,7 @@ from torch import Tensor
 
 # op -> device type -> who serves it: "native" (the extension has <op>_forward_<device>) or "triton" (kernels/<op>.py).
 SERVERS: dict[str, dict[str, str]] = {
-    "contrastive_loss": {"cpu": "native"},
+    "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
 }
 
