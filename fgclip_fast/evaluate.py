@@ -18,12 +18,14 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from torch import Tensor
 
 from fgclip_fast import command_line
 from fgclip_fast.config import Config, Data
 from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
+from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import NAME, embedded, locate
 from fgclip_fast.training.objective import objective
@@ -75,20 +77,26 @@ def on_records(model: FGCLIP, config: Config, limit: int | None = None) -> dict[
     if not data.val:
         return {}
     found = examples(data.val, image_size=model.config.vision.image_size, data=data, limit=limit)
-    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=partial(objective, weights=config.loss)))
+
+    def losses_of(embeddings: Embeddings) -> dict[str, Tensor]:
+        return objective(embeddings, config.loss)._asdict()
+
+    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=losses_of))
 
 
 def on_levels(model: FGCLIP, limit: int | None = None) -> dict[str, Any]:
     """Figures on each level of the embedded set, for pairs seen in training and for unseen ones."""
     folder = embedded() / "levels"
     return {
-        f"{kind}/{path.stem}": on_fg_ovd(model, path, folder / "images", limit=limit)
+        f"{kind}/{path.stem}": on_fg_ovd(model, path, images=folder / "images", limit=limit)
         for kind in ("unseen", "seen")
         for path in sorted((folder / kind).glob("*.jsonl"))
     }
 
 
-def on_fg_ovd(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None):
+def on_fg_ovd(
+    model: FGCLIP, path: Path, *, images: Path, batch_size: int = 32, limit: int | None = None
+) -> dict[str, Any]:
     """Figures on one file in FG-OVD's format."""
     asked = partial(fg_ovd.evaluate, model, path, images, batch_size=batch_size, limit=limit)
     return _evaluating(model, asked).figures()
@@ -159,8 +167,8 @@ def _suite(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
     if not files:
         raise FileNotFoundError(f"data: no .jsonl file in {path}")
     images = Path(request.images)
-    options = {"batch_size": request.batch_size, "limit": request.limit}
-    return {f"fg-ovd/{file.stem}": on_fg_ovd(model, file, images, **options) for file in files}
+    ask = partial(on_fg_ovd, model, images=images, batch_size=request.batch_size, limit=request.limit)
+    return {f"fg-ovd/{file.stem}": ask(file) for file in files}
 
 
 def _evaluating(model: FGCLIP, work: Callable[[], Any]) -> Any:

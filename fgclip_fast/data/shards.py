@@ -1,8 +1,4 @@
-"""WebDataset shards: tar files whose consecutive members with one key are a sample. Writing, finding, reading.
-
-A shard is listed once: its headers are scanned and the place of each sample is kept beside it (``000017.tar.index``,
-16 bytes a sample, memory-mapped); after that a sample is one read.
-"""
+"""WebDataset shards: tar files whose consecutive members with one key are a sample. Writing, finding, reading."""
 
 import glob
 import io
@@ -10,8 +6,16 @@ import itertools
 import os
 import re
 import tarfile
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
+
+from fgclip_fast.data.causes import UNREADABLE, BadRecord
+from fgclip_fast.data.index import Damaged, index, members, split
+
+_STAY_OPEN = 256
 
 
 class ShardWriter:
@@ -89,3 +93,88 @@ def _choices(inside: str) -> list[str]:
         return inside.split(",")
     width = len(ends[1]) if ends[1].startswith("0") or len(ends[1]) == len(ends[2]) else 0
     return [f"{number:0{width}d}" for number in range(int(ends[1]), int(ends[2]) + 1)]
+
+
+class Sample(NamedTuple):
+    """What a shard holds under one key: ``{"jpg": …, "json": …}``; the first wins where a name comes twice."""
+
+    key: str
+    parts: dict[str, bytes]
+
+
+class Shard:
+    """A shard opened for reading; it is indexed where it was not, and each sample is one read at its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._index = index(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __len__(self) -> int:
+        return len(self._index.places)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the tar file ends early; what lies before is readable."""
+        return self._index.damaged_at >= 0
+
+    def read(self, i: int) -> Sample:
+        """Sample ``i``.
+
+        Raises:
+            OSError, Damaged: the file can no longer be read there, or has changed since it was indexed.
+        """
+        if i >= len(self):
+            raise Damaged(0, f"sample {i} of {len(self)}")
+        start, size = self._index.places[i].tolist()
+        run = os.pread(self._descriptor, size, start)
+        parts: dict[str, bytes] = {}
+        key = ""
+        for member in members(lambda at, size: run[at : at + size], size):
+            name, kind = split(member.name)
+            if name is not None:
+                key = name
+                parts.setdefault(kind, run[member.body : member.body + member.size])
+        return Sample(key, parts)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+class Shards:
+    """Several shards, each opened when it is first read; the latest 256 stay open.
+
+    Args:
+        paths: the tar files; a sample is named by the place of its shard among them, and its own in the shard.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+
+    def __getstate__(self) -> dict:
+        return {"_paths": self._paths, "_open": OrderedDict()}  # another process opens its own files
+
+    def read(self, shard: int, i: int) -> Sample:
+        """A sample.
+
+        Raises:
+            BadRecord: the shard is gone, is no tar, or is shorter than when it was counted.
+        """
+        try:
+            return self._opened(shard).read(i)
+        except (OSError, ValueError) as error:
+            raise BadRecord(UNREADABLE, str(error)) from None
+
+    def name(self, shard: int, key: str | int) -> str:
+        """A sample as messages name it."""
+        return f"{self._paths[shard].name}, {key if isinstance(key, str) else f'sample {key}'}"
+
+    def _opened(self, shard: int) -> Shard:
+        if shard not in self._open:
+            self._open[shard] = Shard(self._paths[shard])
+            if len(self._open) > _STAY_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(shard)
+        return self._open[shard]

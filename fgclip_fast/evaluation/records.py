@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def evaluate(
     model: FGCLIP,
     examples: Iterable[Example],
     *,
-    losses_of: Callable[[Embeddings], NamedTuple] | None = None,
+    losses_of: Callable[[Embeddings], dict[str, Tensor]] | None = None,
     batch_size: int = 32,
 ) -> dict[str, Any]:
     """Top-1 among each region's own negatives, recall of captions over all images and of regions within an image.
@@ -28,7 +28,7 @@ def evaluate(
     Args:
         model: the model, on its device.
         examples: decoded validation records.
-        losses_of: the training objective, for validation losses (a tuple of Tensor[]); None leaves them out.
+        losses_of: the training objective, for validation losses (name → Tensor[]); None leaves them out.
         batch_size: images a pass.
 
     Returns:
@@ -46,10 +46,9 @@ class _Tally:
     def __init__(self) -> None:
         self.images = self.groups = self.right = self.regions = self.found = 0
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.losses: list[Tensor] = []
-        self.terms: tuple[str, ...] = ()
+        self.losses: list[dict[str, Tensor]] = []
 
-    def add(self, e: Embeddings, regions: Sequence[int], losses: NamedTuple | None) -> None:
+    def add(self, e: Embeddings, regions: Sequence[int], losses: dict[str, Tensor] | None) -> None:
         self.images += len(e.image)
         self.parts.append((_unit(e.image), _unit(e.short), _unit(e.long)))
         own = e.regions.index_select(0, e.hard_region)
@@ -58,8 +57,7 @@ class _Tally:
         self.right += int(scores.correct.sum())
         self._rank_within_images(_unit(e.regions), _unit(e.region_texts), e.region_ids, regions)
         if losses is not None:
-            self.terms = losses._fields
-            self.losses.append(torch.stack(tuple(losses)))
+            self.losses.append(losses)
 
     def _rank_within_images(self, regions: Tensor, texts: Tensor, ids: Tensor, counts: Sequence[int]) -> None:
         """Whether each region's own text (or an equal one) is the nearest of its image's; alone proves nothing."""
@@ -71,8 +69,9 @@ class _Tally:
     def figures(self) -> dict[str, Any]:
         figures: dict[str, Any] = {"images": self.images}
         if self.losses:
-            names = (f"loss_{name}" for name in self.terms)
-            figures |= dict(zip(names, torch.stack(self.losses).mean(dim=0).tolist(), strict=True))
+            names = self.losses[0]
+            means = torch.stack([torch.stack(list(terms.values())) for terms in self.losses]).mean(dim=0)
+            figures |= {f"loss_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
         if self.groups:
             figures["hard_negative_top1"] = self.right / self.groups
             figures["hard_negative_interval"] = list(interval(self.right, self.groups))

@@ -1,1 +1,128 @@
 """What a model sees in one step: tensors only, nothing padded."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fgclip_fast.config import Packing
+from fgclip_fast.inputs.tokenizer import LONG_LENGTH, SHORT_LENGTH, Tokens
+from fgclip_fast.ops.prefix_tree import Tree, prefix_tree
+
+
+class Example(NamedTuple):
+    """One decoded image with the texts that were drawn for it."""
+
+    image: Tensor
+    """uint8 [3, S, S]."""
+    short: str
+    """Short caption, with its prefix."""
+    long: str
+    boxes: Tensor
+    """fp32 [n, 4], normalised xyxy."""
+    region_texts: list[str]
+    """One a box."""
+    hard_texts: list[list[str]]
+    """One list a box: the positive, then its negatives; empty where it has none."""
+
+
+class Batch(NamedTuple):
+    """B images with R regions, of which H have negatives; short-path rows of text come first, B long ones last."""
+
+    image: Tensor
+    """uint8 [B, 3, S, S]."""
+    token: Tensor
+    """int32 [T]: all texts, end to end: B short captions, R region texts, Mh hard texts, B long captions."""
+    offsets: Tensor
+    """int64 [M + 1]: where each row begins, and T."""
+    boxes: Tensor
+    """fp32 [R, 4], normalised xyxy."""
+    image_index: Tensor
+    """int64 [R]: the image of each box, rising."""
+    hard_region: Tensor
+    """int64 [H]: the regions that have negatives, rising."""
+    hard_offsets: Tensor
+    """int64 [H + 1]: where each one's texts begin among the Mh hard rows; a positive, then its negatives."""
+    text_ids: Tensor
+    """int64 [M]: equal ids are equal texts, in other processes too."""
+    tree: Tree | None = None
+    """The rows packed for the text tower, unless it pads them."""
+
+    @property
+    def shorts(self) -> int:
+        """Number of short-path rows, B + R + Mh."""
+        return len(self.offsets) - 1 - len(self.image)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The batch on another device."""
+        return _each(self, lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, from which a GPU copies beside its work."""
+        return _each(self, Tensor.pin_memory)
+
+
+class Tokenize(Protocol):
+    """What :func:`make_batch` asks of a tokenizer."""
+
+    def __call__(self, texts: Sequence[str], max_length: int = SHORT_LENGTH) -> Tokens: ...
+
+
+def make_batch(examples: Sequence[Example], tokenizer: Tokenize, packing: Packing = "none") -> Batch:
+    """Stacks images, tokenises all texts, lays them end to end and packs them.
+
+    Args:
+        examples: at least one; images of equal size.
+        tokenizer: texts -> flat tokens and offsets.
+        packing: whether the rows become a tree of shared prefixes, or one where each stands alone.
+
+    Raises:
+        ValueError: no examples.
+    """
+    if not examples:
+        raise ValueError("make_batch: needs at least one example, got none")
+    groups = [group for example in examples for group in example.hard_texts]
+    hard_region = [r for r, group in enumerate(groups) if group]
+    texts = [example.short for example in examples]
+    texts += [text for example in examples for text in example.region_texts]
+    texts += [text for group in groups for text in group]
+    shorts = tokenizer(texts, SHORT_LENGTH)
+    longs = tokenizer([example.long for example in examples], LONG_LENGTH)
+    token = torch.cat([shorts.token, longs.token])
+    offsets = torch.cat([shorts.offsets, longs.offsets[1:] + shorts.offsets[-1]])
+    counts = torch.tensor([len(example.boxes) for example in examples])
+    return Batch(
+        image=torch.stack([example.image for example in examples]),
+        token=token,
+        offsets=offsets,
+        boxes=torch.cat([example.boxes for example in examples]),
+        image_index=torch.repeat_interleave(torch.arange(len(examples)), counts),
+        hard_region=torch.tensor(hard_region, dtype=torch.int64),
+        hard_offsets=_offsets([len(groups[r]) for r in hard_region]),
+        text_ids=_text_ids(token, offsets),
+        tree=None if packing == "none" else prefix_tree(token, offsets, len(texts), share=packing == "prefix-tree"),
+    )
+
+
+def _offsets(counts: list[int]) -> Tensor:
+    return torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
+
+
+def _text_ids(token: Tensor, offsets: Tensor) -> Tensor:
+    """int64 [M]: 63 bits of a digest of each row, the same in every process."""
+    raw, starts = token.numpy().tobytes(), (4 * offsets).tolist()
+    digests = [hashlib.blake2b(raw[a:b], digest_size=8).digest() for a, b in pairwise(starts)]
+    return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int64) & (2**63 - 1)
+
+
+def _each(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    """``value`` with every tensor in it moved."""
+    if isinstance(value, Tensor):
+        return move(value)
+    if isinstance(value, tuple):
+        parts = [_each(part, move) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return [_each(part, move) for part in value] if isinstance(value, list) else value

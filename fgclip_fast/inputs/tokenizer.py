@@ -23,9 +23,7 @@ SHORT_LENGTH = 77
 LONG_LENGTH = 248
 """Most tokens of a long caption."""
 
-_MERGES = (
-    49152 - 256 - 2
-)  # open_clip's file holds more lines than the vocabulary has room for
+_MERGES = 49152 - 256 - 2  # open_clip's file holds more lines than the vocabulary has room for
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # a contraction, letters, one digit, or other marks
 
 

@@ -4,10 +4,12 @@ A block does not know how its tokens are laid out; ``layout`` is whatever its fu
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from fgclip_fast.ops import Tree, tree_attention
 
 Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 
@@ -20,6 +22,18 @@ def full(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
 def causal(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
     """Rows of texts, padded at their ends: a token sees itself and those before it. Tensor[M, L, heads, d], thrice."""
     return _scaled_dot_product(q, k, v, is_causal=True)
+
+
+class Packed(NamedTuple):
+    """Layout of packed texts: their tree, and who attends over it (config.Model.attention)."""
+
+    tree: Tree
+    backend: str
+
+
+def over_tree(q: Tensor, k: Tensor, v: Tensor, layout: Packed) -> Tensor:
+    """Texts as one prefix tree: a token sees itself and its ancestors. Tensor[T, heads, d], thrice."""
+    return tree_attention(q, k, v, *layout)
 
 
 def _scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:

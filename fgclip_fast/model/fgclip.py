@@ -1,113 +1,192 @@
-"""FG-CLIP: two towers, three projections, three scales; parameter names are those of the released state dict."""
+"""What people call: pictures, strings and boxes in, embeddings out."""
 
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
 from fgclip_fast.config import Model
-from fgclip_fast.inputs.image import normalize
-from fgclip_fast.model.embeddings import Embeddings
-from fgclip_fast.model.init import initialise
-from fgclip_fast.model.interface import Interface
-from fgclip_fast.model.text import TextTower
-from fgclip_fast.model.vision import VisionTower
-from fgclip_fast.ops import region_embedding
+from fgclip_fast.inputs.image import Picture, Transform, width_and_height
+from fgclip_fast.inputs.tokenizer import LONG_LENGTH, SHORT_LENGTH, Tokenizer, Tokens
+from fgclip_fast.model import boxes as box_lists
+from fgclip_fast.model.network import Network
+from fgclip_fast.ops import prefix_tree
 
-if TYPE_CHECKING:
-    from fgclip_fast.inputs.batch import Batch
+IMAGES, TOKENS = 64, 16384
+"""What one pass through a tower takes at most; more is cut into several."""
+
+Kind = Literal["short", "long"]
+Pictures = Picture | Sequence[Picture]
 
 
-class FGCLIP(Interface):
+class FGCLIP(Network):
     """The fine-grained image-text model of arXiv 2505.05071, from random weights; ``fgclip_fast.load`` reads others.
 
-    Embeddings leave it in fp32 and of any length; under bf16 autocast the towers' matrix products are bf16, while
-    LayerNorm, the residual stream and the projections stay fp32.
+    The ``encode_`` calls make no gradients, take any number of inputs and leave results on the model's device.
+    ``images`` may be one picture or a sequence of paths, PIL images or uint8 Tensor[3, H, W]; or a uint8
+    Tensor[B, 3, H, W], squashed to the model's size; or a floating-point Tensor[B, 3, S, S], taken as normalised.
+
+    Attributes:
+        config: the model's geometry and how it runs.
+        tokenizer: turns texts into ids.
+        transform: squashes a picture to the uint8 Tensor[3, S, S] that the model takes.
     """
 
     def __init__(self, config: Model) -> None:
-        super().__init__()
-        self.config = config
-        self.text_model = TextTower(config)
-        self.vision_model = VisionTower(config)
-        self.visual_projection = nn.Linear(config.vision.width, config.projection, bias=False)
-        self.text_projection = nn.Linear(config.text.width, config.projection, bias=False)
-        self.text_filip_projection = nn.Linear(config.text.width, config.projection, bias=False)  # of the long path
-        self.logit_scale = nn.Parameter(torch.empty(()))
-        self.logit_scale_finegraind = nn.Parameter(torch.empty(()))  # of the region term; spelt as released
-        self.logit_scale_hardneg = nn.Parameter(torch.empty(()))
-        initialise(self)
+        super().__init__(config)
+        self.tokenizer = Tokenizer()
+        self.transform = Transform(config.vision.image_size)
+        self._told: set[str] = set()
 
-    def forward(self, batch: "Batch") -> Embeddings:
-        """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once."""
-        B, R = len(batch.image), len(batch.boxes)
-        shorts = len(batch.offsets) - 1 - B
-        short_path, long = self.encode_tokens(batch.token, batch.offsets, shorts)
-        image, regions = self.encode_pixels(batch.image, batch.boxes, batch.image_index)
-        short, region_texts, hard_texts = short_path.split([B, R, shorts - B - R])
-        short_ids, region_ids, _, long_ids = batch.text_ids.split([B, R, shorts - B - R, B])
-        return Embeddings(
-            image=image,
-            short=short,
-            long=long,
-            regions=regions,
-            region_texts=region_texts,
-            hard_texts=hard_texts,
-            hard_region=batch.hard_region,
-            hard_offsets=batch.hard_offsets,
-            short_ids=short_ids,
-            long_ids=long_ids,
-            region_ids=region_ids,
-            scale=self.logit_scale.exp(),
-            region_scale=self.logit_scale_finegraind.exp(),
-            hard_scale=self.logit_scale_hardneg.exp(),
-        )
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
-    def encode_pixels(self, image: Tensor, boxes: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of whole images and of boxes in them, in one pass.
+    @torch.no_grad()
+    def encode_image(self, images: Pictures, normalize: bool = True) -> Tensor:
+        """Tensor[B, D], one embedding a picture, of unit length if ``normalize``."""
+        none = torch.empty(0, 4), torch.empty(0, dtype=torch.int64)
+        parts = [
+            self.encode_pixels(self._squash(part).to(self.device), *(x.to(self.device) for x in none))[0]
+            for part in _parts(_listed(images))
+        ]
+        return self._joined(parts, normalize)
+
+    @torch.no_grad()
+    def encode_dense(self, images: Pictures, normalize: bool = True) -> Tensor:
+        """Tensor[B, G, G, D], one embedding a patch; [b, y, x] is row y, column x."""
+        grid = self.config.vision.grid
+        parts = [self.encode_patches(self._squash(part).to(self.device)) for part in _parts(_listed(images))]
+        return self._joined(parts, normalize, grid * grid).unflatten(1, (grid, grid))
+
+    @torch.no_grad()
+    def encode_regions(
+        self,
+        images: Pictures,
+        boxes: Sequence[Any],
+        unit: box_lists.Unit = "pixel",
+        normalize: bool = True,
+    ) -> Tensor:
+        """Embeddings of boxes, those of the first image first.
 
         Args:
-            image: Tensor[B, 3, S, S], uint8; floating point pixels are taken as normalised already.
-            boxes: Tensor[R, 4], fp32, xyxy as fractions of the image.
-            image_index: Tensor[R], int64: the image of each box.
+            images: B pictures.
+            boxes: of each picture its boxes, [n, 4] xyxy; n may be 0.
+            unit: "pixel": of the picture as given; "fraction": of its width and height.
+            normalize: whether to scale to unit length.
 
         Returns:
-            Tensor[B, D] and Tensor[R, D], fp32.
+            Tensor[R, D].
+
+        Raises:
+            ValueError: a box that is not four finite numbers, has no area or lies outside; the message names it.
         """
-        whole, patches = self.vision_model(_pixels(image), dense=len(boxes) > 0)
-        embeddings = _project(self.visual_projection, whole)
-        if patches is None:
-            return embeddings, embeddings[:0]
-        grid = (self.config.vision.grid,) * 2
-        # The projection has no bias, so it commutes with the mean over a box: R rows are projected, not B · HW.
-        regions = region_embedding(patches, boxes, image_index, grid)
-        return embeddings, _project(self.visual_projection, regions)
+        images = _listed(images)
+        flat, image_index = box_lists.flatten(boxes, [width_and_height(picture) for picture in images], unit)
+        parts = []
+        for first, part in zip(range(0, len(images), IMAGES), _parts(images), strict=True):
+            own = (image_index >= first) & (image_index < first + len(part))
+            inputs = self._squash(part), flat[own], image_index[own] - first
+            parts.append(self.encode_pixels(*(x.to(self.device) for x in inputs))[1])
+        return self._joined(parts, normalize)
 
-    def encode_patches(self, image: Tensor) -> Tensor:
-        """Dense embeddings, Tensor[B, HW, D], row by row, of Tensor[B, 3, S, S] as :meth:`encode_pixels` takes it."""
-        _, patches = self.vision_model(_pixels(image), dense=True)
-        return _project(self.visual_projection, patches)
-
-    def encode_tokens(self, token: Tensor, offsets: Tensor, shorts: int) -> tuple[Tensor, Tensor]:
-        """Embeddings of texts.
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str], kind: Kind = "short", normalize: bool = True) -> Tensor:
+        """Embeddings of texts, in their order; no prompt is added.
 
         Args:
-            token: Tensor[T], int32, each text BOS … EOS, one after another.
-            offsets: Tensor[M + 1], int64: where each text begins, the end appended.
-            shorts: the first so many take the short path (at most 77 tokens), the others the long one (248).
+            texts: any number; of equal beginnings each is computed once.
+            kind: "short": captions and phrases of at most 77 tokens; "long": descriptions of at most 248. Longer texts
+                are cut, with a warning the first time.
+            normalize: whether to scale to unit length.
 
         Returns:
-            Tensor[shorts, D] and Tensor[M - shorts, D], fp32.
+            Tensor[N, D].
         """
-        short, long = self.text_model(token, offsets, shorts)
-        return _project(self.text_projection, short), _project(self.text_filip_projection, long)
+        if kind not in ("short", "long"):
+            raise ValueError(f"encode_text: kind must be 'short' or 'long', got {kind!r}")
+        tokens = self.tokenizer(texts, SHORT_LENGTH if kind == "short" else LONG_LENGTH)
+        self._warn_if_cut(texts, tokens, kind)
+        parts = []
+        for part in _passes(tokens):
+            shorts = len(part.offsets) - 1 if kind == "short" else 0
+            tree = prefix_tree(*part, shorts).to(self.device)
+            parts.append(self.encode_tokens(*part, shorts, tree)[kind == "long"])
+        return self._joined(parts, normalize)
+
+    def rank(
+        self,
+        image: Picture,
+        texts: Sequence[str],
+        box: Sequence[float] | None = None,
+        unit: box_lists.Unit = "pixel",
+        kind: Kind = "short",
+    ) -> list[tuple[str, float]]:
+        """Texts by how well they say what a picture, or a box in it, shows: (text, probability), the best first."""
+        if len(texts) == 0:
+            raise ValueError("rank: texts must hold at least one, got none")
+        shown = self.encode_image(image) if box is None else self.encode_regions([image], [[tuple(box)]], unit)
+        logits = self.logit_scale.exp() * self.encode_text(texts, kind) @ shown[0]
+        probabilities = logits.softmax(dim=0).tolist()
+        return sorted(zip(texts, probabilities, strict=True), key=lambda pair: -pair[1])
+
+    def save(self, path: str | Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors`` of the released layout into a folder."""
+        from fgclip_fast.model.pretrained import save  # which imports the model itself
+
+        save(self, path)
+
+    def _squash(self, images: Sequence[Picture] | Tensor) -> Tensor:
+        """Tensor[B, 3, S, S] of a few pictures."""
+        size = self.config.vision.image_size
+        if not isinstance(images, Tensor):
+            return torch.stack([self.transform(picture) for picture in images])
+        if images.is_floating_point() and images.shape[1:] != (3, size, size):
+            raise ValueError(f"images: normalised pixels must be [B, 3, {size}, {size}], got {list(images.shape)}")
+        return images if images.shape[1:] == (3, size, size) else torch.stack([self.transform(x) for x in images])
+
+    def _joined(self, parts: list[Tensor], normalize: bool, *middle: int) -> Tensor:
+        if not parts:
+            return torch.empty(0, *middle, self.config.projection, device=self.device)
+        joined = torch.cat(parts)
+        return F.normalize(joined, dim=-1) if normalize else joined
+
+    def _warn_if_cut(self, texts: Sequence[str], tokens: Tokens, kind: Kind) -> None:
+        longest = SHORT_LENGTH if kind == "short" else LONG_LENGTH
+        full = (tokens.offsets.diff() == longest).nonzero()[:, 0].tolist()
+        if kind in self._told or not full:
+            return
+        if cut := self.tokenizer.truncated([texts[i] for i in full], longest):
+            self._told.add(kind)
+            other = "; kind='long' takes up to 248" if kind == "short" else ""
+            warnings.warn(f"encode_text: {cut} of {len(texts)} texts were cut to {longest} tokens{other}", stacklevel=4)
 
 
-def _pixels(image: Tensor) -> Tensor:
-    return image if image.is_floating_point() else normalize(image)
+def _listed(images: Pictures) -> Sequence[Picture] | Tensor:
+    """One picture as a sequence of one."""
+    if isinstance(images, Tensor):
+        if images.ndim not in (3, 4):
+            raise ValueError(f"images: a tensor must be [B, 3, H, W] or [3, H, W], got {list(images.shape)}")
+        return images if images.ndim == 4 else images[None]
+    return [images] if isinstance(images, str | Path | Image.Image) else images
 
 
-def _project(projection: nn.Linear, features: Tensor) -> Tensor:
-    """The joint embedding in fp32, also under autocast: few rows, whose cosines are multiplied by up to 100."""
-    with torch.autocast(features.device.type, enabled=False):
-        return projection(features.float())
+def _parts(images: Sequence[Picture] | Tensor) -> Iterator[Sequence[Picture] | Tensor]:
+    for first in range(0, len(images), IMAGES):
+        yield images[first : first + IMAGES]
+
+
+def _passes(tokens: Tokens) -> Iterator[Tokens]:
+    """Consecutive texts of at most TOKENS tokens."""
+    first, count = 0, len(tokens.offsets) - 1
+    while first < count:
+        start = int(tokens.offsets[first])
+        last = max(first + 1, int(torch.searchsorted(tokens.offsets, start + TOKENS, right=True)) - 1)
+        yield Tokens(tokens.token[start : tokens.offsets[last]], tokens.offsets[first : last + 1] - start)
+        first = last

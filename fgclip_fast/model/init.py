@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from fgclip_fast.model.block import Attention, Encoder
 
 if TYPE_CHECKING:
-    from fgclip_fast.model.fgclip import FGCLIP
+    from fgclip_fast.model.network import Network
 
 LOGIT_SCALE = 2.6592
 """ln(1 / 0.07), where the three scales start."""
 
 
 @torch.no_grad()
-def initialise(model: "FGCLIP") -> None:
+def initialise(model: "Network") -> None:
     """Fills every parameter, from torch's global generator."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -49,7 +49,7 @@ def stretch(table: Tensor) -> Tensor:
     return torch.cat([head, between.flatten(0, 1), tail])
 
 
-def _embeddings(model: "FGCLIP") -> None:
+def _embeddings(model: "Network") -> None:
     texts, images = model.text_model.embeddings, model.vision_model.embeddings
     for table in (texts.token_embedding, texts.position_embedding, images.position_embedding):
         nn.init.normal_(table.weight, std=0.02)
@@ -69,7 +69,7 @@ def _blocks(encoder: Encoder, width: int) -> None:
         nn.init.normal_(mlp.fc1.weight, std=(2 * width) ** -0.5)
 
 
-def _mimetic(model: "FGCLIP") -> None:
+def _mimetic(model: "Network") -> None:
     """Tokens of images start out looking at their neighbours (after arXiv 2305.09828); without it a small model needs
     hundreds of steps to learn that.
 

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Text
 from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, SHORT_LENGTH
-from fgclip_fast.model.attention import causal
+from fgclip_fast.model.attention import Packed, causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
+from fgclip_fast.ops import Tree
 
 KEPT = 20
 """Positions of the long path that come from ``position_embedding_ori``; the others come from ``…_res``."""
@@ -18,31 +19,35 @@ class TextTower(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
+        self.attention = config.attention
         self.embeddings = TokenEmbeddings(config.text)
         self.encoder = Encoder([Block(config.text, config) for _ in range(config.text.layers)], config)
         self.final_layer_norm = nn.LayerNorm(config.text.width, eps=config.layer_norm_eps)
 
-    def forward(self, token: Tensor, offsets: Tensor, shorts: int) -> tuple[Tensor, Tensor]:
+    def forward(self, token: Tensor, offsets: Tensor, shorts: int, tree: Tree | None = None) -> tuple[Tensor, Tensor]:
         """Features of texts, before the projections.
 
         Args:
             token: Tensor[T], int32.
             offsets: Tensor[M + 1], int64: where each text begins in ``token``, the end appended.
             shorts: the first so many texts take the short path, the others the long one.
+            tree: the same texts as a prefix tree; None: they are padded.
 
         Returns:
             Tensor[shorts, width] and Tensor[M - shorts, width].
         """
         short, long = self.embeddings.position_embedding.weight, self.embeddings.long_positions()
-        return (
-            self._padded(token, offsets[: shorts + 1], short),
-            self._padded(token, offsets[shorts:], long),
-        )
+        if tree is None:
+            return self._padded(token, offsets[: shorts + 1], short), self._padded(token, offsets[shorts:], long)
+        hidden = self.embeddings(tree.token, tree.position, torch.cat([short, long]))
+        layout = Packed(tree, self.attention)
+        features = self.final_layer_norm(self.encoder(hidden, over_tree, layout, last=(tree.pooled,)))
+        return features[:shorts], features[shorts:]
 
     def _padded(self, token: Tensor, offsets: Tensor, positions: Tensor) -> Tensor:
         """Texts as rows as long as the longest; the host waits for the GPU here, to learn that length."""
         if len(offsets) == 1:
-            return self.final_layer_norm.weight.new_zeros(0, positions.shape[1])
+            return positions[:0]
         ids, pooled = pad(token, offsets)
         hidden = self.embeddings(ids, torch.arange(ids.shape[1], device=ids.device), positions)
         return self.final_layer_norm(self.encoder(hidden, causal, last=(pooled,)))

@@ -2,6 +2,16 @@
 
 from fgclip_fast.ops.contrastive_loss import contrastive_loss
 from fgclip_fast.ops.hard_negative_loss import hard_negative_loss, hard_negative_scores
+from fgclip_fast.ops.prefix_tree import Tree, prefix_tree
 from fgclip_fast.ops.region_embedding import region_embedding
+from fgclip_fast.ops.tree_attention import tree_attention
 
-__all__ = ["contrastive_loss", "hard_negative_loss", "hard_negative_scores", "region_embedding"]
+__all__ = [
+    "Tree",
+    "contrastive_loss",
+    "hard_negative_loss",
+    "hard_negative_scores",
+    "prefix_tree",
+    "region_embedding",
+    "tree_attention",
+]

@@ -1,12 +1,13 @@
 """Draws one thing: the noun's shapes as flat labels at four times the size, then paint, then light."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from fgclip_fast.scenes import surface
-from fgclip_fast.scenes.nouns import NOUNS
+from fgclip_fast.scenes.nouns import drawing
 from fgclip_fast.scenes.shapes import Part, turn
 
 OVERSAMPLING = 4
@@ -42,7 +43,8 @@ def outline(noun: str, pose: Pose) -> Outline:
     """The noun's shapes, posed and scaled so that the longest side of the whole is ``pose.length``."""
     border = 0.55 + 0.014 * pose.length
     flip = np.array([(-1 if pose.mirrored else 1) * np.sqrt(pose.stretch), 1 / np.sqrt(pose.stretch)])
-    parts = [part._replace(points=((part.points - 0.5) * flip) @ turn(pose.angle).T) for part in NOUNS[noun]()]
+    turned = turn(pose.angle).T
+    parts = [part._replace(points=(part.points * flip) @ turned) for part in _parts(noun)]
     low, high = _extent(parts, border / pose.length)
     scale = (pose.length - 2 * border) / max(high - low)
     for _ in range(2):  # the edge has a fixed width, so the scale settles in a step or two
@@ -53,6 +55,15 @@ def outline(noun: str, pose: Pose) -> Outline:
     return Outline(parts, width, height, border)
 
 
+@cache
+def _parts(noun: str) -> list[Part]:
+    """The noun's shapes about the origin, brought two thirds of the way to a square: a box should not tell the noun."""
+    parts = [part._replace(points=part.points - 0.5) for part in drawing(noun)]
+    low, high = _extent(parts, 0.03)
+    squeeze = ((high - low).mean() / (high - low)) ** (2 / 3)
+    return [part._replace(points=part.points * squeeze) for part in parts]
+
+
 def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
     reach = [part.width / 2 + (border if part.outline else 0) for part in parts]
     low = np.min([part.points.min(0) - r for part, r in zip(parts, reach, strict=True)], 0)
@@ -60,25 +71,27 @@ def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def paint(shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8) -> Sprite:
+def paint(
+    shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8
+) -> Sprite:
     """Paints the shapes; ``offset`` in [0, 1) is where between two pixels the box begins."""
-    labels = _labels(shape, offset, pad)
+    labels = _labels(shape, offset)
     body = labels == surface.LABELS.index("body")
     labels = np.where(body & surface.inked(labels.shape, 1 / OVERSAMPLING, print_), surface.LABELS.index("ink"), labels)
-    painted = surface.palette(colour)[labels]
-    alpha, body_share, rgb = _shrink(labels > 0), _shrink(body), _shrink(painted)
-    rgb = rgb / np.maximum(alpha, 1e-3)[..., None]
+    painted = np.pad(_shrink(surface.palette(colour)[labels]), ((pad, pad), (pad, pad), (0, 0)))
+    rgb, alpha = painted[..., :3], painted[..., 3] / 255
+    body_share = np.pad(_shrink(np.where(body, np.uint8(255), np.uint8(0))), pad) / 255
     return Sprite(np.clip(surface.lit(rgb, alpha, body_share, finish), 0, 255), alpha, pad)
 
 
-def _labels(shape: Outline, offset: tuple[float, float], pad: int) -> np.ndarray:
+def _labels(shape: Outline, offset: tuple[float, float]) -> np.ndarray:
     """Index into surface.LABELS of each cell: uint8 [H, W]."""
     k = OVERSAMPLING
-    size = int(np.ceil(shape.width + offset[0])) + 2 * pad, int(np.ceil(shape.height + offset[1])) + 2 * pad
-    canvas = Image.new("L", (size[0] * k, size[1] * k), 0)
+    size = [int(np.ceil(extent + start)) * k for extent, start in zip((shape.width, shape.height), offset, strict=True)]
+    canvas = Image.new("L", (size[0], size[1]), 0)
     draw = ImageDraw.Draw(canvas)
     for part in shape.parts:
-        points = [tuple(p) for p in (part.points + pad + offset) * k]
+        points = [tuple(p) for p in (part.points + offset) * k]
         label = surface.LABELS.index(part.paint)
         if part.outline:
             _stroke(draw, points if part.width else [*points, points[0]], (part.width + 2 * shape.border) * k, 1)
@@ -90,13 +103,12 @@ def _labels(shape: Outline, offset: tuple[float, float], pad: int) -> np.ndarray
 
 
 def _stroke(draw: ImageDraw.ImageDraw, points: list[tuple], width: float, label: int) -> None:
-    draw.line(points, fill=label, width=max(1, round(width)), joint="curve")
+    joint = "curve" if len(points) < 12 or width > 12 else None  # a thin curve has no gaps to fill
+    draw.line(points, fill=label, width=max(1, round(width)), joint=joint)
     for x, y in (points[0], points[-1]):
         draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=label)
 
 
 def _shrink(cells: np.ndarray) -> np.ndarray:
-    """Mean over blocks of OVERSAMPLING x OVERSAMPLING cells, fp32."""
-    k = OVERSAMPLING
-    H, W = cells.shape[0] // k, cells.shape[1] // k
-    return cells.reshape(H, k, W, k, *cells.shape[2:]).mean((1, 3), dtype=np.float32)
+    """Means over blocks of OVERSAMPLING x OVERSAMPLING cells, weighted by the fourth channel if there is one; fp32."""
+    return np.asarray(Image.fromarray(cells).reduce(OVERSAMPLING), np.float32)

@@ -32,7 +32,9 @@ def spline(*points: Point, closed: bool = True, steps: int = 8) -> np.ndarray:
         before, p0, p1, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     before, p0, p1, after = (x[:, None] for x in (before, p0, p1, after))
-    curve = p0 + 0.5 * t * (p1 - before + t * (2 * before - 5 * p0 + 4 * p1 - after + t * (3 * (p0 - p1) + after - before)))
+    curve = p0 + 0.5 * t * (
+        p1 - before + t * (2 * before - 5 * p0 + 4 * p1 - after + t * (3 * (p0 - p1) + after - before))
+    )
     curve = curve.reshape(-1, 2)
     return curve if closed else np.concatenate([curve, p[-1:]])
 
@@ -42,9 +44,7 @@ def ellipse(x: float, y: float, rx: float, ry: float | None = None, tilt: float 
     return arc(x, y, rx, ry, 0, 360, tilt)[:-1]
 
 
-def arc(
-    x: float, y: float, rx: float, ry: float | None, start: float, stop: float, tilt: float = 0.0
-) -> np.ndarray:
+def arc(x: float, y: float, rx: float, ry: float | None, start: float, stop: float, tilt: float = 0.0) -> np.ndarray:
     """Part of an ellipse from ``start`` to ``stop`` degrees, clockwise from the right; open."""
     angle = np.radians(np.linspace(start, stop, max(7, int(abs(stop - start) / 12))))
     around = np.stack([rx * np.cos(angle), (rx if ry is None else ry) * np.sin(angle)], 1)

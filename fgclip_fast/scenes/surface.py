@@ -10,7 +10,7 @@ LABELS = ("nothing", "outline", "body", "shade", "tint", "dark", "pale", "ink")
 
 CHARCOAL, IVORY = (40, 36, 44), (253, 247, 234)
 
-TONES = {  # outline, shade, body, tint; the ramps of look-alikes (brown, orange, yellow; turquoise, green, blue) lie apart
+TONES = {  # outline, shade, body, tint; look-alikes (brown, orange, yellow; turquoise, green, blue) lie apart
     "red": ((74, 6, 14), (150, 16, 28), (224, 32, 40), (255, 128, 118)),
     "orange": ((112, 46, 0), (206, 96, 0), (255, 142, 16), (255, 202, 122)),
     "yellow": ((104, 80, 0), (208, 166, 0), (255, 224, 44), (255, 246, 160)),
@@ -36,25 +36,29 @@ class Print(NamedTuple):
 
 
 def palette(colour: str) -> np.ndarray:
-    """Tensor-like array [len(LABELS), 3]: the paint of each label."""
+    """The paint of each label, RGBA: uint8 [len(LABELS), 4]."""
     outline, shade, body, tint = TONES[colour]
-    return np.array([(0, 0, 0), outline, body, shade, tint, CHARCOAL, IVORY, INK[colour]], np.float32)
+    paints = [(0, 0, 0), outline, body, shade, tint, CHARCOAL, IVORY, INK[colour]]
+    return np.array([(*rgb, 255 * (i > 0)) for i, rgb in enumerate(paints)], np.uint8)
 
 
 def inked(shape: tuple[int, int], pixel: float, print_: Print) -> np.ndarray:
     """Where the pattern has ink: bool [H, W], ``pixel`` being the side of a cell in pixels of the scene."""
     if print_.pattern == "plain":
         return np.zeros(shape, bool)
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    c, s = np.cos(print_.angle), np.sin(print_.angle)
-    u = (c * x + s * y) * (pixel / print_.period) + print_.shift[0]
+    y, x = (axis.astype(np.float32) * np.float32(pixel / print_.period) for axis in np.ogrid[: shape[0], : shape[1]])
+    c, s = np.float32(np.cos(print_.angle)), np.float32(np.sin(print_.angle))
+    u = c * x + s * y + np.float32(print_.shift[0])
     if print_.pattern == "striped":
-        return (u % 1) < 0.42
-    v = (c * y - s * x) * (pixel / print_.period) + print_.shift[1]
+        return u - np.floor(u) < 0.42
+    v = c * y - s * x + np.float32(print_.shift[1])
+    if print_.pattern == "patchy":
+        return np.sin(6.28 * u + 1) + np.sin(6.28 * v) + np.sin(3.9 * u - 5 * v) > 0.5
+    row = np.floor(v)
     if print_.pattern == "checked":
-        return ((u % 1) < 0.5) ^ ((v % 1) < 0.5)
-    odd = (np.floor(v) % 2) * 0.5  # dots: every second row is shifted by half a period
-    return ((u + odd) % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.3**2
+        return (np.floor(u) + row) % 2 == 0
+    u += 0.5 * (row % 2)  # dots: every second row is shifted by half a period
+    return (u - np.floor(u) - 0.5) ** 2 + (v - row - 0.5) ** 2 < 0.3**2
 
 
 def blur(mask: np.ndarray, radius: float) -> np.ndarray:
@@ -80,20 +84,49 @@ def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np
     gy, gx = np.gradient(depth)
     slope = (gx + gy) * side * 0.09  # a soft edge, bright where it faces the light
     across = ((rows.mean() - y) + (columns.mean() - x)) / side
-    relief, fall = {"matte": (0.25, 0.1), "shiny": (0.75, 0.3), "glowing": (0.0, 0.0)}[finish]
+    relief, fall = {"matte": (0.25, 0.1), "shiny": (0.75, 0.3), "glowing": (0.0, 0.0), "snowy": (0.3, 0.1)}[finish]
     light = relief * np.clip(slope, -0.8, 0.8) + fall * across
     if finish == "glowing":
-        light = 0.5 * body * np.clip(depth * 1.5 - 0.75, 0, 0.8)
+        light = 0.28 * body * np.clip(depth * 1.5 - 0.75, 0, 0.8)
     if finish == "shiny":
         light = light + _gleam(x, y, body, rows, columns, side)
     light = light[..., None]
+    if finish == "snowy":
+        rgb = _snowed(rgb, alpha, x, side)
     return np.where(light > 0, rgb + (255 - rgb) * np.minimum(light, 1), rgb * np.maximum(1 + light, 0.25))
 
 
-def _gleam(x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int) -> np.ndarray:
+def _snowed(rgb: np.ndarray, alpha: np.ndarray, x: np.ndarray, side: int) -> np.ndarray:
+    """Snow on whatever lies open to the sky, thicker here and thinner there."""
+    below = np.cumsum(alpha, axis=0)  # pixels of the thing down to here
+    thick = side * (0.16 + 0.045 * np.sin(x * (21 / side)))
+    snow = np.clip(below - 0.8, 0, 1) * np.clip(thick - below + 0.8, 0, 1)  # under the outline, which stays
+    edge = np.clip(thick - below + 1.8, 0, 1)  # its own shadow
+    rgb = rgb * (1 - 0.45 * edge[..., None])
+    return rgb * (1 - snow[..., None]) + np.array((248, 252, 255), np.float32) * snow[..., None]
+
+
+def _gleam(
+    x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int
+) -> np.ndarray:
     """Two white streaks across the body, as of a window's light on something polished."""
     weight = body.sum() + 1e-6
     u = ((x - (body * x).sum() / weight) + (y - (body * y).sum() / weight)) / (side * 1.414)
     along = ((x - columns.mean()) - (y - rows.mean())) / (side * 1.414)
-    streak = np.exp(-(((u + 0.17) / 0.055) ** 6)) + 0.8 * np.exp(-(((u + 0.04) / 0.022) ** 6))
-    return 0.9 * streak * body * np.exp(-((along / 0.42) ** 6))
+    streak = np.exp(-(((u + 0.18) / 0.045) ** 6)) + 0.8 * np.exp(-(((u + 0.07) / 0.02) ** 6))
+    return 0.85 * streak * body * np.exp(-((along / 0.42) ** 6))
+
+
+def shadow(alpha: np.ndarray) -> np.ndarray:
+    """Share of light that the thing takes from what lies behind it: [H, W], down and right of it."""
+    return blur(np.roll(alpha, (3, 2), (0, 1)), 1.6)
+
+
+def glow(window: np.ndarray, alpha: np.ndarray, colour: str, own: tuple[slice, slice]) -> np.ndarray:
+    """What lies behind a glowing thing, lit by it: a bright ring, then a haze in its colour."""
+    near, far = np.minimum(1, 2.2 * blur(alpha, 1.2)), np.minimum(1, 1.8 * blur(alpha, 3.2))
+    tint = np.array(TONES[colour][3], np.float32)
+    for share, light in ((0.85 * far, 0.75 * tint + 0.25 * 255), (0.95 * near, np.full(3, 255.0))):
+        share = share[own][..., None]
+        window = window * (1 - share) + light * share
+    return window

@@ -34,7 +34,8 @@ class Monitor:
     """
 
     def __init__(self, run: Path, steps: int, done: int = 0, *, writes: bool = True, quiet: bool = False) -> None:
-        self._writes, self._steps, self._pending = writes, steps, None
+        self._writes = writes
+        self._pending: tuple[int, Tensor, dict[str, float]] | None = None
         self._waited = self._images = self._tokens = 0.0
         self._since = time.perf_counter()
         if not writes:

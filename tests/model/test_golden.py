@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.tokenizer import LONG_LENGTH, Tokenizer
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.ops import prefix_tree
+from fgclip_fast.training.objective import objective
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONFIG = Model(
@@ -40,35 +42,79 @@ def model(golden):
     return model
 
 
-@pytest.fixture(scope="module")
-def batch(golden, story):
+@pytest.fixture(scope="module", params=["none", "padding-free", "prefix-tree"])
+def batch(golden, story, request):
     """The golden batch as ours: the padding boxes, texts and images of the released layout are left out."""
-    real = [4 * image + n for image, count in enumerate(story["box_nums"]) for n in range(count)]
-    texts = story["texts"]
-    short = Tokenizer()([*texts["short"], *(texts["box"][i] for i in real), *texts["hard"]])
-    long = Tokenizer()(texts["long"], LONG_LENGTH)
-    hard = [4 * image + n for image, count in enumerate(story["hard_nums"]) for n in range(count)]
+    real, hard = (filled(story[counts]) for counts in ("box_nums", "hard_nums"))
     boxes, hard_boxes = golden["inputs/boxes"].view(-1, 4), golden["inputs/hard_boxes"].view(-1, 4)
-    find = [next(r for r, i in enumerate(real) if torch.equal(boxes[i], hard_boxes[h])) for h in hard]
-    return SimpleNamespace(
+    owner = [next(r for r, i in enumerate(real) if torch.equal(boxes[i], hard_boxes[h])) for h in hard]
+    token, offsets, shorts = tokens(story["texts"], real)
+    packing = request.param
+    return Batch(
         image=golden["inputs/image"],
-        token=torch.cat([short.token, long.token]),
-        offsets=torch.cat([short.offsets, long.offsets[1:] + len(short.token)]),
+        token=token,
+        offsets=offsets,
         boxes=boxes[real],
         image_index=torch.tensor([i // 4 for i in real]),
-        hard_region=torch.tensor(find),
-        hard_offsets=torch.arange(0, 67, 11),
-        text_ids=torch.arange(len(short.offsets) + len(long.offsets) - 2),
-        real=real,
+        hard_region=torch.tensor(owner),
+        hard_offsets=torch.arange(0, 11 * len(hard) + 1, 11),
+        text_ids=torch.arange(len(offsets) - 1),
+        tree=None if packing == "none" else prefix_tree(token, offsets, shorts, share=packing == "prefix-tree"),
     )
 
 
-def test_features(model, golden, batch):
+def filled(counts):
+    """Of the released layout's four slots an image, those that hold something."""
+    return [4 * image + n for image, count in enumerate(counts) for n in range(count)]
+
+
+def tokens(texts, real):
+    short = Tokenizer()([*texts["short"], *(texts["box"][i] for i in real), *texts["hard"]])
+    long = Tokenizer()(texts["long"], LONG_LENGTH)
+    offsets = torch.cat([short.offsets, long.offsets[1:] + len(short.token)])
+    return torch.cat([short.token, long.token]), offsets, len(short.offsets) - 1
+
+
+def test_features(model, golden, story, batch):
     embeddings = model(batch)
-    for name, ours in (("image", embeddings.image), ("short", embeddings.short), ("long", embeddings.long)):
-        assert_equal(ours, golden[f"outputs/{name}"], name)
-    assert_equal(embeddings.regions, golden["outputs/regions"][batch.real], "regions")
+    for name in ("image", "short", "long"):
+        assert_equal(getattr(embeddings, name), golden[f"outputs/{name}"], name)
+    assert_equal(embeddings.regions, golden["outputs/regions"][filled(story["box_nums"])], "regions")
     assert_equal(model.encode_patches(batch.image), golden["outputs/dense"], "dense")
+
+
+def test_losses(model, golden, batch):
+    losses = objective(model(batch), Loss())
+    assert_equal(losses.short + losses.long, golden["outputs/loss_global"], "global")
+    assert_equal(losses.region, golden["outputs/loss_region"], "region")
+    assert_equal(losses.hard_negative, golden["outputs/loss_hard_negative"], "hard negative")
+    assert_equal(losses.total, golden["outputs/loss"], "total")
+
+
+def test_gradients(model, golden, batch):
+    assert_gradients(model, golden, batch)
+
+
+def test_gradients_with_activation_checkpointing(model, golden, batch, monkeypatch):
+    for tower in (model.text_model, model.vision_model):
+        monkeypatch.setattr(tower.encoder, "recompute", True)
+    assert_gradients(model, golden, batch)
+
+
+def assert_gradients(model, golden, batch):
+    model.zero_grad()
+    objective(model(batch), Loss()).total.backward()
+    compared = 0
+    for name, parameter in model.named_parameters():
+        ours, theirs = parameter.grad, golden[f"grads/{name}"]
+        if name.endswith("token_embedding.weight"):
+            ours = ours[golden["weights_token_rows"]]
+        if name.endswith("k_proj.bias"):  # zero in theory
+            assert (ours - theirs).abs().max() < 1e-6, name
+        else:
+            assert_equal(ours, theirs, name)
+        compared += 1
+    assert compared == sum(name.startswith("grads/") for name in golden)
 
 
 def assert_equal(ours, theirs, name):

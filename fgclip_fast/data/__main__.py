@@ -1,0 +1,97 @@
+"""``python -m fgclip_fast.data``: shards from one's own records, their index, and what is wrong in them."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import Positional
+
+from fgclip_fast.config import Data
+from fgclip_fast.data.causes import BAD
+from fgclip_fast.data.importers.jsonl import Boxes, write_shards
+from fgclip_fast.data.index import index as index_of
+from fgclip_fast.data.loader import examples
+from fgclip_fast.data.shards import expand
+
+_AT_ONCE = 8  # indexing waits for disks more than it computes
+
+
+def jsonl(
+    source: Positional[Path],
+    /,
+    *,
+    images: Path,
+    boxes: Boxes,
+    output: Path,
+    val: float = 0.0,
+    shard_size: int = 1000,
+) -> None:
+    """Writes shards from a list of records and a folder of images.
+
+    Args:
+        source: JSON lines or a JSON list of records; a folder of such files; or a .txt that lists them.
+        images: folder that the records' image paths start from.
+        boxes: what the four numbers of a box are.
+        output: new folder for train-00000.tar, … and val-00000.tar, …
+        val: share of the images that validate.
+        shard_size: records of a shard.
+    """
+    written, causes = write_shards(source, images, output, boxes=boxes, val=val, shard_size=shard_size)
+    print(f"{output}: {written['train']} records to train on, {written['val']} to validate on")
+    _print(causes)
+
+
+def index(shards: Positional[str], /) -> None:
+    """Lists the samples of shards beforehand, so that training starts at once.
+
+    Args:
+        shards: path, glob or {000..999} range of .tar files, or their folder.
+    """
+    paths = expand(shards)
+    samples = 0
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for path, found in zip(paths, pool.map(index_of, paths), strict=True):
+            samples += len(found.places)
+            if found.damaged_at >= 0:
+                print(f"{path}: ends at byte {found.damaged_at}, after {len(found.places)} samples")
+    print(f"{len(paths)} shards, {samples} samples")
+
+
+def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
+    """Reads and decodes every record, names each bad one, and counts what training would meet.
+
+    Args:
+        shards: path, glob or {000..999} range of .tar files, or their folder.
+        limit: stop after so many good records.
+    """
+    counts: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    everything = Data(regions=sys.maxsize, negatives=sys.maxsize)
+    for example in examples(shards, image_size=64, data=everything, limit=limit, counts=counts):
+        found["good records"] += 1
+        found["regions"] += len(example.boxes)
+        found["regions with negatives"] += sum(map(bool, example.hard_texts))
+    print(f"{found['good records']} good records, {sum(counts[cause] for cause in BAD)} bad")
+    print(f"{found['regions']} regions, {found['regions with negatives']} of them with negatives")
+    _print(counts)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    commands: dict[str, Any] = {"jsonl": jsonl, "index": index, "check": check}
+    tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fgclip_fast.data", args=arguments)
+
+
+def _print(counts: Counter[str]) -> None:
+    for cause, n in counts.most_common():
+        print(f"  {n:8d}  {cause}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What can be wrong with a sample, each under the name that logs and counts use."""
+
+from typing import NamedTuple
+
+# The whole record is bad, and another sample takes its place.
+NO_IMAGE = "no image"
+NO_TEXT = "no text"
+NOT_UTF8 = "invalid UTF-8"
+NOT_JSON = "broken JSON"
+WRONG_TYPE = "wrong type"
+UNREADABLE = "unreadable sample"
+NOT_AN_IMAGE = "not an image"
+TRUNCATED_IMAGE = "truncated image"
+CORRUPT_IMAGE = "corrupt image"
+HUGE_IMAGE = "image too large"
+BAD: tuple[str, ...] = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
+BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE)
+# One region, or its negatives, are dropped.
+SHORT_BOX = "box of fewer than 4 numbers"
+WRONG_BOX = "box of a wrong type"
+NOT_FINITE_BOX = "box not finite"
+INVERTED_BOX = "inverted box"
+EMPTY_BOX = "empty box"
+OUTSIDE_BOX = "box outside the image"
+WRONG_REGION = "region of a wrong type"
+NO_EXPRESSION = "region without text"
+WRONG_NEGATIVE = "negative of a wrong type"
+DROPPED: tuple[str, ...] = (SHORT_BOX, WRONG_BOX, NOT_FINITE_BOX, INVERTED_BOX, EMPTY_BOX, OUTSIDE_BOX)
+DROPPED += (WRONG_REGION, NO_EXPRESSION, WRONG_NEGATIVE)
+# A missing text is replaced by another of the same image.
+SHORT_FROM_LONG = "short caption filled by the long one"
+LONG_FROM_SHORT = "long caption filled by the short one"
+BOTH_FROM_REGIONS = "captions filled by region texts"
+EXPRESSION_FILLED = "region expression filled by the other"
+FILLED = (SHORT_FROM_LONG, LONG_FROM_SHORT, BOTH_FROM_REGIONS, EXPRESSION_FILLED)
+
+# A shard ends early; its readable part is used.
+DAMAGED_SHARD = "damaged shard"
+
+
+class BadRecord(ValueError):
+    """A record that cannot be used; ``cause`` is one of :data:`BAD`."""
+
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(f"{cause}: {detail}" if detail else cause)
+        self.cause = cause
+
+
+class Defect(NamedTuple):
+    """Something of a record that was dropped or filled; ``cause`` is one of :data:`DROPPED` or :data:`FILLED`."""
+
+    cause: str
+    detail: str = ""

@@ -1,0 +1,118 @@
+"""Encoded bytes to a square of pixels, on the CPU: libjpeg-turbo and torch's uint8 bicubic, else Pillow.
+
+The squash, its filter and its antialiasing are PIL's ``convert("RGB").resize((S, S))``, to one of 255 at most.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from fgclip_fast.data.causes import CORRUPT_IMAGE, HUGE_IMAGE, NOT_AN_IMAGE, TRUNCATED_IMAGE, BadRecord
+
+MAX_PIXELS = 2**27
+"""Larger images are refused: their pixels alone take 400 MB."""
+_END_MARK = b"\xff\xd9"
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # no format that Pillow runs a program for
+
+
+def decode(encoded: bytes, size: int) -> Tensor:
+    """uint8 [3, size, size] of an image file, squashed.
+
+    Raises:
+        BadRecord: not an image, truncated, corrupt or too large.
+    """
+    pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, for which torch has its fast path
+    return _squash(image, size)[0].contiguous()
+
+
+def sides(encoded: bytes) -> tuple[int, int]:
+    """Width and height of an image file, in pixels, as it is stored: a turn that its EXIF data ask for is not made.
+
+    Raises:
+        BadRecord: not an image.
+    """
+    try:
+        return Image.open(io.BytesIO(encoded), formats=_FORMATS).size
+    except Exception:
+        raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
+
+
+def keep_encoded(encoded: bytes, size: int) -> Tensor:
+    """The file, uint8 [N], where DALI can decode it; else uint8 [3, size, size], decoded here.
+
+    Raises:
+        BadRecord: as :func:`decode`.
+    """
+    if is_plain_jpeg(encoded) and encoded.endswith(_END_MARK):
+        return torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    return decode(encoded, size)
+
+
+def is_plain_jpeg(encoded: bytes) -> bool:
+    """Whether libjpeg-turbo alone decodes it as PIL would: three channels of eight bits in YCbCr.
+
+    Raises:
+        BadRecord: a JPEG that is too large.
+    """
+    if encoded[:2] != b"\xff\xd8":
+        return False
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+    except (ValueError, KeyError):  # KeyError: a colour space that simplejpeg has no name for
+        return False  # Pillow says what is wrong
+    _check_size(width, height)
+    return colorspace == "YCbCr"
+
+
+def _squash(image: Tensor, size: int) -> Tensor:
+    """uint8 [1, 3, size, size]; each pass rounds, so their order matters: Pillow 13 takes tall images rows first."""
+    height, width = image.shape[-2:]
+    if height > size and 2 * (width - size) < height - size:
+        image = F.interpolate(image, (size, width), mode="bicubic", antialias=True)
+    if image.shape[-2:] != (size, size):
+        image = F.interpolate(image, (size, size), mode="bicubic", antialias=True)
+    return image
+
+
+def _decode_jpeg(encoded: bytes) -> np.ndarray:
+    """uint8 [H, W, 3]. What libjpeg merely warns of ruins pixels, unless it is bytes between two markers."""
+    try:
+        return simplejpeg.decode_jpeg(encoded, "RGB")
+    except ValueError as error:
+        why = str(error)
+    if "premature end" in why.lower():
+        raise BadRecord(TRUNCATED_IMAGE, why)
+    if "extraneous bytes" not in why:
+        raise BadRecord(CORRUPT_IMAGE, why)
+    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)
+
+
+def _decode_other(encoded: bytes) -> np.ndarray:
+    """uint8 [H, W, 3] by Pillow: grey, CMYK, palettes, PNG under whatever name."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large sizes, which are checked here, and of odd metadata
+            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+            _check_size(*image.size)
+            return np.array(image.convert("RGB"))
+    except BadRecord:
+        raise
+    except UnidentifiedImageError:
+        raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
+    except Image.DecompressionBombError as error:
+        raise BadRecord(HUGE_IMAGE, str(error)) from None
+    except Exception as error:  # Pillow's readers raise nearly anything on broken files
+        truncated = "truncated" in str(error).lower()
+        raise BadRecord(TRUNCATED_IMAGE if truncated else CORRUPT_IMAGE, str(error)) from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadRecord(HUGE_IMAGE, f"{width} x {height} pixels, at most {MAX_PIXELS} are decoded")

@@ -1,0 +1,53 @@
+"""What one visit draws from a record: a text for each region, its negatives, a margin for its box."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgclip_fast import config
+from fgclip_fast.data.records import Record, Region
+from fgclip_fast.inputs.batch import Example
+
+
+def draw(record: Record, image: Tensor, data: config.Data, image_size: int, random: np.random.Generator) -> Example:
+    """The training example of a record and its image; equal ``random``, equal example."""
+    regions = record.regions[: data.regions]
+    region_texts = [region.long if random.random() < 0.5 else region.short for region in regions]
+    hard_texts = [_hard(region, data.negatives, random) for region in regions]
+    boxes = _boxes(regions)
+    if data.box_margin > 0 and regions:
+        margins = random.random((len(regions), 4), dtype=np.float32) * (data.box_margin / image_size)
+        boxes = _widened(boxes, torch.from_numpy(margins))
+    return Example(image, data.short_prefix + record.short, record.long, boxes, region_texts, hard_texts)
+
+
+def plain(record: Record, image: Tensor, data: config.Data) -> Example:
+    """The example without anything drawn: short expressions, the first negatives, boxes as given."""
+    regions = record.regions[: data.regions]
+    hard_texts = [_group(region, region.negatives[: data.negatives]) for region in regions]
+    region_texts = [region.short for region in regions]
+    return Example(image, data.short_prefix + record.short, record.long, _boxes(regions), region_texts, hard_texts)
+
+
+def _hard(region: Region, most: int, random: np.random.Generator) -> list[str]:
+    """The positive, and at most so many negatives, drawn where there are more, in file order."""
+    negatives = region.negatives
+    if len(negatives) > most:
+        negatives = tuple(negatives[i] for i in sorted(random.permutation(len(negatives))[:most]))
+    return _group(region, negatives)
+
+
+def _group(region: Region, negatives: tuple[str, ...]) -> list[str]:
+    return [region.short, *negatives] if negatives else []
+
+
+def _boxes(regions: tuple[Region, ...]) -> Tensor:
+    return torch.tensor([region.box for region in regions], dtype=torch.float32).reshape(-1, 4)
+
+
+def _widened(boxes: Tensor, margins: Tensor) -> Tensor:
+    """Each side moves out by its margin, to the image's edge at most; one that is beyond the edge stays."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    low = torch.minimum(low, (low - margins[:, :2]).clamp(min=0))
+    high = torch.maximum(high, (high + margins[:, 2:]).clamp(max=1))
+    return torch.cat([low, high], dim=1)

@@ -1,0 +1,166 @@
+"""A list of records beside a folder of images -> shards: a user's own JSON lines, or FineHARD's files.
+
+A record is an object with the path of its image (``image``, ``f_path``, ``img_path`` or ``file_name``) and what
+:mod:`fgclip_fast.data.records` reads: ``short_caption``, ``caption`` (the long one), ``bbox_info``.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from fgclip_fast.data.causes import NO_IMAGE, WRONG_TYPE, BadRecord
+from fgclip_fast.data.decode import decode, sides
+from fgclip_fast.data.records import IMAGE_NAMES, Record, parse, parse_json
+from fgclip_fast.data.shards import ShardWriter
+
+Boxes = Literal["xyxy-pixel", "xyxy-fraction", "xywh-pixel"]
+_PATH_FIELDS = ("image", "f_path", "img_path", "file_name")
+_RELEASED_PREFIX = "grit-20m/data-12m/"  # of FineHARD's paths; not part of the folders that users have
+_CHECKED_SIZE = 64
+
+log = logging.getLogger(__name__)
+
+
+def write_shards(
+    source: Path, images: Path, output: Path, *, boxes: Boxes, val: float = 0.0, shard_size: int = 1000
+) -> tuple[Counter[str], Counter[str]]:
+    """Writes ``output/train-00000.tar`` and so on, and ``val-…`` of the share that validates.
+
+    Args:
+        source: JSON lines or a JSON list; a folder of such files; or a ``.txt`` that lists them.
+        images: the folder that the records' paths start from.
+        output: a folder without shards.
+        boxes: what the four numbers of a box are.
+        val: share of the images that validate, told by a digest of the path: an image never changes sides.
+        shard_size: records of a shard.
+
+    Returns:
+        How many records each split has, and how often each cause came: refused records, dropped regions, fills.
+        Each refused record is named in the log.
+    """
+    if any(output.glob("*.tar")):
+        raise ValueError(f"data jsonl: {output} holds shards already; choose another folder")
+    written: Counter[str] = Counter(train=0, val=0)
+    causes: Counter[str] = Counter()
+    with _Split(output, "train", shard_size) as train, _Split(output, "val", shard_size) as validation:
+        for name, raw in _lines(source):
+            try:
+                path, encoded, fields, record = _checked(raw, images, boxes)
+            except BadRecord as bad:
+                causes[bad.cause] += 1
+                log.warning("%s: %s; refused", name, bad)
+                continue
+            causes.update(defect.cause for defect in record.defects)
+            split = validation if _share(path) < val else train
+            split.write(encoded, path, fields)
+            written[split.name] += 1
+    return written, causes
+
+
+def _checked(raw: bytes | Mapping, images: Path, boxes: Boxes) -> tuple[str, bytes, dict[str, Any], Record]:
+    """Path, image file and fields of a record that training can use, its boxes as fractions."""
+    fields = dict(_mapping(parse_json(raw) if isinstance(raw, bytes) else raw))
+    path = next((fields[name] for name in _PATH_FIELDS if isinstance(fields.get(name), str)), None)
+    if path is None:
+        raise BadRecord(NO_IMAGE, f"a record needs a path in one of {', '.join(_PATH_FIELDS)}")
+    path = path.removeprefix(_RELEASED_PREFIX)
+    try:
+        encoded = (images / path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadRecord(NO_IMAGE, str(error)) from None
+    decode(encoded, _CHECKED_SIZE)
+    if boxes != "xyxy-fraction" and isinstance(fields.get("bbox_info"), list):
+        width, height = sides(encoded)
+        fields["bbox_info"] = [_as_fractions(region, boxes, width, height) for region in fields["bbox_info"]]
+    return path, encoded, fields, parse(fields)
+
+
+def _mapping(fields: Any) -> Mapping[str, Any]:
+    if not isinstance(fields, Mapping):
+        raise BadRecord(WRONG_TYPE, f"a record must be an object, got {type(fields).__name__}")
+    return fields
+
+
+def _as_fractions(region: Any, boxes: Boxes, width: int, height: int) -> Any:
+    """The region with its box normalised; one whose box is no box is left to the record's own checks."""
+    box = region.get("bbox") if isinstance(region, Mapping) else None
+    if not isinstance(box, list) or len(box) < 4 or not all(isinstance(side, int | float) for side in box[:4]):
+        return region
+    x, y, right, bottom = box[:4]
+    if boxes == "xywh-pixel":
+        right, bottom = x + right, y + bottom
+    return {**region, "bbox": [x / width, y / height, right / width, bottom / height]}
+
+
+def _share(path: str) -> float:
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _lines(source: Path) -> Iterator[tuple[str, bytes | Mapping]]:
+    """Each record of the source under the name that messages give it."""
+    for file in _files(source):
+        with file.open("rb") as lines:
+            if lines.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                yield from ((f"{file.name}, record {i}", entry) for i, entry in enumerate(_list(file)))
+                continue
+            lines.seek(0)
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{file.name}, line {number}", line
+
+
+def _list(file: Path) -> list:
+    try:
+        return parse_json(file.read_bytes())
+    except BadRecord as bad:
+        raise ValueError(f"data jsonl: {file}: {bad}") from None
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_dir():
+        files = sorted([*source.glob("*.json"), *source.glob("*.jsonl")])
+    elif source.suffix == ".txt":
+        files = [source.parent / line for line in source.read_text().splitlines() if line.strip()]
+    else:
+        files = [source]
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        raise FileNotFoundError(f"data jsonl: {missing[0] if missing else source} holds no list of records")
+    return files
+
+
+class _Split:
+    """Shards ``name-00000.tar`` and on, each of so many records."""
+
+    def __init__(self, folder: Path, name: str, shard_size: int) -> None:
+        self.name = name
+        self._folder, self._shard_size = folder, shard_size
+        self._records = 0
+        self._shard: ShardWriter | None = None
+
+    def write(self, encoded: bytes, path: str, fields: Mapping[str, Any]) -> None:
+        """Appends a record; its image keeps its kind."""
+        if self._records % self._shard_size == 0:
+            self._close(None)
+            shard = self._folder / f"{self.name}-{self._records // self._shard_size:05d}.tar"
+            self._shard = ShardWriter(shard)
+        assert self._shard is not None
+        kind = "jpg" if encoded[:2] == b"\xff\xd8" else Path(path).suffix.lower().strip(".") or "jpg"
+        parts = {kind if kind in IMAGE_NAMES else "jpg": encoded, "json": json.dumps(fields).encode()}
+        self._shard.write(f"{self._records:08d}", **parts)
+        self._records += 1
+
+    def __enter__(self) -> "_Split":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, at: Any) -> None:
+        self._close(kind)
+
+    def _close(self, kind: Any) -> None:
+        if self._shard is not None:
+            self._shard.__exit__(kind, None, None)

@@ -1,0 +1,199 @@
+"""Where each sample of a shard lies: the headers of a tar file are scanned once, and the places are kept.
+
+An index file holds five int64 (mark, size and mtime of the shard, samples, where it is damaged or -1) and then
+``[N, 2]`` int64: first byte and length of each sample, headers included. It lies beside its shard or, where that
+folder is read-only, in the user's cache folder; one whose size or mtime no longer fits is made anew.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 512
+MARK = int.from_bytes(b"fgindex1", "little")
+_FILES = (b"0", b"\0", b"7")  # regular files, in the three spellings that writers use
+_LONG_NAMES = (b"x", b"L")  # pax and GNU: the block after the header names the next member
+_KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
+
+log = logging.getLogger(__name__)
+
+
+class Index(NamedTuple):
+    """Places of a shard's samples."""
+
+    places: np.ndarray
+    """[N, 2] int64: first byte, length."""
+    damaged_at: int
+    """First byte that cannot be read as tar, or -1."""
+
+
+class Extent(NamedTuple):
+    """What must be known of a shard before it is opened."""
+
+    samples: int
+    damaged_at: int = -1
+
+
+class Member(NamedTuple):
+    """One file in a tar: ``[start, after)`` is everything that belongs to it, ``[body, body + size)`` its content."""
+
+    name: str
+    start: int
+    body: int
+    size: int
+    after: int
+
+
+class Damaged(ValueError):
+    """A tar that cannot be read on; ``at`` is the first byte of the member that fails."""
+
+    def __init__(self, at: int, why: str) -> None:
+        super().__init__(f"byte {at}: {why}")
+        self.at = at
+
+
+def index(shard: Path) -> Index:
+    """The index of a shard, from its file where that is up to date, else made and kept.
+
+    Raises:
+        ValueError: the file is no tar at all. A tar that ends early gives its readable part, and a warning.
+    """
+    state = shard.stat()
+    for file in _homes(shard):
+        kept = _header(file, state)
+        if kept is not None:
+            places = np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), int)
+            return Index(places, kept.damaged_at)
+    made = scan(shard)
+    _keep(shard, state, made)
+    return made
+
+
+def extent(shard: Path) -> Extent:
+    """Number of samples: from the index, from img2dataset's ``_stats.json``, or by making the index."""
+    state = shard.stat()
+    for file in _homes(shard):
+        kept = _header(file, state)
+        if kept is not None:
+            return kept
+    stats = shard.with_name(f"{shard.stem}_stats.json")
+    if stats.is_file() and isinstance(successes := json.loads(stats.read_text()).get("successes"), int):
+        return Extent(successes)
+    made = index(shard)
+    return Extent(len(made.places), made.damaged_at)
+
+
+def scan(shard: Path) -> Index:
+    """Reads the headers of a shard from the first to the last or to where it is damaged."""
+    places: list[list[int]] = []
+    last_key, damaged_at = None, -1
+    with shard.open("rb", buffering=0) as file:
+        descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size
+        try:
+            for member in members(lambda at, size: os.pread(descriptor, size, at), end):
+                key, _ = split(member.name)
+                if key is not None and key != last_key:
+                    places.append([member.start, 0])
+                    last_key = key
+                if key is not None:
+                    places[-1][1] = member.after - places[-1][0]
+        except Damaged as damage:
+            _report(shard, damage, len(places))
+            damaged_at = damage.at
+    return Index(np.array(places, np.int64).reshape(-1, 2), damaged_at)
+
+
+def members(read: Callable[[int, int], bytes], end: int) -> Iterator[Member]:
+    """The regular files of a tar of ``end`` bytes, of which ``read(at, size)`` gives bytes."""
+    start, at, long_name = 0, 0, None
+    while at < end:
+        header = read(at, BLOCK)
+        if header == bytes(BLOCK):
+            return  # the end mark
+        size, kind = _checked_size(header, at), header[156:157]
+        body, after = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
+        if body + size > end:
+            raise Damaged(start, f"a member of {size} bytes where {end - body} follow")
+        if kind in _LONG_NAMES:
+            long_name = _long_name(kind, read(body, size)) or long_name
+            at = after
+            continue
+        if kind in _FILES:
+            yield Member(long_name or _name(header), start, body, size, after)
+        start, at, long_name = after, after, None
+
+
+def split(name: str) -> tuple[str | None, str]:
+    """``folder/000017.seg.png`` -> ``("folder/000017", "seg.png")``; no key for hidden and nameless files."""
+    match = _KEY.fullmatch(name)
+    return (match[1], match[2].lower()) if match else (None, "")
+
+
+def _checked_size(header: bytes, at: int) -> int:
+    if len(header) < BLOCK:
+        raise Damaged(at, "the file ends within a header")
+    try:
+        if int(header[148:156].strip(b" \0") or b"0", 8) != sum(header[:148]) + 8 * 32 + sum(header[156:]):
+            raise ValueError
+        field = header[124:136]
+        return int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field.strip(b" \0") or b"0", 8)
+    except ValueError:
+        raise Damaged(at, "no tar header") from None
+
+
+def _name(header: bytes) -> str:
+    name, prefix = header[:100].split(b"\0")[0], header[345:500].split(b"\0")[0]
+    whole = prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
+    return whole.decode("utf-8", "surrogateescape")
+
+
+def _long_name(kind: bytes, body: bytes) -> str | None:
+    if kind == b"L":
+        return body.split(b"\0")[0].decode("utf-8", "surrogateescape")
+    match = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", body)
+    return match[1].decode("utf-8", "surrogateescape") if match else None
+
+
+def _report(shard: Path, damage: Damaged, samples: int) -> None:
+    if samples == 0:
+        with shard.open("rb") as file:
+            gzip = file.read(2) == b"\x1f\x8b"
+        raise ValueError(f"{shard}: {'compressed; unpack it first' if gzip else 'no tar file'} ({damage})") from None
+    log.warning("%s: damaged at %s; its first %d samples are used", shard, damage, samples)
+
+
+def _homes(shard: Path) -> tuple[Path, Path]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fgclip_fast" / "index"
+    digest = hashlib.sha256(str(shard.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
+    return shard.with_name(f"{shard.name}.index"), cache / f"{digest[:32]}.index"
+
+
+def _header(file: Path, state: os.stat_result) -> Extent | None:
+    try:
+        head, size = np.fromfile(file, np.int64, 5), file.stat().st_size
+    except OSError:
+        return None
+    if len(head) < 5 or head[:3].tolist() != [MARK, state.st_size, state.st_mtime_ns] or size != 40 + 16 * head[3]:
+        return None
+    return Extent(int(head[3]), int(head[4]))
+
+
+def _keep(shard: Path, state: os.stat_result, made: Index) -> None:
+    head = np.array([MARK, state.st_size, state.st_mtime_ns, len(made.places), made.damaged_at], np.int64)
+    for file in _homes(shard):
+        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(head.tobytes() + made.places.tobytes())
+            os.replace(partial, file)
+            return
+        except OSError:
+            partial.unlink(missing_ok=True)
+    log.info("%s: no folder to keep its index in; it is made again at each start", shard)

@@ -1,0 +1,225 @@
+"""Batches for training, forever and from any step on; examples for evaluation, once and in order."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from fgclip_fast import config
+from fgclip_fast.data.causes import DAMAGED_SHARD
+from fgclip_fast.data.dali import Dali, available
+from fgclip_fast.data.draw import plain
+from fgclip_fast.data.index import extent
+from fgclip_fast.data.order import Order, Place
+from fgclip_fast.data.records import Record
+from fgclip_fast.data.samples import Parcel, Samples, Tally, Visit, read_good
+from fgclip_fast.data.shards import Shards, expand
+from fgclip_fast.inputs.batch import Batch, Example, Tokenize
+
+_PREFETCH = 2
+_SHARED_MEMORY = Path("/dev/shm")
+
+log = logging.getLogger(__name__)
+
+
+class Loader:
+    """The training set of one process.
+
+    The batches are a function of the set, ``data``, ``seed`` and the global batch; neither the number of workers nor
+    a restart changes a bit of them, and the samples of a global batch are the same for any ``world_size``.
+
+    Args:
+        data: which shards, and what is drawn from each record.
+        image_size: side S of the square images, pixels.
+        batch_size: images of this process a step.
+        seed: of order and draws.
+        tokenizer: texts -> flat tokens and offsets; is sent to each worker.
+        rank, world_size: this process among those that share the set.
+        micro_batch_size: images of a micro-batch; None: a batch is handed out whole.
+        packing: how the texts of a micro-batch are laid out for the text tower.
+        pin_memory: hand out batches in page-locked memory.
+
+    Raises:
+        ValueError: fewer samples than one global batch; a world size that does not divide ``data.lanes``; too little
+            shared memory for the workers.
+        FileNotFoundError: ``data.train`` names no shard.
+    """
+
+    def __init__(
+        self,
+        data: config.Data,
+        *,
+        image_size: int,
+        batch_size: int,
+        seed: int,
+        tokenizer: Tokenize,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batch_size: int | None = None,
+        packing: config.Packing = "none",
+        pin_memory: bool = False,
+    ) -> None:
+        self.decoder = _decoder(data.decoder)
+        """"cpu" or "dali"; their pixels differ a little, so a run that goes on should keep to one."""
+        paths = expand(data.train)
+        extents = [extent(path) for path in paths]
+        counts = [each.samples for each in extents]
+        order = Order(counts, seed=seed, lanes=data.lanes, window=data.window, world_size=world_size)
+        self.steps_per_epoch = order.samples // (batch_size * world_size)
+        """Global batches in an epoch; the last incomplete one is dropped."""
+        self.counts = Counter(DAMAGED_SHARD for each in extents if each.damaged_at >= 0)
+        """How often each cause came in the batches so far: samples replaced, regions dropped, texts filled."""
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"data: {data.train} holds {order.samples} samples, fewer than one global batch of {batch_size} x "
+                f"{world_size}; pass a smaller --batch-size"
+            )
+        if data.workers:
+            _check_shared_memory(data.workers, batch_size * 3 * image_size**2)
+        samples = Samples(
+            Shards(paths),
+            order,
+            data,
+            image_size=image_size,
+            seed=seed,
+            tokenizer=tokenizer,
+            packing=packing,
+            micro_batch_size=micro_batch_size,
+            encoded=self.decoder == "dali",
+        )
+        self._samples, self._image_size, self._batch_size = samples, image_size, batch_size
+        self._steps = _Steps(order, batch_size * world_size, rank, self.steps_per_epoch)
+        self._parcels = _data_loader(samples, self._steps, data.workers, pin_memory)
+
+    def batches(self, after: int = 0) -> Iterator[list[Batch]]:
+        """The batches that follow step ``after``, over all epochs, each as its micro-batches, or as one.
+
+        Workers start at this call, not at the first batch.
+        """
+        self._steps.after = after
+        parcels: Iterator[Parcel] = iter(self._parcels)  # first the workers, then DALI's threads
+        if self.decoder == "dali":
+            device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+            parcels = Dali(self._image_size, self._batch_size, device).fill(parcels, self._samples.decoded)
+        return self._handed_out(parcels)
+
+    def _handed_out(self, parcels: Iterator[Parcel]) -> Iterator[list[Batch]]:
+        for parcel in parcels:
+            _report(parcel.tally, self.counts)
+            yield parcel.micro_batches
+
+
+def examples(
+    pattern: str,
+    *,
+    image_size: int,
+    data: config.Data | None = None,
+    limit: int | None = None,
+    counts: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """Every good record of some shards once, in file order, with nothing drawn.
+
+    Regions have their short expression as text, and boxes as given.
+
+    Args:
+        pattern: shards, as :func:`~fgclip_fast.data.shards.expand` takes them.
+        image_size: side S of the square images.
+        data: gives the prefix of short captions and how many regions and negatives are taken, the first in file order.
+        limit: at most so many examples.
+        counts: gains how often each cause came.
+    """
+    data = data or config.Data()
+    found = _good_records(expand(pattern), image_size, counts)
+    return (plain(*good, data) for good in islice(found, limit))
+
+
+def _good_records(paths: list[Path], image_size: int, counts: Counter[str] | None) -> Iterator[tuple[Record, Tensor]]:
+    shards = Shards(paths)
+    for shard, path in enumerate(paths):
+        for i in range(extent(path).samples):
+            tally = Tally()
+            good = read_good(shards, Place(shard, i), image_size, tally)
+            _report(tally, counts)
+            if good is not None:
+                yield good
+
+
+def _report(tally: Tally, counts: Counter[str] | None) -> None:
+    if counts is not None:
+        counts.update(tally.counts)
+    for level, line in tally.lines:
+        log.log(level, line)
+
+
+class _Steps(Sampler):
+    """Batch sampler: this rank's visits of each global batch, from step ``after`` on, without end."""
+
+    def __init__(self, order: Order, global_batch: int, rank: int, steps_per_epoch: int) -> None:
+        self._order, self._global_batch, self._rank = order, global_batch, rank
+        self._steps_per_epoch = steps_per_epoch
+        self.after = 0
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        step = self.after
+        while True:
+            epoch, done = divmod(step, self._steps_per_epoch)
+            positions = self._order.positions(done * self._global_batch, self._global_batch, self._rank)
+            yield [Visit(epoch, position) for position in positions]
+            step += 1
+
+
+def _decoder(wanted: config.Decoder) -> str:
+    if wanted == "dali" and not available():
+        raise ValueError("data: data.decoder dali needs DALI: pip install 'fgclip_fast[dali]', or pass cpu")
+    if wanted == "auto":
+        return "dali" if torch.cuda.is_available() and available() else "cpu"
+    return wanted
+
+
+def _data_loader(samples: Samples, steps: _Steps, workers: int, pin_memory: bool) -> DataLoader:
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
+        context.set_forkserver_preload(["fgclip_fast.data.samples"])
+    return DataLoader(
+        samples,
+        batch_sampler=steps,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        multiprocessing_context=context,
+        persistent_workers=workers > 0,
+        prefetch_factor=_PREFETCH if workers else None,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # DataLoader draws a seed at each start: not from the generator of the model
+    )
+
+
+def _as_it_is(parcel: Any) -> Any:
+    return parcel  # the data set has made a batch already
+
+
+def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _check_shared_memory(workers: int, batch_bytes: int) -> None:
+    if not _SHARED_MEMORY.is_dir():
+        return
+    state = os.statvfs(_SHARED_MEMORY)
+    free, needed = state.f_bavail * state.f_frsize, (workers * _PREFETCH + 1) * batch_bytes
+    if free < needed:
+        raise ValueError(
+            f"data: {workers} workers need {needed / 2**20:.0f} MiB of shared memory, {_SHARED_MEMORY} has "
+            f"{free / 2**20:.0f} free; in a container raise --shm-size, or pass fewer --data.workers"
+        )

@@ -1,0 +1,148 @@
+"""Which sample stands at which place of an epoch: arithmetic on (seed, epoch, position), the same for any world size.
+
+The samples of all shards, end to end, are cut into lanes of equal length. Position ``p`` of an epoch lies in lane
+``p mod lanes``, and rank ``r`` of ``W`` takes the positions ``p mod W == r``: where ``W`` divides the lanes, each
+rank keeps to its own lanes, so a node reads only their shards. Within a lane the shards are permuted, and then the
+samples within a window of shards, so that disks read nearly in sequence. A set of at most 2**17 samples is one lane
+and one window: shuffled as a whole, since it fits in memory's file cache.
+"""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SMALL = 2**17
+"""Sets up to this size are shuffled as a whole."""
+_WINDOWS = 2  # kept for each lane: a batch can straddle two
+
+
+class Place(NamedTuple):
+    """Sample ``sample`` of shard ``shard``, both counted from 0."""
+
+    shard: int
+    sample: int
+
+
+class Order:
+    """The epochs of a training set.
+
+    Args:
+        counts: samples of each shard.
+        seed: of all permutations.
+        lanes: the shards are dealt to so many.
+        window: samples are shuffled within so many consecutive shards of a lane.
+        world_size: processes that share each epoch; must divide ``lanes``.
+        small: sets up to this size are one lane and one window.
+
+    Raises:
+        ValueError: ``world_size`` does not divide ``lanes``, or there is no sample.
+    """
+
+    def __init__(
+        self, counts: Sequence[int], *, seed: int, lanes: int, window: int, world_size: int = 1, small: int = SMALL
+    ) -> None:
+        if lanes % world_size:
+            raise ValueError(
+                f"data: the number of processes must divide data.lanes, got {world_size} and {lanes}; "
+                f"pass --data.lanes {-(-lanes // world_size) * world_size}"
+            )
+        self.samples = sum(counts)
+        if self.samples == 0:
+            raise ValueError(f"data: the {len(counts)} shards hold no samples")
+        whole = self.samples <= small
+        self.lanes = 1 if whole else lanes
+        self.world_size = world_size
+        self._seed = seed % 2**63  # numpy refuses a negative one
+        self._window = len(counts) if whole else window
+        self._ends = list(accumulate(counts))  # the end of each shard in the sequence of all samples
+        self._windows: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, int], _Plan] = OrderedDict()
+
+    def positions(self, consumed: int, global_batch: int, rank: int) -> range:
+        """Positions that rank takes of the global batch that follows ``consumed`` samples of an epoch."""
+        first = consumed + (rank - consumed) % self.world_size
+        return range(first, consumed + global_batch, self.world_size)
+
+    def place(self, epoch: int, position: int) -> Place:
+        """The sample at a position, ``0 <= position < samples``."""
+        i, lane = divmod(position, self.lanes)
+        plan = self._plan(epoch, lane)
+        w = bisect_right(plan.window_ends, i)
+        start = plan.window_ends[w - 1] if w else 0
+        window = self._permuted(epoch, lane, w, plan.window_ends[w] - start)
+        return plan.locate(start + int(window[i - start]))
+
+    def replacement(self, epoch: int, position: int, attempt: int) -> Place:
+        """The sample of the same lane that is tried in place of a bad one."""
+        lane = position % self.lanes
+        drawn = _hash(self._seed, epoch, position, attempt) % self._length(lane)
+        return self._plan(epoch, lane).locate(drawn)
+
+    def _length(self, lane: int) -> int:
+        return (self.samples - lane + self.lanes - 1) // self.lanes
+
+    def _permuted(self, epoch: int, lane: int, window: int, size: int) -> np.ndarray:
+        def make() -> np.ndarray:
+            return _random(self._seed, epoch, lane, window).permutation(size).astype(np.int32)
+
+        return _cached(self._windows, (epoch, lane, window), make, _WINDOWS * self.lanes)
+
+    def _plan(self, epoch: int, lane: int) -> "_Plan":
+        return _cached(self._plans, (epoch, lane), lambda: self._make_plan(epoch, lane), 2 * self.lanes)
+
+    def _make_plan(self, epoch: int, lane: int) -> "_Plan":
+        """The lane's pieces of shards in this epoch's order."""
+        pieces = self._pieces(lane)
+        pieces = [pieces[i] for i in _random(self._seed, epoch, lane).permutation(len(pieces))]
+        ends = list(accumulate(stop - start for _, start, stop in pieces))
+        return _Plan(pieces, ends, [*ends[self._window - 1 : -1 : self._window], ends[-1]])
+
+    def _pieces(self, lane: int) -> list[tuple[int, int, int]]:
+        """(shard, first, stop) of each shard that lies in the lane's stretch of the sequence."""
+        start = sum(self._length(before) for before in range(lane))
+        stop = start + self._length(lane)
+        pieces = []
+        shard = bisect_right(self._ends, start)
+        while start < stop:
+            end, begin = min(stop, self._ends[shard]), self._ends[shard - 1] if shard else 0
+            if end > start:
+                pieces.append((shard, start - begin, end - begin))
+            start, shard = end, shard + 1
+        return pieces
+
+
+class _Plan(NamedTuple):
+    """A lane in one epoch."""
+
+    pieces: list[tuple[int, int, int]]
+    ends: list[int]  # of each piece, counted in the lane's samples
+    window_ends: list[int]  # of each window of pieces, likewise
+
+    def locate(self, i: int) -> Place:
+        """The lane's sample ``i`` before windows are shuffled."""
+        piece = bisect_right(self.ends, i)
+        shard, first, _ = self.pieces[piece]
+        return Place(shard, first + i - (self.ends[piece - 1] if piece else 0))
+
+
+def _cached(cache: OrderedDict, key: tuple, make: Callable[[], Any], size: int) -> Any:
+    """The newest ``size`` values: positions rise, so what is needed again was made lately."""
+    if key not in cache:
+        cache[key] = make()
+        if len(cache) > size:
+            cache.popitem(last=False)
+    else:
+        cache.move_to_end(key)
+    return cache[key]
+
+
+def _random(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
+
+
+def _hash(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

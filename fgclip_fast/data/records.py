@@ -1,0 +1,230 @@
+"""One FineHARD record, validated: what a JSON says becomes a :class:`Record`, or one named reason why not.
+
+A record needs one text; all else may be missing. What is wrong with a region costs that region, what is wrong with
+the record costs the record; both are counted under the cause's name. A LAION-style sample (``txt``, or a JSON with
+no more than a caption) is a record too.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fgclip_fast.data.causes import (
+    BOTH_FROM_REGIONS,
+    EMPTY_BOX,
+    EXPRESSION_FILLED,
+    INVERTED_BOX,
+    LONG_FROM_SHORT,
+    NO_EXPRESSION,
+    NO_IMAGE,
+    NO_TEXT,
+    NOT_FINITE_BOX,
+    NOT_JSON,
+    NOT_UTF8,
+    OUTSIDE_BOX,
+    SHORT_BOX,
+    SHORT_FROM_LONG,
+    WRONG_BOX,
+    WRONG_NEGATIVE,
+    WRONG_REGION,
+    WRONG_TYPE,
+    BadRecord,
+    Defect,
+)
+
+IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+
+
+class Region(NamedTuple):
+    """A box, normalised xyxy, with its texts; ``negatives`` contradict ``short``."""
+
+    box: tuple[float, float, float, float]
+    short: str
+    long: str
+    negatives: tuple[str, ...] = ()
+
+
+class Record(NamedTuple):
+    """The texts of one image; both captions are there, filled where the source had one."""
+
+    short: str
+    long: str
+    regions: tuple[Region, ...] = ()
+    defects: tuple[Defect, ...] = ()
+
+
+def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
+    """Validates one record.
+
+    Args:
+        raw: the JSON of a record, or what it says.
+        text: a caption that stands beside it (the ``txt`` of a LAION-style shard), the short one.
+
+    Raises:
+        BadRecord: with the cause; the message adds what came.
+    """
+    fields = parse_json(raw) if isinstance(raw, bytes) else raw
+    if not isinstance(fields, Mapping):
+        raise BadRecord(WRONG_TYPE, f"a record must be an object, got {_named(fields)}")
+    defects: list[Defect] = []
+    regions, expressions = _regions(fields.get("bbox_info"), defects)
+    long = _text(fields, "caption") or _text(fields, "long_caption")
+    short = _text(fields, "short_caption") or (_decoded(text) if text else "")
+    return Record(*_filled(short, long, expressions, defects), tuple(regions), tuple(defects))
+
+
+def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
+    """Image bytes and record of a shard's sample: an image beside a ``json``, a ``txt`` or both.
+
+    Raises:
+        BadRecord: no image, no text, or as :func:`parse`.
+    """
+    images = [content for name, content in parts.items() if name in IMAGE_NAMES]
+    if not images:
+        raise BadRecord(NO_IMAGE, f"the sample holds {', '.join(parts) or 'nothing'}")
+    if "json" not in parts and "txt" not in parts:
+        raise BadRecord(NO_TEXT, f"the sample holds {', '.join(parts)}")
+    return images[0], parse(parts.get("json", b"{}"), parts.get("txt"))
+
+
+def parse_json(raw: bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        BadRecord: it is no UTF-8 or no JSON.
+    """
+    try:
+        return json.loads(_decoded(raw))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, BadRecord):
+            raise
+        raise BadRecord(NOT_JSON, str(error)) from None
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise BadRecord(NOT_UTF8, f"byte {error.start}") from None
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadRecord(WRONG_TYPE, f"{name} must be a string, got {_named(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, written as \ud83d
+        raise BadRecord(NOT_UTF8, f"{name}, character {error.start}") from None
+    return value.strip()
+
+
+def _filled(short: str, long: str, expressions: list[str], defects: list[Defect]) -> tuple[str, str]:
+    if short and long:
+        return short, long
+    if short or long:
+        defects.append(Defect(LONG_FROM_SHORT if short else SHORT_FROM_LONG))
+        return short or long, long or short
+    if not expressions:
+        raise BadRecord(NO_TEXT, "neither captions nor region texts")
+    defects.append(Defect(BOTH_FROM_REGIONS))
+    joined = ", ".join(expressions)
+    return joined, joined
+
+
+def _regions(entries: Any, defects: list[Defect]) -> tuple[list[Region], list[str]]:
+    """The usable regions, and the texts of all regions, whatever their boxes."""
+    if entries is not None and not isinstance(entries, list):
+        raise BadRecord(WRONG_TYPE, f"bbox_info must be a list, got {_named(entries)}")
+    regions, expressions = [], []
+    for i, entry in enumerate(entries or []):
+        try:
+            texts = _expressions(entry)
+            expressions.append(texts[0] or texts[1])
+            box = _box(entry.get("bbox"))
+        except _Drop as drop:
+            defects.append(Defect(drop.args[0], f"region {i}: {drop.args[1]}"))
+            continue
+        regions.append(_region(box, *texts, entry, i, defects))
+    return regions, expressions
+
+
+def _region(box: tuple, short: str, long: str, entry: Mapping, i: int, defects: list[Defect]) -> Region:
+    if not (short and long):
+        defects.append(Defect(EXPRESSION_FILLED, f"region {i}"))
+    if not short:
+        return Region(box, long, long)  # its negatives would contradict a text that is not there
+    return Region(box, short, long or short, _negatives(entry, i, defects))
+
+
+class _Drop(Exception):
+    """(cause, detail) of a region that is dropped."""
+
+
+def _expressions(entry: Any) -> tuple[str, str]:
+    if not isinstance(entry, Mapping):
+        raise _Drop(WRONG_REGION, f"must be an object, got {_named(entry)}")
+    try:
+        short, long = _text(entry, "short_expr"), _text(entry, "long_expr")
+    except BadRecord as bad:
+        raise _Drop(WRONG_REGION, str(bad)) from None
+    if not (short or long):
+        raise _Drop(NO_EXPRESSION, "neither short_expr nor long_expr")
+    return short, long
+
+
+def _box(box: Any) -> tuple[float, float, float, float]:
+    """``[x1, y1, x2, y2, …]`` that covers some of the image, or the reason why not (spec, T2 and T5)."""
+    if not isinstance(box, list):
+        raise _Drop(WRONG_BOX, f"bbox must be a list, got {_named(box)}")
+    if len(box) < 4:
+        raise _Drop(SHORT_BOX, f"bbox is {box}")
+    if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in box[:4]):
+        raise _Drop(WRONG_BOX, f"bbox is {box}")
+    x1, y1, x2, y2 = map(_single, box[:4])
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise _Drop(NOT_FINITE_BOX, f"bbox is {box!r:.80}")
+    if x1 > x2 or y1 > y2:
+        raise _Drop(INVERTED_BOX, f"bbox is {box}, must be x1, y1, x2, y2 with x1 < x2 and y1 < y2")
+    if x1 == x2 or y1 == y2:
+        raise _Drop(EMPTY_BOX, f"bbox is {box}")
+    if x1 >= 1 or y1 >= 1 or x2 <= 0 or y2 <= 0:
+        raise _Drop(OUTSIDE_BOX, f"bbox is {box}, must be fractions of the image's sides")
+    return x1, y1, x2, y2
+
+
+def _single(number: float) -> float:
+    """As fp32 holds it, since that is what the model gets: sides may meet by rounding."""
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(number))
+    except OverflowError:  # an integer beyond fp64
+        return math.inf
+
+
+def _negatives(entry: Mapping[str, Any], i: int, defects: list[Defect]) -> tuple[str, ...]:
+    """Values of ``short_expr_negs`` (a dict, or a list) in file order, unless ``flag_short_neg`` says no."""
+    given = entry.get("short_expr_negs")
+    if not given or entry.get("flag_short_neg", 1) not in (1, "1"):
+        return ()
+    if not isinstance(given, list | Mapping):
+        defects.append(Defect(WRONG_NEGATIVE, f"region {i}: short_expr_negs is {_named(given)}"))
+        return ()
+    kept = []
+    for name, value in given.items() if isinstance(given, Mapping) else enumerate(given):
+        try:
+            kept.append(_text({"": value}, ""))
+            if not kept[-1]:
+                raise BadRecord(NO_TEXT)
+        except BadRecord:
+            defects.append(Defect(WRONG_NEGATIVE, f"region {i}, negative {name}: {value!r:.80}"))
+    return tuple(filter(None, kept))
+
+
+def _named(value: Any) -> str:
+    return f"{type(value).__name__} {value!r:.80}"

@@ -1,0 +1,91 @@
+"""``config.json`` of the released layout, which is Hugging Face's of CLIP, to and from ``config.Model``."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.inputs.tokenizer import SHORT_LENGTH
+from fgclip_fast.model.init import LOGIT_SCALE
+
+# Our field -> its name there, and what it is where the file leaves it out (not our own defaults).
+VISION = {
+    "image_size": ("image_size", 224),
+    "patch_size": ("patch_size", 32),
+    "width": ("hidden_size", 768),
+    "layers": ("num_hidden_layers", 12),
+    "heads": ("num_attention_heads", 12),
+    "mlp": ("intermediate_size", 3072),
+}
+TEXT = {
+    "width": ("hidden_size", 512),
+    "layers": ("num_hidden_layers", 12),
+    "heads": ("num_attention_heads", 8),
+    "mlp": ("intermediate_size", 2048),
+    "vocabulary": ("vocab_size", 49408),
+}
+BOTH = {"activation": ("hidden_act", "quick_gelu"), "layer_norm_eps": ("layer_norm_eps", 1e-5)}
+
+
+def read(path: Path, like: Model | None = None) -> Model:
+    """The geometry of a ``config.json``; how to run it (packing, compile, …) is taken from ``like``.
+
+    Raises:
+        ValueError: not JSON, or not a CLIP that this package can be.
+    """
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"load: {path} is not JSON: {error}") from None
+    vision, text = stored.get("vision_config"), stored.get("text_config")
+    if not isinstance(vision, dict) or not isinstance(text, dict):
+        raise ValueError(f"load: {path} must hold vision_config and text_config, as a CLIP's does; it has {[*stored]}")
+    if text.get("max_position_embeddings", SHORT_LENGTH) != SHORT_LENGTH:
+        got = text["max_position_embeddings"]
+        raise ValueError(f"load: {path}: text_config.max_position_embeddings must be {SHORT_LENGTH}, got {got}")
+    return replace(
+        like or Model(),
+        vision=Vision(**_fields(vision, VISION)),
+        text=Text(**_fields(text, TEXT)),
+        projection=stored.get("projection_dim", 512),
+        **_shared(path, vision, text),
+    )
+
+
+def write(path: Path, config: Model) -> None:
+    """Writes what :func:`read` reads; Hugging Face's CLIPConfig reads it too."""
+    shared = {there: getattr(config, ours) for ours, (there, _) in BOTH.items()}
+    vision = {there: getattr(config.vision, ours) for ours, (there, _) in VISION.items()}
+    text = {there: getattr(config.text, ours) for ours, (there, _) in TEXT.items()}
+    stored = {
+        "model_type": "clip",
+        "architectures": ["FGCLIPModel"],
+        "projection_dim": config.projection,
+        "logit_scale_init_value": LOGIT_SCALE,
+        "vision_config": {**vision, **shared, "projection_dim": config.projection},
+        "text_config": {
+            **text,
+            **shared,
+            "projection_dim": config.projection,
+            "max_position_embeddings": SHORT_LENGTH,
+        },
+    }
+    path.write_text(json.dumps(stored, indent=2) + "\n")
+
+
+def _fields(part: dict[str, Any], names: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    return {ours: part.get(there, default) for ours, (there, default) in names.items()}
+
+
+def _shared(path: Path, vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+    """What the file says of each tower and we of both."""
+    found = {}
+    for ours, (there, default) in BOTH.items():
+        pair = vision.get(there, default), text.get(there, default)
+        if pair[0] != pair[1]:
+            raise ValueError(f"load: {path}: {there} must be the same in both towers, got {pair[0]} and {pair[1]}")
+        found[ours] = pair[0]
+    if found["activation"] not in ("quick_gelu", "gelu"):
+        raise ValueError(f"load: {path}: hidden_act must be quick_gelu or gelu, got {found['activation']}")
+    return found

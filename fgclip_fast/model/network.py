@@ -1,0 +1,112 @@
+"""FG-CLIP: two towers, three projections, three scales; parameter names are those of the released state dict."""
+
+import torch
+from torch import Tensor, nn
+
+from fgclip_fast.config import Model
+from fgclip_fast.inputs.batch import Batch
+from fgclip_fast.inputs.image import normalize
+from fgclip_fast.model.embeddings import Embeddings
+from fgclip_fast.model.init import initialise
+from fgclip_fast.model.text import TextTower
+from fgclip_fast.model.vision import VisionTower
+from fgclip_fast.ops import Tree, region_embedding
+
+
+class Network(nn.Module):
+    """The parameters and passes of FG-CLIP; :class:`fgclip_fast.FGCLIP` adds the calls for pictures and strings.
+
+    Embeddings leave it in fp32 and of any length; under bf16 autocast the towers' matrix products are bf16, while
+    LayerNorm, the residual stream and the projections stay fp32.
+    """
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.config = config
+        self.text_model = TextTower(config)
+        self.vision_model = VisionTower(config)
+        self.visual_projection = nn.Linear(config.vision.width, config.projection, bias=False)
+        self.text_projection = nn.Linear(config.text.width, config.projection, bias=False)
+        self.text_filip_projection = nn.Linear(config.text.width, config.projection, bias=False)  # of the long path
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.logit_scale_finegraind = nn.Parameter(torch.empty(()))  # of the region term; spelt as released
+        self.logit_scale_hardneg = nn.Parameter(torch.empty(()))
+        initialise(self)
+
+    def forward(self, batch: Batch) -> Embeddings:
+        """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once."""
+        B, R = len(batch.image), len(batch.boxes)
+        rows = [B, R, batch.shorts - B - R]
+        short_path, long = self.encode_tokens(batch.token, batch.offsets, batch.shorts, batch.tree)
+        image, regions = self.encode_pixels(batch.image, batch.boxes, batch.image_index)
+        short, region_texts, hard_texts = short_path.split(rows)
+        short_ids, region_ids, _, long_ids = batch.text_ids.split([*rows, B])
+        return Embeddings(
+            image=image,
+            short=short,
+            long=long,
+            regions=regions,
+            region_texts=region_texts,
+            hard_texts=hard_texts,
+            hard_region=batch.hard_region,
+            hard_offsets=batch.hard_offsets,
+            short_ids=short_ids,
+            long_ids=long_ids,
+            region_ids=region_ids,
+            scale=self.logit_scale.exp(),
+            region_scale=self.logit_scale_finegraind.exp(),
+            hard_scale=self.logit_scale_hardneg.exp(),
+        )
+
+    def encode_pixels(self, image: Tensor, boxes: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of whole images and of boxes in them, in one pass.
+
+        Args:
+            image: Tensor[B, 3, S, S], uint8; floating point pixels are taken as normalised already.
+            boxes: Tensor[R, 4], fp32, xyxy as fractions of the image.
+            image_index: Tensor[R], int64: the image of each box.
+
+        Returns:
+            Tensor[B, D] and Tensor[R, D], fp32.
+        """
+        whole, patches = self.vision_model(_pixels(image), dense=len(boxes) > 0)
+        embeddings = _project(self.visual_projection, whole)
+        if patches is None:
+            return embeddings, embeddings[:0]
+        grid = (self.config.vision.grid,) * 2
+        # The projection has no bias, so it commutes with the mean over a box: R rows are projected, not B · HW.
+        regions = region_embedding(patches, boxes, image_index, grid)
+        return embeddings, _project(self.visual_projection, regions)
+
+    def encode_patches(self, image: Tensor) -> Tensor:
+        """Dense embeddings, Tensor[B, HW, D], row by row, of Tensor[B, 3, S, S] as :meth:`encode_pixels` takes it."""
+        _, patches = self.vision_model(_pixels(image), dense=True)
+        return _project(self.visual_projection, patches)
+
+    def encode_tokens(
+        self, token: Tensor, offsets: Tensor, shorts: int, tree: Tree | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings of texts.
+
+        Args:
+            token: Tensor[T], int32, each text BOS … EOS, one after another.
+            offsets: Tensor[M + 1], int64: where each text begins, the end appended.
+            shorts: the first so many take the short path (at most 77 tokens), the others the long one (248).
+            tree: the same texts as a prefix tree, on the model's device: then each shared beginning is computed once
+                and nothing is padded. None: padded to the longest.
+
+        Returns:
+            Tensor[shorts, D] and Tensor[M - shorts, D], fp32.
+        """
+        short, long = self.text_model(token, offsets, shorts, tree)
+        return _project(self.text_projection, short), _project(self.text_filip_projection, long)
+
+
+def _pixels(image: Tensor) -> Tensor:
+    return image if image.is_floating_point() else normalize(image)
+
+
+def _project(projection: nn.Linear, features: Tensor) -> Tensor:
+    """The joint embedding in fp32, also under autocast: few rows, whose cosines are multiplied by up to 100."""
+    with torch.autocast(features.device.type, enabled=False):
+        return projection(features.float())

@@ -1,0 +1,114 @@
+"""All texts of a batch as one prefix tree, so that a causal tower computes each shared prefix once."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgclip_fast.ops import native, reference
+
+EOS = 49407
+TILE = 64  # tokens that attend together; csrc/prefix_tree.h has the same two
+CHUNK = 8  # tiles whose gradient of one spine key is summed before it is written
+SHORT_LENGTH, LONG_LENGTH = 77, 248  # tokens, short and long path
+
+native.SERVERS["prefix_tree"] = {"cpu": "native"}
+
+
+class Tree(NamedTuple):
+    """Texts in sorted order, each without what it shares with the one before: a tree in preorder.
+
+    The subtree of token ``j`` is the run ``[j, end[j])``, so ``j`` is an ancestor of ``i``, or ``i`` itself, iff
+    ``j <= i < end[j]``. All arrays are int32. ``T`` counts tokens, ``M`` texts, ``G`` runs of one tree edge. Of a
+    pair ``x_offsets, x``, list ``n`` is ``x[x_offsets[n]:x_offsets[n + 1]]``.
+    """
+
+    token: Tensor
+    """[T]"""
+    position: Tensor
+    """[T], row of the position table: the short path's 77 rows, then the long path's 248."""
+    end: Tensor
+    """[T], one past the last descendant."""
+    pooled: Tensor
+    """[M], where the first EOS of each text is. Equal texts of one path, and only they, have equal entries."""
+    spine_offsets: Tensor
+    """[ceil(T / TILE) + 1]"""
+    spine: Tensor
+    """Of each tile of TILE tokens: the ancestors of its first token, root first."""
+    wide_offsets: Tensor
+    """[ceil(T / (TILE * CHUNK)) + 1]"""
+    wide: Tensor
+    """Of each chunk of CHUNK tiles: the part of its first spine whose descendants reach CHUNK tiles or further."""
+    sum_key: Tensor
+    """The different tokens in ``wide``, rising."""
+    sum_offsets: Tensor
+    """[len(sum_key) + 1]"""
+    sum_row: Tensor
+    """Of each ``sum_key``: where it stands in ``wide``, rising. Gradients are added in this order."""
+    query_offsets: Tensor
+    """[G + 1], where each run of one tree edge begins."""
+    key_offsets: Tensor
+    """[G + 1]"""
+    key: Tensor
+    """Of each run: the path from the root to its last token."""
+
+    @property
+    def text_ids(self) -> Tensor:
+        """[M], equal for equal texts of one path."""
+        return self.pooled
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Tree":
+        """The same tree elsewhere."""
+        return Tree(*(array.to(device, non_blocking=non_blocking) for array in self))
+
+    def pin_memory(self) -> "Tree":
+        """The same tree in page-locked memory."""
+        return Tree(*(array.pin_memory() for array in self))
+
+
+def prefix_tree(
+    token: Tensor, offsets: Tensor, shorts: int, *, share: bool = True, multiple: int = 256, eos: int = EOS
+) -> Tree:
+    """Builds the prefix tree of short-path texts, and after it that of long-path texts.
+
+    Row ``r`` is ``token[offsets[r]:offsets[r + 1]]``. What follows its first EOS is inert and dropped; a row of more
+    than 77 (short path) or 248 (long path) tokens is cut there, its last token becoming EOS.
+
+    Args:
+        token: Tensor[T0], int32, on the CPU.
+        offsets: Tensor[M + 1], int64, on the CPU, from 0 to T0.
+        shorts: Rows below are short-path texts, the rest long-path texts: they have different position tables.
+        share: False keeps every text a chain of its own, in the given order: packed without padding, nothing more.
+        multiple: T is rounded up to a multiple of this with inert tokens, so that few sizes occur.
+        eos: The token that ends a text.
+
+    Returns:
+        The tree, on the CPU.
+
+    Raises:
+        ValueError: An argument does not fit, or a row has no EOS; the message names it.
+    """
+    _check(token, offsets, shorts, multiple)
+    extension = native.extension()
+    if extension is None or not native.serves("prefix_tree", token.device):
+        return Tree(*reference.prefix_tree(token, offsets, shorts, share=share, multiple=multiple, eos=eos))
+    token, offsets = token.contiguous(), offsets.contiguous()
+    sizes = len(offsets) - 1, shorts, share, multiple, eos
+    arrays = extension.prefix_tree_forward_cpu(native.address(token), len(token), native.address(offsets), *sizes)
+    return Tree(*map(_tensor, arrays))
+
+
+def _check(token: Tensor, offsets: Tensor, shorts: int, multiple: int) -> None:
+    for name, array, dtype in (("token", token, torch.int32), ("offsets", offsets, torch.int64)):
+        if array.dim() != 1 or array.dtype != dtype or array.device.type != "cpu":
+            got = f"{array.dtype} {list(array.shape)} on {array.device}"
+            raise ValueError(f"prefix_tree: {name} must be one-dimensional {dtype} on the CPU, got {got}")
+    if len(offsets) == 0 or not 0 <= shorts < len(offsets):
+        raise ValueError(f"prefix_tree: shorts must be in [0, {len(offsets) - 1}], got {shorts}")
+    if multiple < 1:
+        raise ValueError(f"prefix_tree: multiple must be > 0, got {multiple}")
+
+
+def _tensor(array) -> Tensor:
+    # torch.frombuffer keeps `array` alive, and refuses an empty one
+    return torch.frombuffer(array, dtype=torch.int32) if len(array) else torch.empty(0, dtype=torch.int32)

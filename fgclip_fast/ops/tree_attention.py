@@ -1,0 +1,195 @@
+"""Causal attention of every token to its ancestors in a prefix tree."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fgclip_fast.ops import segment_attention
+from fgclip_fast.ops.prefix_tree import CHUNK, TILE, Tree
+
+MAX_HEAD_DIM = 128  # of kernels/tree_attention.py: more does not fit its registers
+SPINE_STEP = 16  # tiles whose spines round up to the same multiple go through one scaled_dot_product_attention
+
+
+def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, backend: str = "auto") -> Tensor:
+    """Softmax attention of each token to its ancestors and itself, scaled by ``head_dim ** -0.5``.
+
+    An ancestor of any token in a tile of TILE tokens lies in the tile, or is an ancestor of the tile's first token
+    (subtrees are contiguous): a tile's keys are its spine and itself, under the mask ``j <= i < end[j]``.
+
+    Args:
+        q, k, v: Tensor[T, heads, head_dim], fp32, fp16 or bf16, alike in all.
+        tree: Of T tokens, on the device of ``q``.
+        backend: One of BACKENDS, or "auto": the first of them that runs here.
+
+    Returns:
+        Tensor[T, heads, head_dim], differentiable in ``q``, ``k`` and ``v``; the same bits every time.
+
+    Raises:
+        ValueError: A shape, dtype or device does not fit, or ``backend`` does not run here; the message says why.
+    """
+    _check(q, k, v, tree)
+    return _ATTENTIONS[_chosen(backend, q)](q, k, v, tree)
+
+
+def why_not(backend: str, device_type: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64) -> str | None:
+    """None where ``backend`` runs, else the reason and the way out, in one sentence."""
+    if backend == "sdpa":
+        return None
+    if backend != "triton":
+        return segment_attention.why_not(backend, device_type, dtype, head_dim)
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device_type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"triton needs a GPU, got {device_type}"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16) or head_dim > MAX_HEAD_DIM:
+        return f"triton takes fp32, fp16 or bf16 and head_dim <= {MAX_HEAD_DIM}, got {dtype} and {head_dim}"
+    return None
+
+
+def _chosen(backend: str, q: Tensor) -> str:
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"tree_attention: backend must be auto or one of {', '.join(BACKENDS)}, got {backend!r}")
+    here = q.device.type, q.dtype, q.shape[2]
+    if backend == "auto":
+        # what runs on a CPU besides sdpa is there for tests
+        return next(name for name in BACKENDS if name == "sdpa" or (q.is_cuda and why_not(name, *here) is None))
+    if reason := why_not(backend, *here):
+        raise ValueError(f"tree_attention: backend {backend!r} does not run here: {reason}")
+    return backend
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> None:
+    T = len(tree.end)
+    if q.dim() != 3 or len(q) != T:
+        raise ValueError(f"tree_attention: q must be [T, heads, head_dim] with T = {T}, got {list(q.shape)}")
+    for name, tensor in (("k", k), ("v", v)):
+        if (tensor.shape, tensor.dtype, tensor.device) != (q.shape, q.dtype, q.device):
+            came = f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}"
+            raise ValueError(
+                f"tree_attention: {name} must be like q, {list(q.shape)} {q.dtype} on {q.device}, got {came}"
+            )
+    if tree.end.device != q.device:
+        raise ValueError(f"tree_attention: tree must be on the device of q, {q.device}, got {tree.end.device}")
+
+
+def _triton(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
+    return _forward(q, k, v, list(tree))[0]
+
+
+@torch.library.custom_op("fgclip_fast::tree_attention", mutates_args=())
+def _forward(q: Tensor, k: Tensor, v: Tensor, tree: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Output [T, heads, head_dim] and log-sum-exp to base 2 [heads, T], fp32."""
+    from fgclip_fast.kernels import tree_attention  # here, since a CPU-only install has no Triton
+
+    lists = Tree(*tree)
+    return tree_attention.forward(q, k, v, lists.end, lists.spine_offsets, lists.spine, TILE)
+
+
+@_forward.register_fake
+def _(q, k, v, tree):
+    T, heads, _ = q.shape
+    return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(heads, T, dtype=torch.float32)
+
+
+@torch.library.custom_op("fgclip_fast::tree_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, tree: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    from fgclip_fast.kernels import tree_attention
+
+    _, _, end, _, *lists = Tree(*tree)
+    return tree_attention.backward(grad, q, k, v, out, lse, end, *lists[:7], TILE, CHUNK)
+
+
+@_backward.register_fake
+def _(grad, q, k, v, out, lse, tree):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+
+
+def _differentiate(ctx, grad, _):
+    q, k, v, out, lse, *tree = ctx.saved_tensors
+    return *_backward(grad, q, k, v, out, lse, tree), [None] * len(tree)
+
+
+def _save(ctx, inputs, output):
+    q, k, v, tree = inputs
+    ctx.save_for_backward(q, k, v, *output, *tree)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Batch(NamedTuple):
+    """Tiles whose spines are about equally long."""
+
+    query: Tensor  # [n, TILE] tokens; the last tile repeats the last one
+    key: Tensor  # [n, L + TILE] tokens: the spine, filled up with anything, then the tile
+    seen: Tensor  # [n, 1, TILE, L + TILE] bool
+
+
+def _tiled(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
+    """Dense products only, on any device: one masked attention for each batch of tiles."""
+    if len(q) == 0:
+        return q + k + v  # empty, and in the graph
+    batches, place = _batches_of(tree)
+    summed = torch.promote_types(q.dtype, torch.float32)  # of the gradients that a shared key gets
+    rows = q.flatten(1), k.flatten(1).to(summed), v.flatten(1).to(summed)
+    tiles = [_attend(*rows, batch, q.shape[1], q.dtype) for batch in batches]
+    return F.embedding(place, torch.cat(tiles)).view_as(q)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int, dtype: torch.dtype) -> Tensor:
+    # F.embedding: the backward of q[index] is not deterministic on a CPU
+    gathered = F.embedding(batch.query, q), F.embedding(batch.key, k).to(dtype), F.embedding(batch.key, v).to(dtype)
+    q_tile, k_tile, v_tile = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in gathered)
+    out = F.scaled_dot_product_attention(q_tile, k_tile, v_tile, attn_mask=batch.seen)
+    return out.transpose(1, 2).reshape(-1, q.shape[1])
+
+
+_BATCHES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # made once for all layers and both passes
+
+
+def _batches_of(tree: Tree) -> tuple[list[_Batch], Tensor]:
+    """The tiles by rounded spine length; and where each token's row stands in them, [T]."""
+    if tree.end not in _BATCHES:
+        length = tree.spine_offsets.diff().long()
+        rounded = (length + SPINE_STEP - 1) // SPINE_STEP * SPINE_STEP
+        tiles = [(rounded == size).nonzero()[:, 0] for size in rounded.unique().tolist()]
+        token = torch.arange(TILE, device=length.device)
+        order = torch.cat([(tile[:, None] * TILE + token).flatten() for tile in tiles])
+        batches = [_batch(tree, tile, int(rounded[tile[0]]), length[tile]) for tile in tiles]
+        _BATCHES[tree.end] = batches, order.argsort()[: len(tree.end)]
+    return _BATCHES[tree.end]
+
+
+def _batch(tree: Tree, tile: Tensor, size: int, length: Tensor) -> _Batch:
+    """``tile [n]`` with spines of ``length [n]``, all filled up to ``size``."""
+    token, step = (torch.arange(n, device=tile.device) for n in (TILE, size))
+    own = tile[:, None] * TILE + token
+    query = own.clamp(max=len(tree.end) - 1)
+    ours = step < length[:, None]
+    spine = tree.spine[torch.where(ours, tree.spine_offsets[tile][:, None] + step, 0)] if size else own[:, :0]
+    key = torch.cat([spine, query], dim=1)
+    past = query[:, :, None] >= torch.cat([spine, own], dim=1)[:, None, :]  # own: what the last tile repeats is no key
+    seen = past & (query[:, :, None] < tree.end[key][:, None, :])
+    seen[:, :, :size] &= ours[:, None, :]
+    return _Batch(query, key, seen[:, None])
+
+
+_ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tree], Tensor]] = {
+    "triton": _triton,
+    "flash": segment_attention.flash,
+    "varlen": segment_attention.varlen,
+    "xformers": segment_attention.xformers,
+    "sdpa": _tiled,
+}
+BACKENDS = tuple(_ATTENTIONS)
+"""Fastest first: our kernel; flash-attn, torch's varlen_attn and xformers by segments; tiles in plain torch."""

@@ -1,0 +1,88 @@
+"""Texts that are nearly right: what the ten negatives of a region say.
+
+All values of an attribute exclude each other and a full phrase names all five, so a text that differs anywhere is
+wrong about the thing, however one reads it.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations, product
+from random import Random
+
+from fgclip_fast.scenes.grammar import ATTRIBUTES, HELD_OUT, Thing, phrase
+
+CHANGES = {1: 0.7, 2: 0.2, 3: 0.1}
+"""How many attributes a training negative changes, and how often."""
+
+SHARES = {"noun": 0.45, "colour": 0.25, "pattern": 0.12, "finish": 0.1, "size": 0.08}
+"""Which attribute it changes, where the phrase names them all; in proportion where it names fewer."""
+
+QUALITIES = ("size", "finish", "pattern", "colour")
+"""What FG-OVD's levels change; the noun stays."""
+
+
+def contradictions(thing: Thing, form: tuple[str, ...], rng: Random, count: int = 10) -> list[str]:
+    """Negatives for training: ``count`` different phrases of the same form, without a held-out pair."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        other = _changed(thing, form, rng)
+        if "colour" not in form or other.pair not in HELD_OUT:
+            found[phrase(other, form)] = None
+    return list(found)
+
+
+def _changed(thing: Thing, form: tuple[str, ...], rng: Random) -> Thing:
+    most = min(len(form), max(CHANGES))
+    count = rng.choices(range(1, most + 1), [CHANGES[n] for n in range(1, most + 1)])[0]
+    chosen: set[str] = set()
+    while len(chosen) < count:
+        chosen.add(rng.choices(form, [SHARES[attribute] for attribute in form])[0])
+    return thing._replace(
+        **{a: rng.choice([v for v in ATTRIBUTES[a] if v != getattr(thing, a)]) for a in sorted(chosen)}
+    )
+
+
+def single(thing: Thing, attribute: str, rng: Random, count: int = 10) -> list[Thing]:
+    """Things that differ in one attribute only: all of them, or ``count`` where there are more."""
+    values = [value for value in ATTRIBUTES[attribute] if value != getattr(thing, attribute)]
+    return [thing._replace(**{attribute: value}) for value in rng.sample(values, min(count, len(values)))]
+
+
+def level(thing: Thing, changes: int, rng: Random, count: int = 10) -> list[Thing]:
+    """Things that differ in exactly so many qualities, as FG-OVD's hard (1), medium (2) and easy (3) do.
+
+    The right text of a hard group is the middle of it, by definition of the level. Of a medium group it need not be:
+    its negatives gather around one of them, so the text most like the others is a wrong one. At most three in ten
+    have the other size: the box tells the size, and would solve a group that always changes it.
+    """
+    candidates = _at_distance(thing, changes)
+    decoy = rng.choice(candidates)
+    chosen = [decoy]
+    while len(chosen) < count:
+        full = sum(other.size != thing.size for other in chosen) >= 0.3 * count
+        candidates = [c for c in candidates if c not in chosen and not (full and c.size != thing.size)]
+        weights = [6.0 ** _agreement(other, decoy) if changes == 2 else 1.0 for other in candidates]
+        chosen.append(rng.choices(candidates, weights)[0])
+    rng.shuffle(chosen)
+    return chosen
+
+
+def _at_distance(thing: Thing, changes: int) -> list[Thing]:
+    found = []
+    for attributes in combinations(QUALITIES, changes):
+        others = [[value for value in ATTRIBUTES[a] if value != getattr(thing, a)] for a in attributes]
+        found += [thing._replace(**dict(zip(attributes, values, strict=True))) for values in product(*others)]
+    return found
+
+
+def _agreement(one: Thing, other: Thing) -> int:
+    return sum(a == b for a, b in zip(one, other, strict=True))
+
+
+def others(thing: Thing, things: Sequence[Thing], rng: Random, count: int = 10) -> list[Thing]:
+    """Other things of the data set, all different (the trivial level)."""
+    found: dict[Thing, None] = {}
+    while len(found) < count:
+        other = rng.choice(things)
+        if other != thing:
+            found[other] = None
+    return list(found)

@@ -1,0 +1,133 @@
+"""Writes the embedded data set: shards in the format that users bring, and questions about the validation scenes."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from fgclip_fast.data.shards import ShardWriter
+from fgclip_fast.scenes.compose import Scene, compose, render
+from fgclip_fast.scenes.describe import record
+from fgclip_fast.scenes.grammar import ATTRIBUTES, COLOURS, HELD_OUT, NOUNS, Thing
+from fgclip_fast.scenes.levels import write_levels
+
+SHARD = 250
+"""Scenes a shard."""
+
+UNSEEN = 0.75
+"""Share of validation things whose pair of noun and colour is held out."""
+
+_SPLITS = {"train": 0, "val": 1}
+_PAIRS = {
+    True: sorted(HELD_OUT),
+    False: [(noun, colour) for noun in NOUNS for colour in COLOURS if (noun, colour) not in HELD_OUT],
+}
+
+
+def write(directory: Path, *, train: int = 4000, val: int = 400, seed: int = 0, workers: int | None = None) -> None:
+    """Writes ``train-*.tar``, ``val-*.tar`` and ``levels/``; the file ``_complete``, written last, says all is there.
+
+    Equal arguments give equal files, whatever the number of workers. What stands in ``directory`` under these names is
+    replaced, unless it is complete and of the same arguments and code: then nothing is done.
+
+    Args:
+        directory: made where it is missing.
+        train: scenes to train on, without the held-out pairs.
+        val: scenes to validate on, most of their things with held-out pairs.
+        seed: of everything drawn.
+        workers: processes; None: as many as this process may use cores.
+    """
+    directory = Path(directory)
+    marker, identity = directory / "_complete", _identity(train=train, val=val, seed=seed)
+    if marker.exists() and marker.read_text() == identity:
+        return
+    _clear(directory)
+    shards = [
+        (split, number, range(start, min(start + SHARD, count)))
+        for split, count in (("train", train), ("val", val))
+        for number, start in enumerate(range(0, count, SHARD))
+    ]
+    workers = min(workers or _cores(), len(shards))
+    if workers > 1:
+        context = multiprocessing.get_context("forkserver")  # the caller may hold threads or a GPU
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            list(pool.map(partial(_write_shard, directory, seed), *zip(*shards, strict=True)))
+    else:
+        for shard in shards:
+            _write_shard(directory, seed, *shard)
+    named = [(f"{_key('val', i)}.jpg", scene_of("val", i, seed)) for i in range(val)]
+    write_levels(directory / "levels", named, seed)
+    marker.write_text(identity)
+
+
+def scene_of(split: str, i: int, seed: int = 0) -> Scene:
+    """Scene ``i`` of a split: a function of the three arguments alone."""
+    rng = np.random.default_rng((seed, _SPLITS[split], i))
+    things: list[Thing] = []
+    count = rng.integers(2, 5)
+    while len(things) < count:
+        noun, colour = _pick(_PAIRS[split == "val" and rng.uniform() < UNSEEN], rng)
+        if all((noun, colour) != thing.pair for thing in things):  # so that a caption's "the red mug" is one thing
+            drawn = {name: _pick(values, rng) for name, values in ATTRIBUTES.items()}
+            things.append(Thing(**(drawn | {"noun": noun, "colour": colour})))
+    return compose(things, (seed, _SPLITS[split], i))
+
+
+def jpeg(scene: Scene) -> bytes:
+    """The rendered scene as a JPEG file."""
+    buffer = io.BytesIO()
+    render(scene).save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def record_of(scene: Scene, split: str, i: int, seed: int = 0) -> dict[str, Any]:
+    """The record that is written with scene ``i`` of a split."""
+    return record(scene, f"scenes/{split}/{_key(split, i)}.jpg", Random(f"{seed} {split} {i}"))
+
+
+def _write_shard(directory: Path, seed: int, split: str, number: int, scenes: range) -> None:
+    with ShardWriter(directory / f"{split}-{number:05d}.tar") as shard:
+        for i in scenes:
+            scene, key = scene_of(split, i, seed), _key(split, i)
+            image = jpeg(scene)
+            shard.write(key, jpg=image, json=json.dumps(record_of(scene, split, i, seed)).encode())
+            if split == "val":
+                path = directory / "levels" / "images" / f"{key}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(image)
+
+
+def _pick(values: Sequence, rng: np.random.Generator):
+    return values[int(rng.integers(len(values)))]
+
+
+def _key(split: str, i: int) -> str:
+    return f"{_SPLITS[split]}{i:07d}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _identity(**arguments: int) -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return json.dumps({"code": code, **arguments})
+
+
+def _clear(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "_complete").unlink(missing_ok=True)
+    for path in (*directory.glob("train-*.tar*"), *directory.glob("val-*.tar*")):
+        path.unlink()
+    shutil.rmtree(directory / "levels", ignore_errors=True)

@@ -1,0 +1,240 @@
+"""The loader: full batches whatever the records hold, and the same bits for any number of workers and restarts."""
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fgclip_fast.config import Data
+from fgclip_fast.data import causes, loader
+from fgclip_fast.data.loader import Loader, examples
+from fgclip_fast.data.order import Order
+from fgclip_fast.inputs.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer()
+DATA = Data(train="", val="", workers=0, decoder="cpu")
+
+
+def load(path, batch_size=4, seed=0, image_size=32, rank=0, world_size=1, **settings):
+    here = {name: settings.pop(name) for name in ("micro_batch_size", "packing") if name in settings}
+    data = replace(DATA, train=str(path), **settings)
+    return Loader(data, image_size=image_size, batch_size=batch_size, seed=seed, tokenizer=TOKENIZER, rank=rank,
+                  world_size=world_size, **here)  # fmt: skip
+
+
+def take(batches, n):
+    return [next(batches) for _ in range(n)]
+
+
+def texts(batch):
+    """All texts of a batch, row by row."""
+    ends = batch.offsets.tolist()
+    return [TOKENIZER.decode(batch.token[first:last]) for first, last in pairwise(ends)]
+
+
+def numbers(batches):
+    """Which records a step holds: their short captions end in a number, of which each digit is a token."""
+    shorts = [text for batch in batches for text in texts(batch)[: len(batch.image)]]
+    return Counter(int(text.split("mug")[1].replace(" ", "")) for text in shorts)
+
+
+def equal(step, other):
+    return all(torch.equal(a, b) for x, y in zip(step, other, strict=True) for a, b in zip(x[:8], y[:8], strict=True))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory, encoded, record, write_shard):
+    """Three shards, 27 good records."""
+    folder = tmp_path_factory.mktemp("good")
+    for shard in range(3):
+        numbers = range(9 * shard, 9 * shard + 9)
+        write_shard(folder / f"{shard}.tar", [(encoded(seed=number), record(number)) for number in numbers])
+    return folder
+
+
+def kinds(encoded, record):
+    """Fifteen kinds of bad record: sample and the cause that it must be counted under, "" where it is good."""
+    box = lambda number, *bbox: record(number, bbox_info=[{**record()["bbox_info"][0], "bbox": bbox}])  # noqa: E731
+    image = encoded()
+    return [
+        ((image[: len(image) // 2], record(0)), causes.TRUNCATED_IMAGE),
+        ((encoded(format="PNG"), record(1)), ""),
+        ((encoded(mode="CMYK"), record(2)), ""),
+        ((encoded(mode="L"), record(3)), ""),
+        ((encoded(1, 1), record(4)), ""),
+        ((image, box(5, 1.2, 0.2, 1.6, 0.9)), causes.OUTSIDE_BOX),
+        ((image, box(6, 0.6, 0.2, 0.1, 0.9)), causes.INVERTED_BOX),
+        ((image, box(7, 0.1, 0.2, 0.1, 0.9)), causes.EMPTY_BOX),
+        ((image, box(8, 0.1, float("nan"), 0.6, 0.9)), causes.NOT_FINITE_BOX),
+        ((image, box(9, 0.1, 0.2, 0.6)), causes.SHORT_BOX),
+        ((image, {"f_path": "a.jpg", "bbox_info": []}), causes.NO_TEXT),
+        ((image, record(11, caption=["a", "list"])), causes.WRONG_TYPE),
+        ((image, b'{"caption": "\xff\xfe"}'), causes.NOT_UTF8),
+        ((image, b'{"caption": "a mug'), causes.NOT_JSON),
+        ((None, record(14)), causes.NO_IMAGE),
+    ]
+
+
+def test_fifteen_kinds_of_bad_record_leave_every_batch_full(tmp_path, caplog, encoded, record, write_shard):
+    caplog.set_level(logging.INFO)
+    given = kinds(encoded, record) + [((encoded(), record(number)), "") for number in range(15, 32)]
+    write_shard(tmp_path / "bad.tar", [sample for sample, _ in given])
+    cause_of = [cause for _, cause in given]
+    usable = {number for number, cause in enumerate(cause_of) if cause not in causes.BAD}
+
+    ours = load(tmp_path, seed=5)
+    epoch = take(ours.batches(), ours.steps_per_epoch)
+    assert ours.steps_per_epoch == 8 and all(len(batch.image) == 4 for (batch,) in epoch)
+    used = sum((numbers(step) for step in epoch), Counter())
+    assert set(used) == usable and sum(used.values()) == 32
+
+    met = Counter()  # a replacement may be bad in its turn, and is counted like any other
+    order = Order([32], seed=5, lanes=DATA.lanes, window=DATA.window)
+    for position in range(32):
+        for attempt in range(100):
+            sample = (order.replacement(0, position, attempt) if attempt else order.place(0, position)).sample
+            met[cause_of[sample]] += 1
+            if cause_of[sample] not in causes.BAD:
+                break
+    assert ours.counts == met - Counter({"": met[""]}) and set(ours.counts) == set(cause_of) - {""}
+    for number, cause in enumerate(cause_of):
+        lines = [line for line in caplog.messages if line.startswith(f"bad.tar, {number:06d}: {cause}")]
+        assert len(lines) >= 1 if cause else not lines
+
+    counts = Counter()
+    shown = list(examples(str(tmp_path), image_size=32, counts=counts))
+    assert len(shown) == len(usable) and counts == Counter(cause for cause in cause_of if cause)
+
+
+def test_workers_and_restarts_change_no_bit(good):
+    settings = {"box_margin": 2.0, "negatives": 2, "packing": "prefix-tree", "micro_batch_size": 3}
+    alone = take(load(good, **settings).batches(), 9)  # 6 steps an epoch
+    three = load(good, workers=3, **settings)
+    assert all(map(equal, take(three.batches(), 9), alone))
+    assert all(map(equal, take(three.batches(after=4), 5), alone[4:]))
+    assert all(map(equal, take(load(good, **settings).batches(after=7), 2), alone[7:]))
+
+
+def test_ranks_share_the_global_batch_of_one_process(good):
+    alone = take(load(good, batch_size=8).batches(), 5)
+    ranks = [take(load(good, batch_size=2, rank=rank, world_size=4).batches(), 5) for rank in range(4)]
+    for step, parts in zip(alone, zip(*ranks, strict=True), strict=True):
+        assert numbers(step) == sum(map(numbers, parts), Counter())
+
+
+def test_an_epoch_holds_every_record_once_and_drops_the_incomplete_batch(good):
+    steps = take(load(good, batch_size=9).batches(), 6)
+    for epoch in (steps[:3], steps[3:]):
+        assert sum(map(numbers, epoch), Counter()) == Counter(range(27))
+    assert load(good, batch_size=10).steps_per_epoch == 2
+
+
+def test_micro_batches_are_the_batch_in_parts(good):
+    (whole,), parts = next(load(good).batches()), next(load(good, micro_batch_size=3).batches())
+    assert [len(part.image) for part in parts] == [3, 1]
+    assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
+    assert numbers(parts) == numbers([whole])
+
+
+@pytest.mark.parametrize("packing, shares", [("none", None), ("padding-free", False), ("prefix-tree", True)])
+def test_texts_are_packed_where_the_model_wants_it(good, packing, shares):
+    (batch,) = next(load(good, packing=packing).batches())
+    assert (batch.tree is None) == (packing == "none")
+    if batch.tree is not None:
+        assert len(batch.tree.pooled) == len(batch.offsets) - 1
+        assert (len(batch.tree.pooled.unique()) < len(batch.tree.pooled)) == shares  # equal texts become one
+
+
+def test_region_texts_are_drawn_anew_each_visit(good):
+    ours = load(good, batch_size=9)
+    drawn = [Counter(texts(batch)[9:18]) for (batch,) in take(ours.batches(), 9)]
+    assert set().union(*drawn) == {"a red mug", "a glossy red mug"}
+    assert len({tuple(sorted(texts.items())) for texts in drawn}) > 1
+    assert 20 < sum(texts["a red mug"] for texts in drawn) < 61
+
+
+def test_hard_texts_are_the_short_expression_and_some_negatives_in_file_order(good):
+    in_file = ["a red mug", "a green mug", "a blue mug", "a grey mug"]
+    for most, given in ((10, 3), (2, 2), (0, 0)):
+        (batch,) = next(load(good, negatives=most).batches())
+        hard = texts(batch)[8:-4]
+        assert len(batch.hard_region) == (4 if given else 0) and len(hard) == (4 * (1 + given) if given else 0)
+        for start in range(0, len(hard), 1 + given):
+            places = [in_file.index(text) for text in hard[start : start + 1 + given]]
+            assert places[0] == 0 and places == sorted(set(places))
+
+
+def test_short_captions_have_the_prefix_and_long_ones_none(good):
+    (batch,) = next(load(good, short_prefix="a sketch of ").batches())
+    assert all(text.startswith("a sketch of mug") for text in texts(batch)[:4])
+    assert all(text.startswith("a red mug , number") for text in texts(batch)[-4:])
+
+
+def test_only_the_first_regions_are_taken(tmp_path, encoded, record, write_shard):
+    regions = [{**record()["bbox_info"][0], "bbox": [0.1 * i, 0.1, 0.9, 0.9]} for i in range(6)]
+    write_shard(tmp_path / "a.tar", [(encoded(), record(bbox_info=regions))])
+    (batch,) = next(load(tmp_path, batch_size=1, regions=4).batches())
+    assert batch.boxes[:, 0].tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert sum(len(e.boxes) for e in examples(str(tmp_path), image_size=8, data=Data(regions=9))) == 6
+
+
+def test_margins_move_sides_out_and_stop_at_the_edge(tmp_path, encoded, record, write_shard):
+    boxes = [[0.5, 0.5, 0.6, 0.6], [0.0, 0.01, 1.0, 0.99], [-0.3, 0.2, 0.4, 1.7]]
+    regions = [{**record()["bbox_info"][0], "bbox": box} for box in boxes]
+    write_shard(tmp_path / "a.tar", [(encoded(), record(bbox_info=regions))])
+    steps = take(load(tmp_path, batch_size=1, box_margin=8.0, image_size=32).batches(), 40)
+    moved = torch.stack([batch.boxes for (batch,) in steps]) - torch.tensor(boxes)
+    out = moved * torch.tensor([-1, -1, 1, 1])
+    assert out.min() >= 0 and out[:, 0].max() <= 8 / 32 and out[:, 0].min(0).values.max() < 0.05 < 0.2 < out[:, 0].max()
+    assert out[:, 1, [0, 2]].max() == 0 and out[:, 1, 1].max() <= 0.01 + 1e-6, "at the edge"
+    assert out[:, 2, [0, 3]].max() == 0, "beyond the edge"
+    (tight,) = next(load(tmp_path, batch_size=1).batches())
+    torch.testing.assert_close(tight.boxes, torch.tensor(boxes))
+
+
+def test_examples_come_in_file_order_and_never_change(good):
+    shown = list(examples(str(good), image_size=32, data=replace(DATA, negatives=2)))
+    assert [example.short for example in shown] == [f"a photo of mug {number}" for number in range(27)]
+    assert shown[0].region_texts == ["a red mug"] and shown[0].hard_texts == [
+        ["a red mug", "a green mug", "a blue mug"]
+    ]
+    assert len(list(examples(str(good), image_size=32, limit=5))) == 5
+
+
+def test_a_damaged_shard_gives_its_readable_part_and_is_counted(tmp_path, encoded, record, write_shard):
+    path = write_shard(tmp_path / "a.tar", [(encoded(), record(number)) for number in range(8)])
+    path.write_bytes(path.read_bytes()[:-15_000])
+    ours = load(tmp_path, batch_size=2)
+    assert ours.counts == {causes.DAMAGED_SHARD: 1} and 1 <= ours.steps_per_epoch < 4
+    take(ours.batches(), 4)
+
+
+def test_a_set_of_bad_records_only_ends_with_their_causes(tmp_path, encoded, write_shard):
+    write_shard(tmp_path / "a.tar", [(encoded(), {})] * 4)
+    with pytest.raises(RuntimeError, match=r"no good sample in 100 tries; causes: \{'no text': 100\}"):
+        next(load(tmp_path).batches())
+
+
+def test_a_set_smaller_than_a_global_batch_says_so(good):
+    with pytest.raises(ValueError, match="holds 27 samples, fewer than one global batch of 8 x 4"):
+        load(good, batch_size=8, world_size=4)
+
+
+def test_too_little_shared_memory_is_noticed_at_the_start(good, monkeypatch):
+    state = SimpleNamespace(f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr(loader.os, "statvfs", lambda path: state)
+    load(good)
+    with pytest.raises(ValueError, match=r"2 workers need .* of shared memory.*0 free.*--data.workers"):
+        load(good, workers=2)
+
+
+def test_the_model_s_random_numbers_are_left_alone(good):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    next(load(good).batches())
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,112 @@
+"""The commands: a user's own list becomes shards; shards are listed and checked."""
+
+import json
+
+import pytest
+
+from fgclip_fast.data import causes
+from fgclip_fast.data.__main__ import main
+from fgclip_fast.data.importers.jsonl import write_shards
+from fgclip_fast.data.loader import examples
+
+
+def boxed(bbox, **fields):
+    """A record of an image of 200 x 100 pixels."""
+    return {"image": "a.jpg", "short_caption": "a mug", "bbox_info": [{"bbox": bbox, "short_expr": "a mug"}], **fields}
+
+
+@pytest.fixture
+def photos(tmp_path, encoded):
+    folder = tmp_path / "photos" / "more"
+    folder.mkdir(parents=True)
+    for number in range(40):
+        (folder / f"{number}.jpg").write_bytes(encoded(20, 10, seed=number))
+    (folder.parent / "a.jpg").write_bytes(encoded(200, 100))
+    (folder.parent / "b.png").write_bytes(encoded(200, 100, format="PNG"))
+    (folder.parent / "half.jpg").write_bytes(encoded(200, 100)[:900])
+    return folder.parent
+
+
+def lines(path, records):
+    path.write_bytes(b"\n".join(r if isinstance(r, bytes) else json.dumps(r).encode() for r in records))
+    return path
+
+
+@pytest.mark.parametrize(
+    "boxes, bbox",
+    [("xyxy-pixel", [20, 10, 100, 90]), ("xywh-pixel", [20, 10, 80, 80]), ("xyxy-fraction", [0.1, 0.1, 0.5, 0.9])],
+)
+def test_boxes_become_fractions(tmp_path, photos, boxes, bbox):
+    source = lines(tmp_path / "mine.jsonl", [boxed(bbox), boxed(bbox, image="b.png")])
+    written, found = write_shards(source, photos, tmp_path / "out", boxes=boxes)
+    assert written == {"train": 2, "val": 0} and found[causes.EXPRESSION_FILLED] == 2
+    for example in examples(str(tmp_path / "out"), image_size=16):
+        assert example.boxes[0].tolist() == pytest.approx([0.1, 0.1, 0.5, 0.9])
+
+
+def test_what_is_refused_is_named_and_counted(tmp_path, photos, caplog):
+    bad = [
+        b"{",
+        b"\xff",
+        boxed([0, 0, 1, 1], image="gone.jpg"),
+        boxed([0, 0, 1, 1], image="half.jpg"),
+        {"caption": "x"},
+    ]
+    bad += [boxed([0, 0, 1, 1], short_caption=3), {"image": "a.jpg"}, [], b""]
+    source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 9, 20]), *bad, boxed("none")])
+    written, found = write_shards(source, photos, tmp_path / "out", boxes="xyxy-pixel")
+    assert written["train"] == 2
+    refused = {cause: n for cause, n in found.items() if cause in causes.BAD}
+    assert refused == {causes.NOT_JSON: 1, causes.NOT_UTF8: 1, causes.NO_IMAGE: 2, causes.TRUNCATED_IMAGE: 1,
+                       causes.WRONG_TYPE: 2, causes.NO_TEXT: 1}  # fmt: skip
+    assert found[causes.EMPTY_BOX] == found[causes.WRONG_BOX] == 1
+    assert "mine.jsonl, line 2: broken JSON" in caplog.text and "mine.jsonl, line 4: no image" in caplog.text
+
+
+def test_an_image_validates_or_trains_and_never_changes_sides(tmp_path, photos):
+    records = [{"image": f"more/{n % 40}.jpg", "short_caption": f"photo {n % 40}"} for n in range(80)]
+    source = lines(tmp_path / "mine.jsonl", records)
+    write_shards(source, photos, tmp_path / "a", boxes="xyxy-pixel", val=0.3, shard_size=10)
+    split = lambda name: [e.short for e in examples(f"{tmp_path}/a/{name}-*.tar", image_size=8)]  # noqa: E731
+    train, val = split("train"), split("val")
+    assert len(train) + len(val) == 80 and not set(train) & set(val) and 8 <= len(val) <= 40
+    assert len(list((tmp_path / "a").glob("train-*.tar"))) == -(-len(train) // 10)
+    source = lines(tmp_path / "fewer.jsonl", records[20:60])
+    write_shards(source, photos, tmp_path / "b", boxes="xyxy-pixel", val=0.3)
+    assert {e.short for e in examples(f"{tmp_path}/b/val-*.tar", image_size=8)} == set(val)
+
+
+def test_finehard_files_are_lists_whatever_their_name(tmp_path, photos, record):
+    (tmp_path / "json").mkdir()
+    for number in range(2):
+        records = [record(number, f_path=f"grit-20m/data-12m/more/{number}.jpg"), {"f_path": "gone.jpg"}]
+        (tmp_path / "json" / f"{number}.jsonl").write_text(json.dumps(records, indent=1))
+    (tmp_path / "list.txt").write_text("json/0.jsonl\njson/1.jsonl\n")
+    for source in ("json", "list.txt"):
+        written, found = write_shards(tmp_path / source, photos, tmp_path / f"to {source}", boxes="xyxy-fraction")
+        assert written["train"] == 2 and found == {causes.NO_IMAGE: 2}
+    (tmp_path / "cut.json").write_text('[{"f_path": ')
+    with pytest.raises(ValueError, match=r"cut.json: broken JSON"):
+        write_shards(tmp_path / "cut.json", photos, tmp_path / "cut", boxes="xyxy-fraction")
+
+
+def test_shards_are_not_written_over(tmp_path, photos):
+    source = lines(tmp_path / "mine.jsonl", [boxed([0, 0, 9, 9])])
+    write_shards(source, photos, tmp_path / "out", boxes="xyxy-pixel")
+    with pytest.raises(ValueError, match="holds shards already"):
+        write_shards(source, photos, tmp_path / "out", boxes="xyxy-pixel")
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        write_shards(tmp_path / "nothing.jsonl", photos, tmp_path / "other", boxes="xyxy-pixel")
+
+
+def test_the_commands_say_what_they_did(tmp_path, photos, capsys):
+    source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 50, 50]), boxed([9, 9, 9, 50]), b"{"])
+    main(["jsonl", str(source), "--images", str(photos), "--boxes", "xyxy-pixel", "--output", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert "2 records to train on, 0 to validate on" in out and "1  broken JSON" in out and "1  empty box" in out
+    main(["index", str(tmp_path / "out")])
+    assert "1 shards, 2 samples" in capsys.readouterr().out
+    assert (tmp_path / "out" / "train-00000.tar.index").is_file()
+    main(["check", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert "2 good records, 0 bad" in out and "1 regions, 0 of them with negatives" in out and "1  empty box" in out

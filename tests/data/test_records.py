@@ -1,0 +1,193 @@
+"""Records: every defect has its name, costs as little as it can, and nothing else is raised."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fgclip_fast.data import causes
+from fgclip_fast.data.causes import BadRecord
+from fgclip_fast.data.records import parse, parse_sample
+
+
+def region(bbox=(0.1, 0.2, 0.6, 0.9), **fields):
+    """A region of a record, with two negatives."""
+    texts = {"short_expr": "a mug", "long_expr": "a red mug"}
+    return {"bbox": list(bbox), **texts, "flag_short_neg": 1, "short_expr_negs": {"0": "b", "1": "c"}, **fields}
+
+
+def with_regions(*regions):
+    return parse({"caption": "long", "short_caption": "short", "bbox_info": list(regions)})
+
+
+def found(record):
+    return [defect.cause for defect in record.defects]
+
+
+def test_a_whole_record_is_taken_as_it_is(record):
+    parsed = parse(json.dumps(record(7)).encode())
+    (one,) = parsed.regions
+    assert parsed[:2] == ("mug 7", "a red mug, number 7") and parsed.defects == ()
+    assert one.box == pytest.approx((0.1, 0.2, 0.6, 0.9)) and one[1:3] == ("a red mug", "a glossy red mug")
+    assert one.negatives == ("a green mug", "a blue mug", "a grey mug")
+
+
+@pytest.mark.parametrize(
+    "raw, cause",
+    [
+        (b"", causes.NOT_JSON),
+        (b'{"caption": "a mu', causes.NOT_JSON),
+        (b"[" * 100_000, causes.NOT_JSON),
+        (b'{"caption": ' + b"9" * 10_000 + b"}", causes.NOT_JSON),
+        (b'{"caption": "a m\xffg"}', causes.NOT_UTF8),
+        (b'{"caption": "half a \\ud83d pair"}', causes.NOT_UTF8),
+        (b'["a mug"]', causes.WRONG_TYPE),
+        (b'{"caption": ["a mug"]}', causes.WRONG_TYPE),
+        (b'{"caption": "a mug", "bbox_info": {}}', causes.WRONG_TYPE),
+        (b"{}", causes.NO_TEXT),
+        (b'{"caption": " \\n", "short_caption": null, "bbox_info": []}', causes.NO_TEXT),
+    ],
+)
+def test_a_bad_record_has_a_cause(raw, cause):
+    with pytest.raises(BadRecord) as bad:
+        parse(raw)
+    assert bad.value.cause == cause and cause in causes.BAD
+
+
+@pytest.mark.parametrize(
+    "box, cause",
+    [
+        ([0.1, 0.2, 0.3], causes.SHORT_BOX),
+        ([], causes.SHORT_BOX),
+        (None, causes.WRONG_BOX),
+        ("0.1 0.2 0.3 0.4", causes.WRONG_BOX),
+        ([0.1, "0.2", 0.3, 0.4], causes.WRONG_BOX),
+        ([0.1, 0.2, 0.3, True], causes.WRONG_BOX),
+        ([0.1, 0.2, float("nan"), 0.4], causes.NOT_FINITE_BOX),
+        ([0.1, 0.2, float("inf"), 0.4], causes.NOT_FINITE_BOX),
+        ([0.1, 0.2, 10**400, 0.4], causes.NOT_FINITE_BOX),
+        ([0.1, 0.2, 1e300, 0.4], causes.NOT_FINITE_BOX),
+        ([0.6, 0.2, 0.1, 0.9], causes.INVERTED_BOX),
+        ([0.1, 0.9, 0.6, 0.2], causes.INVERTED_BOX),
+        ([0.1, 0.2, 0.1, 0.9], causes.EMPTY_BOX),
+        ([0.5, 0.2, 0.5 + 1e-12, 0.9], causes.EMPTY_BOX),  # in fp32
+        ([1.0, 0.2, 1.5, 0.9], causes.OUTSIDE_BOX),
+        ([0.1, -0.9, 0.6, 0.0], causes.OUTSIDE_BOX),
+        ([120, 40, 300, 200], causes.OUTSIDE_BOX),
+    ],
+    ids=str,
+)
+def test_a_bad_box_costs_its_region_only(box, cause):
+    parsed = with_regions(region(), {**region(), "bbox": box}, region())
+    assert len(parsed.regions) == 2 and found(parsed) == [cause] and cause in causes.DROPPED
+    assert parsed.defects[0].detail.startswith("region 1: ")
+
+
+@pytest.mark.parametrize("box", [[-0.5, 0.2, 0.5, 1.5], [0, 0, 1, 1], [0, 0, 1, 1, "extra"]], ids=str)
+def test_boxes_that_cover_some_of_the_image_stay_as_given(box):
+    assert with_regions(region(box)).regions[0].box == pytest.approx(box[:4])
+
+
+@pytest.mark.parametrize(
+    "given_region, cause",
+    [
+        ("a mug", causes.WRONG_REGION),
+        (region(short_expr=3), causes.WRONG_REGION),
+        (region(short_expr="", long_expr=None), causes.NO_EXPRESSION),
+    ],
+)
+def test_a_region_without_usable_text_is_dropped(given_region, cause):
+    parsed = with_regions(given_region, region())
+    assert len(parsed.regions) == 1 and found(parsed) == [cause]
+
+
+@pytest.mark.parametrize(
+    "fields, negatives",
+    [
+        ({}, ("b", "c")),
+        ({"flag_short_neg": 0}, ()),
+        ({"short_expr_negs": {}}, ()),
+        ({"short_expr_negs": None}, ()),
+        ({"short_expr_negs": ["x"]}, ("x",)),
+        ({"short_expr_negs": {str(i): f"n{i}" for i in range(30)}}, tuple(f"n{i}" for i in range(30))),
+    ],
+)
+def test_any_number_of_negatives_is_taken_in_file_order(fields, negatives):
+    parsed = with_regions(region(**fields))
+    assert parsed.regions[0].negatives == negatives and parsed.defects == ()
+
+
+@pytest.mark.parametrize("negatives, kept", [({"0": "b", "1": 3, "2": ""}, ("b",)), ("b", ())])
+def test_a_bad_negative_costs_itself(negatives, kept):
+    parsed = with_regions(region(short_expr_negs=negatives))
+    assert parsed.regions[0].negatives == kept and set(found(parsed)) == {causes.WRONG_NEGATIVE}
+
+
+def test_a_missing_caption_is_filled_and_counted():
+    texts = lambda **fields: (parse(fields)[:2], found(parse(fields)))  # noqa: E731
+    assert texts(caption="l") == (("l", "l"), [causes.SHORT_FROM_LONG])
+    assert texts(short_caption="s", caption=" ") == (("s", "s"), [causes.LONG_FROM_SHORT])
+    both = region(short_expr="a cup"), {**region(short_expr="a pot"), "bbox": [1, 2, 3]}
+    joined, defects = texts(bbox_info=list(both))
+    assert joined == ("a cup, a pot",) * 2 and sorted(defects) == sorted([causes.SHORT_BOX, causes.BOTH_FROM_REGIONS])
+
+
+def test_a_missing_expression_is_filled_and_counted():
+    long_only, short_only = with_regions(region(short_expr=None), region(long_expr="")).regions
+    assert long_only[1:] == ("a red mug", "a red mug", ()), "negatives would contradict a text that is not there"
+    assert short_only[1:] == ("a mug", "a mug", ("b", "c"))
+
+
+def test_laion_shards_are_records_too():
+    texts = lambda **parts: parse_sample({"jpg": b"image", **parts})[1][:2]  # noqa: E731
+    assert texts(txt=b" alt ") == ("alt", "alt")
+    assert texts(txt=b"alt", json=b'{"caption": "alt", "url": "u", "width": 3}') == ("alt", "alt")
+    assert texts(txt=b"alt", json=b'{"long_caption": "recaptioned"}') == ("alt", "recaptioned")
+    assert texts(json=b'\xef\xbb\xbf{"caption": "byte order mark"}')[1] == "byte order mark"
+
+
+@pytest.mark.parametrize(
+    "parts, cause",
+    [
+        ({"json": b"{}"}, causes.NO_IMAGE),
+        ({}, causes.NO_IMAGE),
+        ({"jpg": b"image"}, causes.NO_TEXT),
+        ({"png": b"image", "txt": b"\xff"}, causes.NOT_UTF8),
+    ],
+)
+def test_a_sample_needs_an_image_and_a_text(parts, cause):
+    with pytest.raises(BadRecord) as bad:
+        parse_sample(parts)
+    assert bad.value.cause == cause
+
+
+words = st.text("mug \n\ud83d", max_size=5)
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | words,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=8,
+)
+a_region = st.fixed_dictionaries({}, optional=dict.fromkeys(region(), anything)) | anything
+regions = st.lists(a_region, max_size=3) | anything
+a_record = st.fixed_dictionaries({}, optional={"caption": anything, "short_caption": anything, "bbox_info": regions})
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
+@given(fields=a_record)
+def test_whatever_comes_is_a_record_or_has_a_cause(fields):
+    try:
+        parsed = parse(json.dumps(fields).encode())
+    except BadRecord as bad:
+        assert bad.cause in causes.BAD
+    else:
+        assert parsed.short and parsed.long
+        assert all(defect.cause in (*causes.DROPPED, *causes.FILLED) for defect in parsed.defects)
+
+
+@given(raw=st.binary(max_size=60))
+def test_whatever_bytes_come_are_a_record_or_have_a_cause(raw):
+    try:
+        parse(raw)
+    except BadRecord as bad:
+        assert bad.cause in causes.BAD

@@ -1,0 +1,69 @@
+"""A model on a user's own records: figures against plain loops."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.evaluation import records
+from fgclip_fast.inputs.batch import Example
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.training.objective import objective
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
+    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8)).eval()
+
+
+def example(number, regions=2, negatives=3):
+    generator = torch.Generator().manual_seed(number)
+    texts = [f"thing {number} {i}" for i in range(regions)]
+    return Example(
+        image=torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=generator),
+        short=f"a photo of {number}", long=f"a long text about {number}",
+        boxes=torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.4, 0.3, 1.0, 0.9], [0.2, 0.2, 0.9, 0.4]])[:regions],
+        region_texts=texts,
+        hard_texts=[[text, *(f"other {number} {j}" for j in range(negatives))] if negatives else [] for text in texts],
+    )  # fmt: skip
+
+
+def test_figures_equal_plain_loops(model):
+    examples = [example(0), example(1, regions=3), example(2, regions=0), example(3, regions=1, negatives=10)]
+    figures = records.evaluate(model, examples, batch_size=3)
+    image = F.normalize(model.encode_image(torch.stack([e.image for e in examples])), dim=-1)
+    text = F.normalize(model.encode_text([e.short for e in examples]), dim=-1)
+    nearest = (image @ text.T).argmax(dim=1).tolist()
+    assert figures["short_image_to_text_r@1"] == pytest.approx(sum(n == i for i, n in enumerate(nearest)) / 4)
+    right = total = found = shared = 0
+    for e in examples:
+        regions = model.encode_regions(e.image[None], [e.boxes], unit="fraction")
+        for region, texts in zip(regions, e.hard_texts, strict=True):
+            cosine = model.encode_text(texts) @ region
+            right, total = right + int(cosine.argmax() == 0), total + 1
+        if len(e.boxes) > 1:
+            best = (regions @ model.encode_text(e.region_texts).T).argmax(dim=1)
+            found, shared = found + int((best == torch.arange(len(best))).sum()), shared + len(best)
+    assert figures["hard_negative_top1"] == pytest.approx(right / total) and figures["hard_negative_groups"] == total
+    assert figures["region_top1_in_image"] == pytest.approx(found / shared) and figures["regions"] == shared
+
+
+def test_equal_texts_of_an_image_are_equally_right(model):
+    twins = example(0)._replace(region_texts=["a mug", "a mug"])
+    assert records.evaluate(model, [twins])["region_top1_in_image"] == 1.0
+
+
+def test_validation_losses_are_means_of_the_objective(model):
+    examples = [example(0), example(1)]
+    figures = records.evaluate(model, examples, losses_of=lambda e: objective(e, Loss())._asdict())
+    terms = {"short": 1.0, "long": 1.0, "region": 0.1, "hard_negative": 0.5}
+    total = sum(weight * figures[f"loss_{name}"] for name, weight in terms.items())
+    assert figures["loss_total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_nothing_to_evaluate_is_no_error(model):
+    assert records.evaluate(model, []) == {"images": 0}
+    figures = records.evaluate(model, [example(0, regions=0)])
+    assert "hard_negative_top1" not in figures and "region_top1_in_image" not in figures
