@@ -29,7 +29,9 @@ def scenes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         marker = locate.embedded.__globals__["_fingerprint"]()
-        write_scenes(Path(str(locate.os.environ["FGCLIP_CACHE"])) / f"{locate.NAME}-{marker}", train=4, val=30, workers=1)
+        write_scenes(
+            Path(str(locate.os.environ["FGCLIP_CACHE"])) / f"{locate.NAME}-{marker}", train=4, val=30, workers=1
+        )
         yield
 
 
@@ -172,7 +174,7 @@ def test_causes_of_bad_records_are_counted(on_scenes):
 
 
 def test_no_run_is_one_error(tmp_path):
-    with pytest.raises(SystemExit, match="is no run: it holds no config.yaml"):
+    with pytest.raises(SystemExit, match=r"is no run: it holds no config\.yaml"):
         main([str(tmp_path)])
 
 
@@ -226,7 +228,9 @@ def test_large_embeddings_fit_the_budget_and_keep_their_products():
     assert sum(len(coded[part]) for part in ("patches", "regions", "texts")) <= explore.BUDGET * 4 / 3 + 12
     assert coded["width"] < 768 and coded["kept"] > 0.999
     basis, _ = explore.principal(texts, coded["width"])
-    torch.testing.assert_close((views[0].patches @ basis) @ (texts @ basis).T, views[0].patches @ texts.T, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        (views[0].patches @ basis) @ (texts @ basis).T, views[0].patches @ texts.T, atol=1e-4, rtol=0
+    )
 
 
 def test_difference_of_equal_models_is_zero():
@@ -281,7 +285,8 @@ def test_seconds_are_those_of_the_steps(on_scenes):
 
 CHANGE = """
   const seen = [];
-  const state = () => [document.querySelector(".view canvas").toDataURL(), document.querySelector(".view .ranks").innerHTML];
+  const view = document.querySelector(".view");
+  const state = () => [view.querySelector("canvas").toDataURL(), view.querySelector(".ranks").innerHTML];
   for (const control of document.querySelectorAll("#ask select")) {
     const before = state();
     control.value = control.options[control.selectedIndex > 1 ? 1 : control.options.length - 1].value;

@@ -15,7 +15,7 @@
 namespace fgclip {
 namespace {
 
-constexpr int tile_rows = 32, tile_columns = 512;  // 64 KiB: read twice, the second time from the L2 cache
+constexpr int tile_rows = 16, tile_columns = 1024;  // 64 KiB: read twice, the second time from the L2 cache
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 FGCLIP_SIMD void scale_row(float* row, int columns, float k) {

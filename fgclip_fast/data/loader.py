@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -18,13 +19,15 @@ from fgclip_fast import config
 from fgclip_fast.data.causes import DAMAGED_SHARD
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.draw import plain
-from fgclip_fast.data.index import extent
+from fgclip_fast.data.index import Extent, extent
 from fgclip_fast.data.order import Order, Place
 from fgclip_fast.data.records import Record
 from fgclip_fast.data.samples import Parcel, Samples, Tally, Visit, read_good
 from fgclip_fast.data.shards import Shards, expand
+from fgclip_fast.data.transport import Packed, unpack
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize
 
+_PATIENCE = 5  # seconds
 _PREFETCH = 2
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -71,7 +74,7 @@ class Loader:
         self.decoder = _decoder(data.decoder)
         """"cpu" or "dali"; their pixels differ a little, so a run that goes on should keep to one."""
         paths = expand(data.train)
-        extents = [extent(path) for path in paths]
+        extents = _extents(paths)
         counts = [each.samples for each in extents]
         order = Order(counts, seed=seed, lanes=data.lanes, window=data.window, world_size=world_size)
         self.steps_per_epoch = order.samples // (batch_size * world_size)
@@ -106,7 +109,8 @@ class Loader:
         Workers start at this call, not at the first batch.
         """
         self._steps.after = after
-        parcels: Iterator[Parcel] = iter(self._parcels)  # first the workers, then DALI's threads
+        arriving = iter(self._parcels)  # first the workers, then DALI's threads
+        parcels: Iterator[Parcel] = (unpack(x) if isinstance(x, Packed) else x for x in arriving)
         if self.decoder == "dali":
             device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
             parcels = Dali(self._image_size, self._batch_size, device).fill(parcels, self._samples.decoded)
@@ -151,6 +155,16 @@ def _good_records(paths: list[Path], image_size: int, counts: Counter[str] | Non
             _report(tally, counts)
             if good is not None:
                 yield good
+
+
+def _extents(paths: list[Path]) -> list[Extent]:
+    began, told, extents = time.monotonic(), False, []
+    for path in paths:
+        extents.append(extent(path))
+        if not told and time.monotonic() - began > _PATIENCE:
+            log.info("data: listing %d shards, once; `python -m fgclip_fast.data index` does so beforehand", len(paths))
+            told = True
+    return extents
 
 
 def _report(tally: Tally, counts: Counter[str] | None) -> None:

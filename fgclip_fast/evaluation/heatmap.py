@@ -12,7 +12,9 @@ GAP = 12
 DARK = (12, 10, 16)
 
 
-def heatmap(image: Image.Image, similarity: Tensor, texts: Sequence[str], box: Sequence[float] | None = None) -> Image.Image:
+def heatmap(
+    image: Image.Image, similarity: Tensor, texts: Sequence[str], box: Sequence[float] | None = None
+) -> Image.Image:
     """Lights the patches that fit each text; all texts share one scale, from the median to the highest cosine.
 
     Args:
@@ -21,7 +23,9 @@ def heatmap(image: Image.Image, similarity: Tensor, texts: Sequence[str], box: S
         texts: N, written above their rows.
         box: xyxy as fractions, drawn into each picture.
     """
-    picture = image.convert("RGB").resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT), Image.Resampling.BICUBIC)
+    picture = image.convert("RGB").resize(
+        (max(1, round(image.width * HEIGHT / image.height)), HEIGHT), Image.Resampling.BICUBIC
+    )
     low, high = similarity.median().item(), similarity.max().item()
     light = ((similarity - low) / max(high - low, 1e-6)).clamp(0, 1)
     rows = [_row(picture, row, text, box) for row, text in zip(light, texts, strict=True)]

@@ -7,7 +7,7 @@ of as many rows as the memory budget allows are kept between the passes; each ot
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -101,21 +101,25 @@ class NativeLogits(Logits):
     def _summarise(self, logits, chunk, rows, columns, positive):
         own, sums = (_native_lse(lse, start) for lse, start in ((rows, chunk.start), (columns, 0)))
         at = native.address(positive[chunk])
-        native.extension().contrastive_loss_forward_cpu(self._native(logits, chunk), own, at, sums)
+        _extension().contrastive_loss_forward_cpu(self._native(logits, chunk), own, at, sums)
 
     def _differentiate(self, logits, chunk, rows, columns):
         own, others = (_native_lse(lse, start) for lse, start in ((rows, chunk.start), (columns, 0)))
         is_kept = self._is_kept(chunk)
-        native.extension().contrastive_loss_backward_cpu(self._native(logits, chunk), is_kept, own, others)
+        _extension().contrastive_loss_backward_cpu(self._native(logits, chunk), is_kept, own, others)
 
     def _native(self, logits: Tensor, chunk: slice):
         ids = (0, 0) if self.ids is None else (native.address(self.ids[0][chunk]), native.address(self.ids[1]))
         at, first = native.address(logits), self.first + chunk.start
-        return native.extension().LogitsChunk(at, *logits.shape, self.scale.item(), first, *ids)
+        return _extension().LogitsChunk(at, *logits.shape, self.scale.item(), first, *ids)
+
+
+def _extension() -> Any:
+    return native.extension()
 
 
 def _native_lse(lse: Lse, start: int):
-    return native.extension().Lse(*(native.address(part[start:]) if len(part) else 0 for part in lse))
+    return _extension().Lse(*(native.address(part[start:]) if len(part) else 0 for part in lse))
 
 
 def logits_of(
@@ -132,25 +136,25 @@ def logits_of(
 
 
 def whole(
-    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int, wanted: list[bool]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss of ``B`` pairs among themselves, and of a loss of 1 the gradients of image, text and scale, where wanted."""
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, wanted: list[bool], memory_budget: int
+) -> tuple[Lse, Lse, Tensor, list[Tensor]]:
+    """Statistics of the logits, and of a mean loss of 1 the gradients of image, text and scale; empty unless wanted."""
     unit_image, unit_text = unit(image), unit(text)
-    wants_image, wants_text = wanted[0] or wanted[2], wanted[1]
     ids = None if text_ids is None else (text_ids.contiguous(),) * 2
     logits = logits_of(unit_image, unit_text, scale, ids, memory_budget=memory_budget if any(wanted) else 0)
     rows, columns, positive = logits.statistics()
-    grad_image = torch.empty_like(unit_image) if wants_image else image.new_empty(0)
-    grad_text = torch.zeros_like(unit_text) if wants_text else text.new_empty(0)
+    with_image, with_text = wanted[0] or wanted[2], wanted[1]  # the scale's comes out of the image's
+    grad_image = torch.empty_like(unit_image if with_image else unit_image[:0])
+    grad_text = torch.zeros_like(unit_text if with_text else unit_text[:0])
     for chunk, weights in logits.gradients(rows, columns) if any(wanted) else ():
-        if wants_image:
+        if with_image:
             torch.mm(weights, unit_text, out=grad_image[chunk])
-        if wants_text:
+        if with_text:
             grad_text.addmm_(weights.T, unit_image[chunk])
-    grad_scale = through_unit_(grad_image, image, unit_image, scale) if wants_image else scale.new_empty(0)
-    if wants_text:
-        through_unit_(grad_text, text, unit_text, scale)
-    return mean_loss(rows, columns, positive), grad_image, grad_text, grad_scale
+    grad_scale = through_unit_(grad_image, image[: len(grad_image)], unit_image[: len(grad_image)], scale)
+    through_unit_(grad_text, text[: len(grad_text)], unit_text[: len(grad_text)], scale)
+    gradients = zip((grad_image, grad_text, grad_scale), wanted, strict=True)
+    return rows, columns, positive, [grad if wants else grad.new_empty(0) for grad, wants in gradients]
 
 
 def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids, first: int) -> tuple[Lse, Tensor]:
@@ -170,10 +174,10 @@ def own_gradient(
     return grad, through_unit_(grad, rows, unit_rows, scale)
 
 
-def mean_loss(rows: Lse, columns: Lse, positive: Tensor) -> Tensor:
+def mean_loss(rows: Lse | Tensor, columns: Lse | Tensor, positive: Tensor) -> Tensor:
     """Mean cross-entropy over rows and columns; in this order, a small loss keeps its digits."""
-    each = (rows.maximum - positive + rows.log) + (columns.maximum - positive + columns.log)
-    return each.sum() * (math.log(2) / (2 * max(1, len(positive))))
+    each = [(maximum - positive) + log for maximum, log in (rows, columns)]
+    return (each[0] + each[1]).sum() * (math.log(2) / (2 * max(1, len(positive))))
 
 
 def chunk_rows(B: int, N: int) -> int:

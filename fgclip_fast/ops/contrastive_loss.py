@@ -1,12 +1,15 @@
 """Symmetric contrastive (InfoNCE) loss: exact, without the N x N logits of the usual code, on one process or many."""
 
+import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from fgclip_fast.ops import contrastive_chunks as chunks
+from fgclip_fast.ops import native
 
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.14
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -97,7 +100,7 @@ def _own_part(
     ids = text_ids, None if text_ids is None else _gather(text_ids, group)
     image_lse, positive = _own_lse(image, all_text, scale, *ids, first)
     text_lse, _ = _own_lse(text, all_image, scale, *ids, first)
-    loss = chunks.mean_loss(chunks.Lse(*image_lse), chunks.Lse(*text_lse), positive)
+    loss = chunks.mean_loss(image_lse, text_lse, positive)
     grad_image = grad_text = grad_scale = scale.new_empty(0)
     if any(wanted):  # on every rank or on none, as it makes a collective
         all_image_lse, all_text_lse = _gather(torch.stack((image_lse.T, text_lse.T), 1), group).permute(1, 2, 0)
@@ -120,12 +123,14 @@ def _whole(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss of the batch of one process, and its gradients: image [B, D], text [B, D], scale []; empty unless wanted."""
     with torch.autocast(image.device.type, enabled=False):
-        return chunks.whole(image, text, scale, text_ids, memory_budget, list(wanted))
+        engine = _engine(image)
+        more = {"memory_budget": memory_budget} if engine is chunks else {}
+        rows, columns, positive, gradients = engine.whole(image, text, scale, text_ids, list(wanted), **more)
+        return chunks.mean_loss(rows, columns, positive), *gradients
 
 
 @_whole.register_fake
 def _(image, text, scale, text_ids, memory_budget, wanted):
-    wanted = wanted[0] or wanted[2], wanted[1], wanted[0] or wanted[2]  # the scale's comes with the image's
     shapes = (x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True))
     return scale.new_empty(()), *(scale.new_empty(shape) for shape in shapes)
 
@@ -135,10 +140,9 @@ def _own_lse(
     rows: Tensor, columns: Tensor, scale: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, first: int
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each row over all columns, in its two parts, [2, B], and its own logit, [B]; all in base 2."""
-    ids = None if row_ids is None or column_ids is None else (row_ids, column_ids)
     with torch.autocast(rows.device.type, enabled=False):
-        lse, positive = chunks.own_lse(rows, columns, scale, ids, first)
-    return torch.stack(lse), positive
+        lse, positive = _engine(rows).own_lse(rows, columns, scale, _both(row_ids, column_ids), first)
+        return torch.stack(tuple(lse)), positive
 
 
 @_own_lse.register_fake
@@ -158,15 +162,26 @@ def _own_gradient(
     first: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the rows [B, D] and their share of the scale's []."""
-    ids = None if row_ids is None or column_ids is None else (row_ids, column_ids)
-    lses = (chunks.Lse(*lse.contiguous()) for lse in (row_lse, column_lse))
+    ids, lses = _both(row_ids, column_ids), (chunks.Lse(*lse.contiguous()) for lse in (row_lse, column_lse))
     with torch.autocast(rows.device.type, enabled=False):
-        return chunks.own_gradient(rows, columns, scale, *lses, ids, first)
+        return _engine(rows).own_gradient(rows, columns, scale, *lses, ids, first)
 
 
 @_own_gradient.register_fake
 def _(rows, columns, scale, row_lse, column_lse, row_ids, column_ids, first):
     return scale.new_empty(rows.shape), scale.new_empty(())
+
+
+def _engine(rows: Tensor) -> Any:
+    """Who does the two passes over the logits: Triton and cuBLAS, or products in torch with C++ between them."""
+    fits = rows.is_cuda and rows.dtype != torch.float64 and len(rows) > 0  # a grid of no programs is a launch error
+    if not fits or not native.serves("contrastive_loss", rows.device):
+        return chunks
+    return importlib.import_module("fgclip_fast.kernels.contrastive_loss")  # here, since Triton may not be installed
+
+
+def _both(row_ids: Tensor | None, column_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    return None if row_ids is None or column_ids is None else (row_ids, column_ids)
 
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss_attach", mutates_args=())

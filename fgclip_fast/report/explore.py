@@ -39,7 +39,7 @@ class Phrases(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How often the hottest patch lies in the right box, out of ``total`` pictures, and what blind choice would give."""
+    """How often the hottest patch lies in the right box, of ``total`` pictures, and what a blind choice would give."""
 
     hits: int
     total: int

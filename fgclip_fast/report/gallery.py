@@ -61,7 +61,8 @@ def boxed(picture: Picture, question: int) -> str:
     text = escape(f"Picture {picture.name} with a box around: {picture.asked[question].texts[0]}")
     return (
         f'<div class="frame"><img src="{data_uri(encoded)}" width="{width}" height="{height}" alt="{text}">'
-        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true"><rect class="under" {outline}/><rect {outline}/></svg></div>'
+        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<rect class="under" {outline}/><rect {outline}/></svg></div>'
     )
 
 

@@ -58,7 +58,9 @@ def of_views(views: Sequence[View]) -> Outcomes:
     return {"boxes with negatives": _by_image(pairs)} if pairs else {}
 
 
-def difference(first: Mapping[str, tuple[int, int]], second: Mapping[str, tuple[int, int]], seed: int = 0) -> Difference:
+def difference(
+    first: Mapping[str, tuple[int, int]], second: Mapping[str, tuple[int, int]], seed: int = 0
+) -> Difference:
     """Compares two models on the images that both were asked about, by a paired bootstrap over images.
 
     Images are drawn with replacement, each with all its questions and both models' answers; the interval is that of

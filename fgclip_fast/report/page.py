@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.report import explore, gallery, sections, sight, untrained
+from fgclip_fast.report import accuracy, explore, gallery, sections, sight, untrained
 from fgclip_fast.report.explore import Rule
 from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import details, escape, inline_json, paragraph, section, table
@@ -30,7 +30,7 @@ def write(run: Path) -> Path:
     parameters = sum(p.numel() for p in seen.model.parameters()) if seen else None
     parts = [
         sections.head(files, before, parameters),
-        sections.accuracy(files, before),
+        accuracy.of_run(files, before),
         asking([(files.name, seen)]) if seen else _no_pictures(files),
         sections.training(files),
         sections.speed(files, sight.tokens(files, seen.model) if seen else {}),
@@ -54,8 +54,8 @@ def asking(runs: Sequence[tuple[str, Sight]]) -> str:
         "explore",
         "Ask it for something",
         paragraph(
-            f"{how}: the pictures stay bright where their patches fit best, over all {len(first.explored)} of them, and "
-            f"the boxes are ranked anew. These pictures are spread evenly over the validation set, not chosen.{any_word}"
+            f"{how}: the {len(first.explored)} pictures stay bright where their patches fit best, and the boxes are "
+            f"ranked anew. The pictures are spread evenly over the validation set, not chosen.{any_word}"
         ),
         '<noscript><p class="note">This part needs JavaScript; it is in the file and loads nothing.</p></noscript>',
         '<form id="ask" class="menus"></form><p class="asked" id="asked"></p><div class="stage" id="stage"></div>',
@@ -72,7 +72,11 @@ def rules(found: Mapping[str, Mapping[str, Rule]]) -> str:
     if not asked:
         return ""
     rows = [
-        (f"asked for {what}", *(f"{own[what].hits} of {own[what].total}" for own in found.values()), f"{rule.blind:.1f}")
+        (
+            f"asked for {what}",
+            *(f"{own[what].hits} of {own[what].total}" for own in found.values()),
+            f"{rule.blind:.1f}",
+        )
         for what, rule in asked.items()
     ]
     said = (
@@ -91,11 +95,7 @@ def answers(seen: Sight) -> str:
     if not asked:
         return ""
     shown = [("Wrong", wrong), ("Right", right)]
-    parts = [
-        f"<h3>{name}</h3>{gallery.cards(found[: gallery.SHOWN], seen.scale)}"
-        for name, found in shown
-        if found
-    ]
+    parts = [f"<h3>{name}</h3>{gallery.cards(found[: gallery.SHOWN], seen.scale)}" for name, found in shown if found]
     said = (
         f"{mistakes} of {asked} boxes in {len(seen.views)} pictures are answered wrongly. Wrong and right answers are "
         "shown in equal number, the first of each; bars are the model's probabilities, ✓ marks the right text."
@@ -132,7 +132,8 @@ def _kept(coded: Sequence[Mapping[str, Any]]) -> str:
     if not cut:
         return ""
     said = "; ".join(
-        f"{c['name']}: {c['width']} of {c['of']} directions, {c['kept']:.2%} of the phrases' squared length" for c in cut
+        f"{c['name']}: {c['width']} of {c['of']} directions, {c['kept']:.2%} of the phrases' squared length"
+        for c in cut
     )
     return details("What was left out to keep this file small", paragraph(said))
 
