@@ -81,6 +81,17 @@ def address(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
+def row_address(tensor: Tensor) -> int:
+    """As ``address``, for a tensor whose rows may lie apart: its other strides are passed along.
+
+    Raises:
+        ValueError: the values of a row do not lie side by side.
+    """
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        raise ValueError(f"native: rows of adjacent values are needed, got strides {tensor.stride()}")
+    return tensor.data_ptr()
+
+
 def stream(device: torch.device) -> tuple[int, int]:
     """Index of a CUDA device and the address of its current stream."""
     current = torch.cuda.current_stream(device)
