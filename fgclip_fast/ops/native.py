@@ -18,6 +18,8 @@ SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "hard_negative_loss": {"cpu": "native", "cuda": "triton"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
+    "prefix_tree": {"cpu": "native"},
+    "tree_attention": {"cuda": "triton"},  # on a CPU, tiles in plain torch; other packages: ops/tree_attention.why_not
 }
 
 
