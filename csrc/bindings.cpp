@@ -1,6 +1,9 @@
 // Python has checked every argument; other Python threads run meanwhile. Addresses and sizes only: no torch here.
 #include <pybind11/pybind11.h>
 
+#include "contrastive_loss.h"
+#include "hard_negative_loss.h"
+#include "prefix_tree.h"
 #include "region_embedding.h"
 
 namespace py = pybind11;
@@ -14,16 +17,12 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-}  // namespace
-#include "prefix_tree.h"
-
-namespace py = pybind11;
-using namespace py::literals;
-
 // The size of a tree is known only once it is built: its arrays go to Python as buffers.
 struct Int32s {
   std::vector<int32_t> values;
 };
+
+}  // namespace
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Compiled ops of fgclip_fast; fgclip_fast.ops holds what users call.";
@@ -36,7 +35,8 @@ PYBIND11_MODULE(_native, m) {
   py::enum_<fgclip::Dtype>(m, "Dtype")
       .value("float32", fgclip::Dtype::float32)
       .value("bfloat16", fgclip::Dtype::bfloat16)
-      .value("float16", fgclip::Dtype::float16);
+      .value("float16", fgclip::Dtype::float16)
+      .value("float64", fgclip::Dtype::float64);
 
   py::class_<fgclip::RegionShape>(m, "RegionShape")
       .def(py::init([](int64_t B, int64_t R, int H, int W, int C, int64_t image_stride, int64_t token_stride) {
@@ -59,6 +59,55 @@ PYBIND11_MODULE(_native, m) {
                                               at<void>(grad_tokens), dtype, shape);
       },
       "grad_out"_a, "boxes"_a, "image_index"_a, "grad_tokens"_a, "dtype"_a, "shape"_a,
+      py::call_guard<py::gil_scoped_release>());
+#ifdef FGCLIP_CUDA
+  m.def(
+      "region_embedding_forward_cuda",
+      [](uintptr_t tokens, uintptr_t boxes, uintptr_t image_index, uintptr_t out, fgclip::Dtype dtype,
+         const fgclip::RegionShape& shape, int device, uintptr_t stream) {
+        fgclip::region_embedding_forward_cuda(at<void>(tokens), at<float>(boxes), at<int64_t>(image_index),
+                                              at<void>(out), dtype, shape, device, at<void>(stream));
+      },
+      "tokens"_a, "boxes"_a, "image_index"_a, "out"_a, "dtype"_a, "shape"_a, "device"_a, "stream"_a,
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "region_embedding_backward_cuda",
+      [](uintptr_t grad_out, uintptr_t boxes, uintptr_t image_index, uintptr_t grad_tokens, fgclip::Dtype dtype,
+         const fgclip::RegionShape& shape, uintptr_t begin, uintptr_t order, uintptr_t weights, int device,
+         uintptr_t stream) {
+        fgclip::region_embedding_backward_cuda(at<void>(grad_out), at<float>(boxes), at<int64_t>(image_index),
+                                               at<void>(grad_tokens), dtype, shape, at<int64_t>(begin),
+                                               at<int64_t>(order), at<float>(weights), device, at<void>(stream));
+      },
+      "grad_out"_a, "boxes"_a, "image_index"_a, "grad_tokens"_a, "dtype"_a, "shape"_a, "begin"_a, "order"_a,
+      "weights"_a, "device"_a, "stream"_a, py::call_guard<py::gil_scoped_release>());
+#endif
+
+  py::class_<fgclip::HardNegativeInputs>(m, "HardNegativeInputs")
+      .def(py::init([](uintptr_t regions, uintptr_t texts, uintptr_t offsets, uintptr_t scale, int64_t R, int64_t D) {
+             return fgclip::HardNegativeInputs{at<void>(regions), at<void>(texts), at<int64_t>(offsets), at<void>(scale), R, D};
+           }),
+           "regions"_a, "texts"_a, "offsets"_a, "scale"_a, "R"_a, "D"_a);
+  py::class_<fgclip::HardNegativeSaved>(m, "HardNegativeSaved")
+      .def(py::init([](uintptr_t losses, uintptr_t similarity, uintptr_t text_inverse) {
+             return fgclip::HardNegativeSaved{at<void>(losses), at<void>(similarity), at<void>(text_inverse)};
+           }),
+           "losses"_a, "similarity"_a, "text_inverse"_a);
+  m.def(
+      "hard_negative_loss_forward_cpu",
+      [](const fgclip::HardNegativeInputs& inputs, const fgclip::HardNegativeSaved& saved, uintptr_t loss, uintptr_t rank,
+         fgclip::Dtype dtype) {
+        fgclip::hard_negative_loss_forward_cpu(inputs, saved, at<void>(loss), at<int64_t>(rank), dtype);
+      },
+      "inputs"_a, "saved"_a, "loss"_a, "rank"_a, "dtype"_a, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "hard_negative_loss_backward_cpu",
+      [](uintptr_t grad_loss, const fgclip::HardNegativeInputs& inputs, const fgclip::HardNegativeSaved& saved,
+         uintptr_t grad_regions, uintptr_t grad_texts, uintptr_t grad_scale, fgclip::Dtype dtype) {
+        fgclip::hard_negative_loss_backward_cpu(at<void>(grad_loss), inputs, saved, at<void>(grad_regions),
+                                                at<void>(grad_texts), at<void>(grad_scale), dtype);
+      },
+      "grad_loss"_a, "inputs"_a, "saved"_a, "grad_regions"_a, "grad_texts"_a, "grad_scale"_a, "dtype"_a,
       py::call_guard<py::gil_scoped_release>());
   py::class_<Int32s>(m, "Int32s", py::buffer_protocol())
       .def("__len__", [](const Int32s& array) { return array.values.size(); })
@@ -83,4 +132,23 @@ PYBIND11_MODULE(_native, m) {
           return arrays;
         },
         "token"_a, "T0"_a, "offsets"_a, "M"_a, "shorts"_a, "share"_a, "multiple"_a, "eos"_a);
+
+  py::class_<fgclip::LogitsChunk>(m, "LogitsChunk")
+      .def(py::init([](uintptr_t logits, int64_t rows, int64_t columns, float scale, int64_t first, uintptr_t row_ids,
+                       uintptr_t column_ids) {
+             return fgclip::LogitsChunk{at<float>(logits), rows, columns, scale, first, at<int64_t>(row_ids),
+                                        at<int64_t>(column_ids)};
+           }),
+           "logits"_a, "rows"_a, "columns"_a, "scale"_a, "first"_a, "row_ids"_a, "column_ids"_a);
+  py::class_<fgclip::Lse>(m, "Lse")
+      .def(py::init([](uintptr_t maximum, uintptr_t log) { return fgclip::Lse{at<float>(maximum), at<float>(log)}; }),
+           "maximum"_a, "log"_a);
+  m.def(
+      "contrastive_loss_forward_cpu",
+      [](const fgclip::LogitsChunk& chunk, fgclip::Lse rows, uintptr_t positive, fgclip::Lse columns) {
+        fgclip::contrastive_loss_forward_cpu(chunk, rows, at<float>(positive), columns);
+      },
+      "chunk"_a, "rows"_a, "positive"_a, "columns"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("contrastive_loss_backward_cpu", &fgclip::contrastive_loss_backward_cpu, "chunk"_a, "kept"_a, "rows"_a,
+        "columns"_a, py::call_guard<py::gil_scoped_release>());
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
 #define FGCLIP_HD __host__ __device__ inline
@@ -12,7 +13,7 @@
 
 namespace fgclip {
 
-enum class Dtype { float32, bfloat16, float16 };
+enum class Dtype { float32, bfloat16, float16, float64 };
 
 struct bfloat16 {
   uint16_t bits;
@@ -81,6 +82,7 @@ void with_type(Dtype dtype, Function&& function) {
     case Dtype::float32: return function(float{});
     case Dtype::bfloat16: return function(bfloat16{});
     case Dtype::float16: return function(float16{});
+    case Dtype::float64: throw std::invalid_argument("fgclip_fast: this op computes in fp32 and takes no fp64");
   }
 }
 

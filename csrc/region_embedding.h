@@ -1,5 +1,5 @@
 // Region embedding: RoIAlign with a 1x1 output (sampling_ratio=-1, aligned=True) over tokens [B, H * W, C].
-// It is separable: a box weighs the token of cell (y, x) by weight_y[y] * weight_x[x].
+// It is separable: a box weighs the token of cell (y, x) by the product of a weight of y and a weight of x.
 #pragma once
 
 #include <math.h>
@@ -14,9 +14,12 @@ struct RegionShape {
   int64_t image_stride, token_stride;  // of the tokens that are read, in elements; channels are adjacent
 };
 
-// The cells [first, last) of one axis that a box touches.
-struct Span {
+// One side of a box, in cells: ceil(length) samples lie evenly in it, and only cells [first, last) are touched by them.
+struct Axis {
+  float start, length, samples;
   int first, last;
+
+  FGCLIP_HD bool covers(int cell) const { return first <= cell && cell < last; }
 };
 
 // A position in cells, rounded: a fused multiply-add would change the number of samples of some boxes.
@@ -29,27 +32,35 @@ FGCLIP_HD float in_cells(float fraction, int size) {
 #endif
 }
 
-// Writes to weight[0, size) the mean of ceil(length) bilinear samples between two fractions of an axis, in torchvision's order
-// of operations. A box without length, inverted or not finite touches nothing.
-FGCLIP_HD Span axis_weights(float from, float to, int size, float* weight) {
-  for (int cell = 0; cell < size; ++cell) weight[cell] = 0.0f;
-  const float start = in_cells(from, size) - 0.5f, length = in_cells(to, size) - 0.5f - start;
-  if (!(length > 0.0f) || !(length < 1e30f) || !(start > -1e30f)) return {0, 0};
-  const float samples = ceilf(length), spacing = length / samples;
-  // Samples lie over half a cell apart, so only so many can touch the axis, however far the box reaches beyond it.
-  const float skipped = fmaxf(floorf((-1.0f - start) / spacing) - 2.0f, 0.0f);
-  Span span{size, 0};
-  for (int i = 0; i < 2 * size + 8 && skipped + i < samples; ++i) {
-    float at = start + (skipped + i + 0.5f) * length / samples;
-    if (at < -1.0f || at > size) continue;  // adds nothing, yet counts in the mean
-    at = fminf(fmaxf(at, 0.0f), size - 1.0f);
-    const int low = static_cast<int>(at), high = low + 1 < size ? low + 1 : low;
-    weight[low] += (low + 1 - at) / samples;
-    weight[high] += (at - low) / samples;
-    span.first = low < span.first ? low : span.first;
-    span.last = high + 1;
+FGCLIP_HD float sample_at(const Axis& axis, float i) { return axis.start + (i + 0.5f) * axis.length / axis.samples; }
+
+// From two fractions of an axis, in torchvision's order of operations. A box without length, inverted or not finite
+// touches nothing.
+FGCLIP_HD Axis axis_of(float from, float to, int size) {
+  Axis axis{in_cells(from, size) - 0.5f, 0.0f, 0.0f, 0, 0};
+  axis.length = in_cells(to, size) - 0.5f - axis.start;
+  if (!(axis.length > 0.0f) || !(axis.length < 1e30f) || !(axis.start > -1e30f)) return axis;
+  axis.samples = ceilf(axis.length);
+  const float low = sample_at(axis, 0.0f), high = sample_at(axis, axis.samples - 1.0f);
+  if (low > size || high < -1.0f) return axis;
+  axis.first = static_cast<int>(fminf(fmaxf(low, 0.0f), size - 1.0f));
+  axis.last = static_cast<int>(fminf(fmaxf(high, 0.0f) + 2.0f, static_cast<float>(size)));
+  return axis;
+}
+
+// Mean bilinear weight of one cell. Only samples within one cell of it touch it; they lie over half a cell apart, so there
+// are at most five. Samples beyond the outermost cells, up to one cell away, count as theirs; those further out add
+// nothing, yet stay in the mean.
+FGCLIP_HD float cell_weight(const Axis& axis, int size, int cell) {
+  const float guess = floorf((cell - 1.0f - axis.start) * axis.samples / axis.length - 1.5f);
+  float sum = 0.0f, i = fmaxf(guess, 0.0f);
+  for (int tries = 0; tries < 8 && i < axis.samples; ++tries, ++i) {
+    const float at = sample_at(axis, i);
+    if (at < cell - 1.0f) continue;
+    if (at > cell + 1.0f) break;
+    sum += 1.0f - fminf(fabsf(fminf(fmaxf(at, 0.0f), size - 1.0f) - cell), 1.0f);
   }
-  return span.first < span.last ? span : Span{0, 0};
+  return sum / axis.samples;
 }
 
 // tokens (strided as the shape says), boxes [R, 4] fractions xyxy, image_index [R] in [0, B) -> out [R, C].
@@ -59,5 +70,16 @@ void region_embedding_forward_cpu(const void* tokens, const float* boxes, const 
 // grad_out [R, C] -> grad_tokens [B, H * W, C], contiguous.
 void region_embedding_backward_cpu(const void* grad_out, const float* boxes, const int64_t* image_index,
                                    void* grad_tokens, Dtype dtype, const RegionShape& shape);
+
+#ifdef FGCLIP_CUDA
+// The same on a CUDA device and stream; the caller's device is current again afterwards.
+void region_embedding_forward_cuda(const void* tokens, const float* boxes, const int64_t* image_index, void* out,
+                                   Dtype dtype, const RegionShape& shape, int device, void* stream);
+
+// Scratch: begin [B + 1], order [R], weights [R, H + W].
+void region_embedding_backward_cuda(const void* grad_out, const float* boxes, const int64_t* image_index,
+                                    void* grad_tokens, Dtype dtype, const RegionShape& shape, int64_t* begin,
+                                    int64_t* order, float* weights, int device, void* stream);
+#endif
 
 }  // namespace fgclip

@@ -4,10 +4,11 @@ Without an argument it trains a tiny model on the embedded data set, on a CPU, i
 """
 
 import logging
+import os
 import random
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -21,6 +22,7 @@ from rich.logging import RichHandler
 
 from fgclip_fast import command_line, evaluate
 from fgclip_fast.config import Config
+from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model import pretrained
@@ -28,11 +30,12 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.scenes.locate import locate
-from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
+from fgclip_fast.training import checkpoint, distributed, grad_cache, optim, provenance
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.faults import Interruption
 from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.objective import objective
+from fgclip_fast.training.timing import Stopwatch
 
 log = logging.getLogger("fgclip_fast")
 RUNS = Path("runs")
@@ -66,11 +69,12 @@ def train(config: Config) -> Run:
         return _describe(config, model, loader, steps)
     run = Path(str(config.output))
     optimizer = optim.adamw(model, config.optim)
-    done = _restore(optimizer, config, saved, processes)
-    _open(run, config, processes)
+    done = _restore(optimizer, loader, config, saved, processes)
+    _open(run, config, processes, steps)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
     monitor = Monitor(run, steps, done, writes=processes.first)
+    watch = Stopwatch(model, monitor.note, processes.device, done)
     save = partial(_save, run, model, optimizer, config, loader, processes)
     stop, batches, figures = StopFlag(processes), loader.batches(after=done), {}
 
@@ -82,12 +86,16 @@ def train(config: Config) -> Run:
         model.train()
         step = done
         while step < steps:
-            micro_batches = [b.to(processes.device, non_blocking=True) for b in _next(batches, monitor)]
+            watch.begin()
+            micro_batches = [b.to(processes.device, non_blocking=True) for b in next(batches)]
+            monitor.waited(watch.lap("data"))
             lr = optim.set_lr(optimizer, config.optim, step, steps)
             losses = grad_cache.backward(
                 network, embed, micro_batches, partial(objective, weights=config.loss, group=processes.group)
             )
+            watch.lap("loss")
             norm, skipped = optim.update(model, optimizer, config.optim)
+            watch.lap("optimizer")
             step += 1
             tokens = sum(len(b.token if b.tree is None else b.tree.token) for b in micro_batches)
             scale = processes.world_size
@@ -97,7 +105,7 @@ def train(config: Config) -> Run:
                 save(step)
                 monitor.note(step, "records", dict(loader.counts))
             if config.eval_every and step % config.eval_every == 0 and not ending:
-                figures = _validate(model, config, processes)
+                figures = evaluate.on_records(model, config) if processes.first else {}  # others would get the same
                 monitor.note(step, "validation", figures)
                 monitor.pause_clock()
             if ending:
@@ -178,8 +186,10 @@ def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
     )
 
 
-def _restore(optimizer: torch.optim.Optimizer, config: Config, saved: Path | None, processes: Processes) -> int:
-    """Puts the optimizer back where a checkpoint left it; returns the steps that were done."""
+def _restore(
+    optimizer: torch.optim.Optimizer, loader: Loader, config: Config, saved: Path | None, processes: Processes
+) -> int:
+    """Puts the optimizer and the counts of records back where a checkpoint left them; returns the steps done."""
     if saved is None:
         return 0
     state = checkpoint.load_state(saved)
@@ -188,6 +198,7 @@ def _restore(optimizer: torch.optim.Optimizer, config: Config, saved: Path | Non
         if now != was:
             raise ValueError(f"resume: {name} was {was} and is {now} now; the order of samples would not be the same")
     optimizer.load_state_dict(state["optimizer"])
+    loader.counts = Counter(state["counts"])
     log.info("resuming %s after step %d", saved, state["step"])
     return state["step"]
 
@@ -201,32 +212,23 @@ def _order(config: Config, processes: Processes) -> dict[str, Any]:
 
 def _save(run, model, optimizer, config, loader, processes, step: int) -> None:
     if processes.first:
-        state = {"optimizer": optimizer.state_dict(), "order": _order(config, processes)}
+        order, counts = _order(config, processes), dict(loader.counts)
+        state = {"optimizer": optimizer.state_dict(), "order": order, "counts": counts}
         checkpoint.save(run, step, partial(pretrained.save, model), state, config.keep)
 
 
-def _open(run: Path, config: Config, processes: Processes) -> None:
-    """Makes the run's folder, writes its config and points ``last`` at it."""
+def _open(run: Path, config: Config, processes: Processes, steps: int) -> None:
+    """Makes the run's folder, writes its config and where it comes from, and points ``last`` at it."""
     if not processes.first:
         return
     run.mkdir(parents=True, exist_ok=True)
     command_line.save(config, run / "config.yaml")
+    told = {"steps": steps, "processes": processes.world_size, "device": str(processes.device)}
+    provenance.write(run, **told, data=fingerprints(locate(config.data)))
     last = run.parent / "last"
     if last.is_symlink() or not last.exists():
         last.unlink(missing_ok=True)
         last.symlink_to(run.resolve().name)
-
-
-def _next(batches: Iterator[list[Batch]], monitor: Monitor) -> list[Batch]:
-    began = time.perf_counter()
-    batch = next(batches)
-    monitor.waited(time.perf_counter() - began)
-    return batch
-
-
-def _validate(model: FGCLIP, config: Config, processes: Processes) -> dict[str, Any]:
-    """Figures on the validation records; each process would get the same, so only the first computes them."""
-    return evaluate.on_records(model, config) if processes.first else {}
 
 
 def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
@@ -245,7 +247,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     config = command_line.parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        train(config)
+        run = train(config)
+        if not config.dry_run and int(os.environ.get("RANK", 0)) == 0:
+            from fgclip_fast import report  # which the loop itself never needs
+
+            log.info("%s tells what it learned", report.write(run.path))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
 

@@ -40,11 +40,11 @@ def _text_tile(texts_ptr, text_stride, m, last, D, statistics: tl.constexpr, BLO
 
 @triton.jit
 def _forward_kernel(
-    regions_ptr, texts_ptr, offsets_ptr, scale_ptr,                  # [R, D], [M, D], [R + 1], []
-    loss_ptr, lse_ptr, rank_ptr, similarity_ptr, text_inverse_ptr,   # [R], [R], [R] int64, [M], [M]
+    regions_ptr, texts_ptr, offsets_ptr, scale_ptr,             # [R, D], [M, D], [R + 1], []
+    losses_ptr, rank_ptr, similarity_ptr, text_inverse_ptr,     # [R], [R] int64, [M], [M]
     region_stride, text_stride, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    statistics: tl.constexpr = lse_ptr.dtype.element_ty
+    statistics: tl.constexpr = losses_ptr.dtype.element_ty
     r = tl.program_id(0).to(tl.int64)  # 4M rows of 512 already pass 2**31 elements
     region, _ = _unit_row(regions_ptr + r * region_stride, D, statistics, BLOCK_D)
     first, last = tl.load(offsets_ptr + r).to(tl.int64), tl.load(offsets_ptr + r + 1).to(tl.int64)
@@ -66,25 +66,24 @@ def _forward_kernel(
         raised = tl.maximum(maximum, tl.max(logit))
         total = total * tl.exp(maximum - raised) + tl.sum(tl.exp(logit - raised))
         maximum = raised
-    tl.store(lse_ptr + r, maximum + tl.log(total))
-    # In this order: at scale 100 the log-sum-exp has lost what distinguishes a small loss from none.
-    tl.store(loss_ptr + r, tl.where(last - first > 1, maximum - scale * positive + tl.log(total), 0.0))
+    # In this order: at scale 100 the log-sum-exp itself has lost what distinguishes a small loss from none.
+    tl.store(losses_ptr + r, tl.where(last - first > 1, maximum - scale * positive + tl.log(total), 0.0))
     tl.store(rank_ptr + r, rank)
 
 
 @triton.jit
 def _backward_kernel(
     grad_loss_ptr, regions_ptr, texts_ptr, offsets_ptr, scale_ptr,      # [] of each region, [R, D], [M, D], [R + 1], []
-    lse_ptr, similarity_ptr, text_inverse_ptr,                          # [R], [M], [M]
+    losses_ptr, similarity_ptr, text_inverse_ptr,                       # [R], [M], [M]
     grad_regions_ptr, grad_texts_ptr, grad_scale_ptr,                   # [R, D], [M, D], [R]
     region_stride, text_stride, D, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    statistics: tl.constexpr = lse_ptr.dtype.element_ty
+    statistics: tl.constexpr = losses_ptr.dtype.element_ty
     r = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_D)
     region, region_inverse = _unit_row(regions_ptr + r * region_stride, D, statistics, BLOCK_D)
     first, last = tl.load(offsets_ptr + r).to(tl.int64), tl.load(offsets_ptr + r + 1).to(tl.int64)
-    scale, lse = tl.load(scale_ptr), tl.load(lse_ptr + r)
+    scale, loss, positive = tl.load(scale_ptr), tl.load(losses_ptr + r), tl.load(similarity_ptr + first)
     grad_loss = tl.where(last - first > 1, tl.load(grad_loss_ptr), 0.0)
     grad_unit = tl.zeros([BLOCK_D], statistics)  # of the region's direction
     grad_scale = scale * 0
@@ -93,7 +92,7 @@ def _backward_kernel(
         texts = _text_tile(texts_ptr, text_stride, m, last, D, statistics, BLOCK_D)
         similarity = tl.load(similarity_ptr + m, mask=m < last, other=0.0)
         text_inverse = tl.load(text_inverse_ptr + m, mask=m < last, other=0.0)
-        probability = tl.exp(scale * similarity - lse)
+        probability = tl.exp(scale * (similarity - positive) - loss)
         grad_logit = tl.where(m < last, grad_loss * (probability - (m == first).to(statistics)), 0.0)
         grad_scale += tl.sum(grad_logit * similarity)
         unit_texts = texts * text_inverse[:, None]
@@ -107,20 +106,17 @@ def _backward_kernel(
     tl.store(grad_scale_ptr + r, grad_scale)
 
 
-def forward(
-    regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Mean loss [], and log-sum-exp [R], rank of the positive [R], similarity [M] and 1 / length of each text [M]."""
+def forward(regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+    """Mean loss [], each region's loss [R] and rank of its positive [R], each text's similarity and 1 / length [M]."""
     regions, texts = _rows(regions), _rows(texts)
     R, M = len(regions), len(texts)
-    loss, lse = (regions.new_empty(R, dtype=scale.dtype) for _ in range(2))
-    rank = regions.new_empty(R, dtype=torch.int64)
-    similarity, text_inverse = (regions.new_empty(M, dtype=scale.dtype) for _ in range(2))
+    losses, rank = scale.new_empty(R), scale.new_empty(R, dtype=torch.int64)
+    similarity, text_inverse = scale.new_empty(M), scale.new_empty(M)
     if R > 0:  # a grid of no programs is a launch error
-        outputs = loss, lse, rank, similarity, text_inverse
+        outputs = losses, rank, similarity, text_inverse
         strides = regions.stride(0), texts.stride(0)
         _forward_kernel[(R,)](regions, texts, offsets, scale, *outputs, *strides, regions.shape[1], **_tile(regions))
-    return loss.sum() / _choosing(offsets), lse, rank, similarity, text_inverse
+    return losses.sum() / _choosing(offsets), losses, rank, similarity, text_inverse
 
 
 def backward(
@@ -129,7 +125,7 @@ def backward(
     texts: Tensor,
     offsets: Tensor,
     scale: Tensor,
-    lse: Tensor,
+    losses: Tensor,
     similarity: Tensor,
     text_inverse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +134,7 @@ def backward(
     grad_regions, grad_texts = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (regions, texts))
     grad_scale = scale.new_empty(len(regions))
     if len(regions) > 0:
-        inputs = grad_loss / _choosing(offsets), regions, texts, offsets, scale, lse, similarity, text_inverse
+        inputs = grad_loss / _choosing(offsets), regions, texts, offsets, scale, losses, similarity, text_inverse
         outputs = grad_regions, grad_texts, grad_scale
         strides = regions.stride(0), texts.stride(0)
         _backward_kernel[(len(regions),)](*inputs, *outputs, *strides, regions.shape[1], **_tile(regions))

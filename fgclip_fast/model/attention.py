@@ -4,9 +4,8 @@ A block does not know how its tokens are laid out; ``layout`` is whatever its fu
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,10 +24,16 @@ def causal(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
     return _scaled_dot_product(q, k, v, is_causal=True)
 
 
-@torch.compiler.disable  # its sizes change with each batch; the rest of the block is still compiled
-def over_tree(q: Tensor, k: Tensor, v: Tensor, layout: Tree) -> Tensor:
+class Packed(NamedTuple):
+    """Layout of packed texts: their tree, and who attends over it (config.Model.attention)."""
+
+    tree: Tree
+    backend: str
+
+
+def over_tree(q: Tensor, k: Tensor, v: Tensor, layout: Packed) -> Tensor:
     """Texts as one prefix tree: a token sees itself and its ancestors. Tensor[T, heads, d], thrice."""
-    return tree_attention(q, k, v, layout)
+    return tree_attention(q, k, v, *layout)
 
 
 def _scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:

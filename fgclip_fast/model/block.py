@@ -1,6 +1,7 @@
 """The transformer block of both towers; parameter names are those of the released state dict."""
 
 from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -20,10 +21,9 @@ class Attention(nn.Module):
         self.heads = heads
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, normed: Tensor, attend: Attend, layout: Any) -> Tensor:
-        """Attended values before ``out_proj``, Tensor[..., width]."""
-        q, k, v = (project(normed) for project in (self.q_proj, self.k_proj, self.v_proj))
-        return self.mix(q, k, v, attend, layout)
+    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of Tensor[..., width], alike."""
+        return self.q_proj(normed), self.k_proj(normed), self.v_proj(normed)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend, layout: Any = None) -> Tensor:
         """``attend`` over the heads of Tensor[..., width]."""
@@ -44,11 +44,30 @@ class MLP(nn.Module):
         return self.fc2(self.activation(self.fc1(normed)))
 
 
+def dense(part: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a block that treats each token by itself: compiled where the config says so.
+
+    What mixes tokens stays out: its sizes change with each batch, and each change would compile it again.
+    """
+
+    @wraps(part)
+    def call(block: "Block", *tensors: Tensor) -> Any:
+        return (_compiled(part) if block.compiled else part)(block, *tensors)
+
+    return call
+
+
+@cache
+def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(part)  # not before it is wanted: this imports the compiler
+
+
 class Block(nn.Module):
     """Pre-LayerNorm block: ``x += attention(LN1 x); x += MLP(LN2 x)``."""
 
     def __init__(self, part: Vision | Text, config: Model) -> None:
         super().__init__()
+        self.compiled = config.compile
         self.self_attn = Attention(part.width, part.heads)
         self.layer_norm1 = nn.LayerNorm(part.width, eps=config.layer_norm_eps)
         self.mlp = MLP(part.width, part.mlp, config.activation)
@@ -67,11 +86,18 @@ class Block(nn.Module):
         Returns:
             Tensor[..., width], or Tensor[M, width].
         """
-        mixed = self.self_attn(self.layer_norm1(hidden), attend, layout)
+        q, k, v = self.project(hidden)
+        mixed = self.self_attn.mix(q, k, v, attend, layout)
         if rows is not None:
             hidden, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (hidden, mixed))  # rows may repeat
         return self.finish(hidden, mixed)
 
+    @dense
+    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of Tensor[..., width], alike."""
+        return self.self_attn.project(self.layer_norm1(hidden))
+
+    @dense
     def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """What follows the mixing, for each token by itself: both Tensor[..., width], as is the result."""
         hidden = hidden + self.self_attn.out_proj(mixed)
@@ -79,15 +105,12 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The blocks of a tower, each recomputed in the backward pass or compiled where the config says so."""
+    """The blocks of a tower, each recomputed in the backward pass where the config says so."""
 
     def __init__(self, blocks: Sequence[Block], config: Model) -> None:
         super().__init__()
         self.layers = nn.ModuleList(blocks)
         self.recompute = config.activation_checkpointing
-        if config.compile:
-            for block in self.layers:
-                block.compile()
 
     def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, last: tuple = ()) -> Tensor:
         """All blocks; the last one is called with ``last`` after the arguments of the others."""

@@ -1,20 +1,16 @@
 """FG-CLIP: two towers, three projections, three scales; parameter names are those of the released state dict."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from fgclip_fast.config import Model
+from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.init import initialise
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.model.vision import VisionTower
 from fgclip_fast.ops import Tree, region_embedding
-
-if TYPE_CHECKING:
-    from fgclip_fast.inputs.batch import Batch
 
 
 class Network(nn.Module):
@@ -37,14 +33,14 @@ class Network(nn.Module):
         self.logit_scale_hardneg = nn.Parameter(torch.empty(()))
         initialise(self)
 
-    def forward(self, batch: "Batch") -> Embeddings:
+    def forward(self, batch: Batch) -> Embeddings:
         """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once."""
         B, R = len(batch.image), len(batch.boxes)
-        shorts = len(batch.offsets) - 1 - B
-        short_path, long = self.encode_tokens(batch.token, batch.offsets, shorts, batch.tree)
+        rows = [B, R, batch.shorts - B - R]
+        short_path, long = self.encode_tokens(batch.token, batch.offsets, batch.shorts, batch.tree)
         image, regions = self.encode_pixels(batch.image, batch.boxes, batch.image_index)
-        short, region_texts, hard_texts = short_path.split([B, R, shorts - B - R])
-        short_ids, region_ids, _, long_ids = batch.text_ids.split([B, R, shorts - B - R, B])
+        short, region_texts, hard_texts = short_path.split(rows)
+        short_ids, region_ids, _, long_ids = batch.text_ids.split([*rows, B])
         return Embeddings(
             image=image,
             short=short,

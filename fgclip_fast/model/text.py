@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Text
 from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, SHORT_LENGTH
-from fgclip_fast.model.attention import causal, over_tree
+from fgclip_fast.model.attention import Packed, causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
 from fgclip_fast.ops import Tree
 
@@ -19,6 +19,7 @@ class TextTower(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
+        self.attention = config.attention
         self.embeddings = TokenEmbeddings(config.text)
         self.encoder = Encoder([Block(config.text, config) for _ in range(config.text.layers)], config)
         self.final_layer_norm = nn.LayerNorm(config.text.width, eps=config.layer_norm_eps)
@@ -39,7 +40,8 @@ class TextTower(nn.Module):
         if tree is None:
             return self._padded(token, offsets[: shorts + 1], short), self._padded(token, offsets[shorts:], long)
         hidden = self.embeddings(tree.token, tree.position, torch.cat([short, long]))
-        features = self.final_layer_norm(self.encoder(hidden, over_tree, tree, last=(tree.pooled,)))
+        layout = Packed(tree, self.attention)
+        features = self.final_layer_norm(self.encoder(hidden, over_tree, layout, last=(tree.pooled,)))
         return features[:shorts], features[shorts:]
 
     def _padded(self, token: Tensor, offsets: Tensor, positions: Tensor) -> Tensor:

@@ -2,123 +2,182 @@
 
 Pass one makes each chunk's logits by one product and draws the rows' and the columns' log-sum-exps from it. Pass two
 turns the logits into their gradient in place, and two more products make the embeddings' gradients of it. The logits
-of as many rows as ``memory_budget`` allows are kept between the passes; the other rows cost a fourth product.
+of as many rows as the memory budget allows are kept between the passes; each other row costs a fourth product.
 """
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fgclip_fast.ops import native
+
 CHUNK_BYTES = 16 * 2**20  # logits of a chunk: half of a usual last-level cache
 CHUNK_ROWS = 256  # at least: a product of fewer rows packs its other operand in vain
+LOWEST = -1e30  # below every logit, yet finite: the maximum of none
+
+Ids = tuple[Tensor, Tensor] | None
+"""Ids of rows and of columns."""
 
 
-class Gradients(NamedTuple):
-    """What a loss of 1 sends back; fp32 (fp64 for fp64 inputs), empty where nobody asked."""
+class Lse(NamedTuple):
+    """Log-sum-exps in base 2, in two parts: their sum, rounded at scale 100, would spoil a softmax near 1."""
 
-    image: Tensor
-    text: Tensor
-    scale: Tensor
+    maximum: Tensor
+    log: Tensor
+    """Of the sum of exponentials relative to ``maximum``."""
 
 
 class Logits:
-    """Scaled cosines of ``rows [B, D]`` with ``columns [N, D]``, both of unit length, never whole unless kept.
+    """Scaled cosines, in base 2, of ``rows [B, D]`` with ``columns [N, D]``, both of unit length; whole only if kept.
 
     Row ``r`` belongs to column ``first + r``. Where ids are given, other columns of the same id are left out.
     """
 
-    def __init__(
-        self, rows: Tensor, columns: Tensor, scale: Tensor, ids: tuple[Tensor, Tensor] | None, first: int, kept: int
-    ):
+    def __init__(self, rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids = None, first: int = 0, kept: int = 0):
         self.rows, self.columns, self.scale, self.ids, self.first = rows, columns, scale, ids, first
         B, N = len(rows), len(columns)
         size = chunk_rows(B, N)
         self.chunks = [slice(r, min(r + size, B)) for r in range(0, B, size)]
-        self.kept = rows.new_empty(kept if kept >= B else kept // size * size, N)
+        self.kept = rows.new_empty(kept if kept >= B else kept // size * size, N)[:B]
         self.scratch = rows.new_empty(size if len(self.kept) < B else 0, N)
 
-    def statistics(self, with_columns: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def statistics(self, with_columns: bool = True) -> tuple[Lse, Lse, Tensor]:
         """Log-sum-exp of rows [B] and of columns [N] (over these rows), and each row's own logit [B]."""
-        B, N = len(self.rows), len(self.columns)
-        row_lse, positive = self.rows.new_empty(B), self.rows.new_empty(B)
-        column_lse = self.rows.new_full((N if with_columns else 0,), -torch.inf)
+        B, N = len(self.rows), len(self.columns) if with_columns else 0
+        rows, positive = Lse(self.rows.new_empty(B), self.rows.new_empty(B)), self.rows.new_empty(B)
+        columns = Lse(self.rows.new_full((N,), LOWEST), self.rows.new_zeros(N))
         for chunk in self.chunks:
-            logits = self._product(chunk)
-            torch.logsumexp(logits, 1, out=row_lse[chunk])
-            positive[chunk] = logits.diagonal(self.first + chunk.start)[: len(logits)]
-            if with_columns:
-                torch.logaddexp(column_lse, logits.logsumexp(0), out=column_lse)
-        return row_lse, column_lse, positive
+            self._summarise(self._product(chunk), chunk, rows, columns, positive)
+        columns.log.log2_()
+        return rows, columns, positive
 
-    def gradients(self, row_lse: Tensor, column_lse: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def gradients(self, rows: Lse, columns: Lse) -> Iterator[tuple[slice, Tensor]]:
         """Chunk by chunk ``softmax over rows + softmax over columns - 2 on the diagonal``."""
         for chunk in self.chunks:
-            logits = self.kept[chunk] if chunk.stop <= len(self.kept) else self._product(chunk)
-            by_row = (logits - row_lse[chunk, None]).exp_()
-            logits.sub_(column_lse).exp_().add_(by_row)
-            logits.diagonal(self.first + chunk.start)[: len(logits)].sub_(2)
+            logits = self.kept[chunk] if self._is_kept(chunk) else self._product(chunk)
+            self._differentiate(logits, chunk, rows, columns)
             yield chunk, logits
 
+    def _is_kept(self, chunk: slice) -> bool:
+        return chunk.stop <= len(self.kept)
+
     def _product(self, chunk: slice) -> Tensor:
-        logits = self.kept[chunk] if chunk.stop <= len(self.kept) else self.scratch[: chunk.stop - chunk.start]
-        torch.mm(self.rows[chunk], self.columns.T, out=logits).mul_(self.scale)
+        logits = self.kept[chunk] if self._is_kept(chunk) else self.scratch[: chunk.stop - chunk.start]
+        return torch.mm(self.rows[chunk], self.columns.T, out=logits)
+
+    def _summarise(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse, positive: Tensor) -> None:
+        """Cosines become logits; fills the chunk's rows of ``rows`` and ``positive``, and adds to the columns' sums."""
+        self._scale(logits, chunk)
+        rows.maximum[chunk] = logits.amax(1)
+        rows.log[chunk] = (logits - rows.maximum[chunk, None]).exp2_().sum(1).log2_()
+        positive[chunk] = logits.diagonal(self.first + chunk.start)[: len(logits)]
+        if len(columns.maximum):
+            raised = columns.maximum.maximum(logits.amax(0))
+            columns.log.mul_((columns.maximum - raised).exp2_()).add_((logits - raised).exp2_().sum(0))
+            columns.maximum.copy_(raised)
+
+    def _differentiate(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse) -> None:
+        """Cosines, or kept logits, become their gradient."""
+        if not self._is_kept(chunk):
+            self._scale(logits, chunk)
+        by_row = (logits - rows.maximum[chunk, None]).sub_(rows.log[chunk, None]).exp2_()
+        logits.sub_(columns.maximum).sub_(columns.log).exp2_().add_(by_row)
+        logits.diagonal(self.first + chunk.start)[: len(logits)].sub_(2)
+
+    def _scale(self, cosines: Tensor, chunk: slice) -> None:
+        cosines.mul_(self.scale * math.log2(math.e))
         if self.ids is not None:
             equal = self.ids[0][chunk, None] == self.ids[1]
-            equal.diagonal(self.first + chunk.start)[: len(logits)].fill_(False)
-            logits.masked_fill_(equal, -torch.inf)
-        return logits
+            equal.diagonal(self.first + chunk.start)[: len(cosines)].fill_(False)
+            cosines.masked_fill_(equal, -torch.inf)
+
+
+class NativeLogits(Logits):
+    """The same with what stands between the products in C++ (csrc/cpu/contrastive_loss.cpp), for fp32 on a CPU."""
+
+    def _summarise(self, logits, chunk, rows, columns, positive):
+        own, sums = (_native_lse(lse, start) for lse, start in ((rows, chunk.start), (columns, 0)))
+        at = native.address(positive[chunk])
+        _extension().contrastive_loss_forward_cpu(self._native(logits, chunk), own, at, sums)
+
+    def _differentiate(self, logits, chunk, rows, columns):
+        own, others = (_native_lse(lse, start) for lse, start in ((rows, chunk.start), (columns, 0)))
+        is_kept = self._is_kept(chunk)
+        _extension().contrastive_loss_backward_cpu(self._native(logits, chunk), is_kept, own, others)
+
+    def _native(self, logits: Tensor, chunk: slice):
+        ids = (0, 0) if self.ids is None else (native.address(self.ids[0][chunk]), native.address(self.ids[1]))
+        at, first = native.address(logits), self.first + chunk.start
+        return _extension().LogitsChunk(at, *logits.shape, self.scale.item(), first, *ids)
+
+
+def _extension() -> Any:
+    return native.extension()
+
+
+def _native_lse(lse: Lse, start: int):
+    return _extension().Lse(*(native.address(part[start:]) if len(part) else 0 for part in lse))
+
+
+def logits_of(
+    rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids = None, first: int = 0, memory_budget: int = 0
+) -> Logits:
+    """The fastest kind for these, keeping as many rows as fit ``memory_budget`` beside all else that the loss needs."""
+    B, N = len(rows), len(columns)
+    fixed = 4 * B * rows.shape[1] + chunk_rows(B, N) * N  # units, gradients, a chunk
+    kept = max(0, memory_budget // rows.element_size() - fixed) // max(1, N)
+    serves = (
+        rows.dtype == torch.float32 and rows.device.type == "cpu" and native.serves("contrastive_loss", rows.device)
+    )
+    return (NativeLogits if serves else Logits)(rows, columns, scale, ids, first, kept)
 
 
 def whole(
-    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int, wanted: bool
-) -> tuple[Tensor, Gradients]:
-    """Loss of ``B`` pairs among themselves, and its gradients where ``wanted``."""
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, wanted: list[bool], memory_budget: int
+) -> tuple[Lse, Lse, Tensor, list[Tensor]]:
+    """Statistics of the logits, and of a mean loss of 1 the gradients of image, text and scale; empty unless wanted."""
     unit_image, unit_text = unit(image), unit(text)
-    B, D = image.shape
-    fixed = (4 * B * D + chunk_rows(B, B) * B) * unit_image.element_size()  # units, gradients, a chunk
-    kept = max(0, memory_budget - fixed) // max(1, B * unit_image.element_size()) if wanted else 0
-    ids = None if text_ids is None else (text_ids, text_ids)
-    logits = Logits(unit_image, unit_text, scale, ids, 0, kept)
-    row_lse, column_lse, positive = logits.statistics()
-    loss = ((row_lse + column_lse) / 2 - positive).sum() / max(1, B)
-    if not wanted:
-        return loss, Gradients(*(unit_image.new_empty(0) for _ in range(3)))
-    grad_image, grad_text = torch.empty_like(unit_image), torch.zeros_like(unit_text)
-    for chunk, weights in logits.gradients(row_lse, column_lse):
-        torch.mm(weights, unit_text, out=grad_image[chunk])
-        grad_text.addmm_(weights.T, unit_image[chunk])
-    weight = 1 / (2 * max(1, B))
-    grad_scale = through_unit_(grad_image, image, unit_image, scale * weight) * weight
-    through_unit_(grad_text, text, unit_text, scale * weight)
-    return loss, Gradients(grad_image, grad_text, grad_scale)
+    ids = None if text_ids is None else (text_ids.contiguous(),) * 2
+    logits = logits_of(unit_image, unit_text, scale, ids, memory_budget=memory_budget if any(wanted) else 0)
+    rows, columns, positive = logits.statistics()
+    with_image, with_text = wanted[0] or wanted[2], wanted[1]  # the scale's comes out of the image's
+    grad_image = torch.empty_like(unit_image if with_image else unit_image[:0])
+    grad_text = torch.zeros_like(unit_text if with_text else unit_text[:0])
+    for chunk, weights in logits.gradients(rows, columns) if any(wanted) else ():
+        if with_image:
+            torch.mm(weights, unit_text, out=grad_image[chunk])
+        if with_text:
+            grad_text.addmm_(weights.T, unit_image[chunk])
+    grad_scale = through_unit_(grad_image, image[: len(grad_image)], unit_image[: len(grad_image)], scale)
+    through_unit_(grad_text, text[: len(grad_text)], unit_text[: len(grad_text)], scale)
+    gradients = zip((grad_image, grad_text, grad_scale), wanted, strict=True)
+    return rows, columns, positive, [grad if wants else grad.new_empty(0) for grad, wants in gradients]
 
 
-def own_lse(
-    rows: Tensor, columns: Tensor, scale: Tensor, ids: tuple[Tensor, Tensor] | None, first: int
-) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp of a rank's own rows against all columns, and their own logits; both [B]."""
-    lse, _, positive = Logits(unit(rows), unit(columns), scale, ids, first, kept=0).statistics(with_columns=False)
+def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids, first: int) -> tuple[Lse, Tensor]:
+    """Log-sum-exp of a rank's own rows against all columns, and their own logits; all [B]."""
+    lse, _, positive = logits_of(unit(rows), unit(columns), scale, ids, first).statistics(with_columns=False)
     return lse, positive
 
 
 def own_gradient(
-    rows: Tensor,
-    columns: Tensor,
-    scale: Tensor,
-    row_lse: Tensor,
-    column_lse: Tensor,
-    ids: tuple[Tensor, Tensor] | None,
-    first: int,
+    rows: Tensor, columns: Tensor, scale: Tensor, row_lse: Lse, column_lse: Lse, ids: Ids, first: int
 ) -> tuple[Tensor, Tensor]:
     """Gradient of a rank's own rows [B, D], times the number of ranks, and these rows' share of the scale's."""
     unit_rows, unit_columns = unit(rows), unit(columns)
     grad = torch.empty_like(unit_rows)
-    for chunk, weights in Logits(unit_rows, unit_columns, scale, ids, first, kept=0).gradients(row_lse, column_lse):
+    for chunk, weights in logits_of(unit_rows, unit_columns, scale, ids, first).gradients(row_lse, column_lse):
         torch.mm(weights, unit_columns, out=grad[chunk])
-    weight = 1 / (2 * max(1, len(rows)))
-    return grad, through_unit_(grad, rows, unit_rows, scale * weight) * weight
+    return grad, through_unit_(grad, rows, unit_rows, scale)
+
+
+def mean_loss(rows: Lse | Tensor, columns: Lse | Tensor, positive: Tensor) -> Tensor:
+    """Mean cross-entropy over rows and columns; in this order, a small loss keeps its digits."""
+    each = [(maximum - positive) + log for maximum, log in (rows, columns)]
+    return (each[0] + each[1]).sum() * (math.log(2) / (2 * max(1, len(positive))))
 
 
 def chunk_rows(B: int, N: int) -> int:
@@ -138,11 +197,11 @@ def inverse_length(rows: Tensor) -> Tensor:
     return length.reciprocal().where(length > 1e-12, 0)
 
 
-def through_unit_(grad: Tensor, rows: Tensor, unit_rows: Tensor, weight: Tensor) -> Tensor:
-    """Turns ``grad``, times ``weight`` the gradient of ``unit_rows``, into that of ``rows``, in place.
+def through_unit_(grad: Tensor, rows: Tensor, unit_rows: Tensor, scale: Tensor) -> Tensor:
+    """From ``gradient of logits @ the others`` the gradient of ``rows``, in place; returns the scale's.
 
-    Returns the sum of ``unit_rows * grad``: as the scale multiplies every cosine, its gradient but for the weight.
+    The scale multiplies every cosine, so its gradient is what lies along the rows.
     """
-    along = torch.linalg.vecdot(unit_rows, grad)[:, None]
-    grad.addcmul_(unit_rows, along, value=-1).mul_(inverse_length(rows) * weight)
-    return along.sum(dtype=torch.float64).to(weight.dtype)
+    along, weight = torch.linalg.vecdot(unit_rows, grad)[:, None], 1 / (2 * max(1, len(rows)))
+    grad.addcmul_(unit_rows, along, value=-1).mul_(inverse_length(rows) * (scale * weight))
+    return along.sum(dtype=torch.float64).to(scale.dtype) * weight

@@ -1,10 +1,15 @@
 """Symmetric contrastive (InfoNCE) loss: exact, without the N x N logits of the usual code, on one process or many."""
 
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from fgclip_fast.ops import contrastive_chunks as chunks
+from fgclip_fast.ops import native
 
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.14
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -40,13 +45,13 @@ def contrastive_loss(
         ValueError: a shape, dtype or device does not fit; the message names the argument.
     """
     _check(image, text, scale, text_ids)
-    wanted = torch.is_grad_enabled() and (image.requires_grad or text.requires_grad or scale.requires_grad)
+    wanted = [torch.is_grad_enabled() and x.requires_grad for x in (image, text, scale)]
     inputs = image.detach(), text.detach(), scale.detach().to(torch.promote_types(image.dtype, torch.float32))
     if group is None or dist.get_world_size(group) == 1:
         loss, *gradients = _whole(*inputs, text_ids, memory_budget, wanted)
     else:
         loss, *gradients = _own_part(*inputs, text_ids, group, wanted)
-    return _attach(image, text, scale, loss, *gradients) if wanted else loss
+    return _attach(image, text, scale, loss, *gradients) if any(wanted) else loss
 
 
 def agree_batch_size(batch_size: int, group: dist.ProcessGroup | None, device: torch.device | str = "cpu") -> int:
@@ -87,21 +92,23 @@ def _check(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None) 
 
 
 def _own_part(
-    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, group: dist.ProcessGroup, wanted: bool
-) -> tuple[Tensor, ...]:
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, group: dist.ProcessGroup, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss of this rank's rows among all ranks', and the gradients of its own rows and of the scale."""
     first = dist.get_rank(group) * len(image)
     all_image, all_text = _gather(torch.stack((image, text), 1), group).unbind(1)
-    all_ids = None if text_ids is None else _gather(text_ids, group)
-    image_lse, positive = _own_lse(image, all_text, scale, text_ids, all_ids, first)
-    text_lse, _ = _own_lse(text, all_image, scale, text_ids, all_ids, first)
-    loss = ((image_lse + text_lse) / 2 - positive).sum() / max(1, len(image))
-    if not wanted:
-        return (loss,)
-    all_image_lse, all_text_lse = _gather(torch.stack((image_lse, text_lse), 1), group).unbind(1)
-    grad_image, grad_scale = _own_gradient(image, all_text, scale, image_lse, all_text_lse, text_ids, all_ids, first)
-    grad_text, _ = _own_gradient(text, all_image, scale, text_lse, all_image_lse, text_ids, all_ids, first)
-    return loss, grad_image, grad_text, grad_scale  # the scale's once: of the images' rows
+    ids = text_ids, None if text_ids is None else _gather(text_ids, group)
+    image_lse, positive = _own_lse(image, all_text, scale, *ids, first)
+    text_lse, _ = _own_lse(text, all_image, scale, *ids, first)
+    loss = chunks.mean_loss(image_lse, text_lse, positive)
+    grad_image = grad_text = grad_scale = scale.new_empty(0)
+    if any(wanted):  # on every rank or on none, as it makes a collective
+        all_image_lse, all_text_lse = _gather(torch.stack((image_lse.T, text_lse.T), 1), group).permute(1, 2, 0)
+    if wanted[0] or wanted[2]:  # the scale's is counted once, on the images' rows
+        grad_image, grad_scale = _own_gradient(image, all_text, scale, image_lse, all_text_lse, *ids, first)
+    if wanted[1]:
+        grad_text, _ = _own_gradient(text, all_image, scale, text_lse, all_image_lse, *ids, first)
+    return loss, grad_image, grad_text, grad_scale
 
 
 def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -112,33 +119,35 @@ def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss", mutates_args=())
 def _whole(
-    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int, wanted: bool
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss of the batch of one process, and its gradients: image [B, D], text [B, D], scale []; empty unless wanted."""
     with torch.autocast(image.device.type, enabled=False):
-        loss, gradients = chunks.whole(image, text, scale, text_ids, memory_budget, wanted)
-    return loss, *gradients
+        engine = _engine(image)
+        more = {"memory_budget": memory_budget} if engine is chunks else {}
+        rows, columns, positive, gradients = engine.whole(image, text, scale, text_ids, list(wanted), **more)
+        return chunks.mean_loss(rows, columns, positive), *gradients
 
 
 @_whole.register_fake
 def _(image, text, scale, text_ids, memory_budget, wanted):
-    gradients = (image, text, scale) if wanted else (scale.new_empty(0),) * 3
-    return scale.new_empty(()), *(scale.new_empty(x.shape) for x in gradients)
+    shapes = (x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True))
+    return scale.new_empty(()), *(scale.new_empty(shape) for shape in shapes)
 
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss_own_lse", mutates_args=())
 def _own_lse(
     rows: Tensor, columns: Tensor, scale: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, first: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp of each row over all columns, and its own logit; both [B]."""
-    ids = None if row_ids is None or column_ids is None else (row_ids, column_ids)
+    """Log-sum-exp of each row over all columns, in its two parts, [2, B], and its own logit, [B]; all in base 2."""
     with torch.autocast(rows.device.type, enabled=False):
-        return chunks.own_lse(rows, columns, scale, ids, first)
+        lse, positive = _engine(rows).own_lse(rows, columns, scale, _both(row_ids, column_ids), first)
+        return torch.stack(tuple(lse)), positive
 
 
 @_own_lse.register_fake
 def _(rows, columns, scale, row_ids, column_ids, first):
-    return scale.new_empty(len(rows)), scale.new_empty(len(rows))
+    return scale.new_empty(2, len(rows)), scale.new_empty(len(rows))
 
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss_own_gradient", mutates_args=())
@@ -153,14 +162,26 @@ def _own_gradient(
     first: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the rows [B, D] and their share of the scale's []."""
-    ids = None if row_ids is None or column_ids is None else (row_ids, column_ids)
+    ids, lses = _both(row_ids, column_ids), (chunks.Lse(*lse.contiguous()) for lse in (row_lse, column_lse))
     with torch.autocast(rows.device.type, enabled=False):
-        return chunks.own_gradient(rows, columns, scale, row_lse, column_lse, ids, first)
+        return _engine(rows).own_gradient(rows, columns, scale, *lses, ids, first)
 
 
 @_own_gradient.register_fake
 def _(rows, columns, scale, row_lse, column_lse, row_ids, column_ids, first):
     return scale.new_empty(rows.shape), scale.new_empty(())
+
+
+def _engine(rows: Tensor) -> Any:
+    """Who does the two passes over the logits: Triton and cuBLAS, or products in torch with C++ between them."""
+    fits = rows.is_cuda and rows.dtype != torch.float64 and len(rows) > 0  # a grid of no programs is a launch error
+    if not fits or not native.serves("contrastive_loss", rows.device):
+        return chunks
+    return importlib.import_module("fgclip_fast.kernels.contrastive_loss")  # here, since Triton may not be installed
+
+
+def _both(row_ids: Tensor | None, column_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    return None if row_ids is None or column_ids is None else (row_ids, column_ids)
 
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss_attach", mutates_args=())
@@ -182,18 +203,18 @@ def _(image, text, scale, loss, grad_image, grad_text, grad_scale):
     return torch.empty_like(loss)
 
 
-def _keep_gradients(ctx, inputs, output):
-    image, _, scale, _, *gradients = inputs
-    ctx.save_for_backward(*gradients)
-    ctx.dtypes = image.dtype, scale.dtype
+def _keep(ctx, inputs, output):
+    image, text, scale, _, *gradients = inputs
+    ctx.save_for_backward(*gradients, image, text, scale)
 
 
 def _hand_out(ctx, grad_loss):
-    gradients = _backward(grad_loss, *ctx.saved_tensors, *ctx.dtypes)
-    return *gradients, None, None, None, None
+    gradients = _backward(grad_loss, *ctx.saved_tensors)
+    wanted = (grad if needed else None for grad, needed in zip(gradients, ctx.needs_input_grad[:3], strict=True))
+    return *wanted, None, None, None, None
 
 
-_attach.register_autograd(_hand_out, setup_context=_keep_gradients)
+_attach.register_autograd(_hand_out, setup_context=_keep)
 
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss_backward", mutates_args=())
@@ -202,20 +223,20 @@ def _backward(
     grad_image: Tensor,
     grad_text: Tensor,
     grad_scale: Tensor,
-    dtype: torch.dtype,
-    scale_dtype: torch.dtype,
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of a loss of 1, times ``grad_loss``, rounded once."""
-    image, text = ((grad * grad_loss).to(dtype) for grad in (grad_image, grad_text))
-    return image, text, (grad_scale * grad_loss).to(scale_dtype)
+    """The gradients of a loss of 1 times ``grad_loss``, in the dtypes of the inputs (which give nothing else)."""
+    pairs = ((grad_image, image), (grad_text, text), (grad_scale, scale))
+    image, text, scale = ((grad * grad_loss).to(x.dtype) for grad, x in pairs)
+    return image, text, scale
 
 
 @_backward.register_fake
-def _(grad_loss, grad_image, grad_text, grad_scale, dtype, scale_dtype):
-    dtypes = (dtype, dtype, scale_dtype)
-    return tuple(
-        torch.empty_like(grad, dtype=d) for grad, d in zip((grad_image, grad_text, grad_scale), dtypes, strict=True)
-    )
+def _(grad_loss, grad_image, grad_text, grad_scale, image, text, scale):
+    pairs = ((grad_image, image), (grad_text, text), (grad_scale, scale))
+    return tuple(torch.empty_like(grad, dtype=x.dtype) for grad, x in pairs)
 
 
 def _no_second_derivative(ctx, *grads):

@@ -1,12 +1,12 @@
 """Hard-negative loss: each region chooses its own text among near misses (arXiv 2505.05071)."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fgclip_fast.ops import reference
+from fgclip_fast.ops import native, reference
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -44,13 +44,22 @@ def hard_negative_loss(regions: Tensor, texts: Tensor, offsets: Tensor, scale: T
     """
     _check("hard_negative_loss", regions, texts, offsets)
     _check_scale(regions, scale)
-    return reference.hard_negative_loss(regions, texts, offsets, scale)
+    if not native.serves("hard_negative_loss", regions.device):
+        _check_rising(offsets, texts)
+        return reference.hard_negative_loss(regions, texts, offsets, scale)
+    return _forward(regions, texts, offsets, scale)[0]
 
 
 def hard_negative_scores(regions: Tensor, texts: Tensor, offsets: Tensor) -> Scores:
     """Similarity of each text to its region and the rank of the first, right one; arguments as of the loss."""
     _check("hard_negative_scores", regions, texts, offsets)
-    similarity, rank = reference.hard_negative_scores(regions.detach(), texts.detach(), offsets)
+    regions, texts = regions.detach(), texts.detach()
+    if not native.serves("hard_negative_loss", regions.device):
+        _check_rising(offsets, texts)
+        similarity, rank = reference.hard_negative_scores(regions, texts, offsets)
+        return Scores(similarity, rank, rank == 0)
+    scale = torch.ones((), dtype=_statistics(regions), device=regions.device)
+    _, _, rank, similarity, _ = _forward(regions, texts, offsets, scale)
     return Scores(similarity, rank, rank == 0)
 
 
@@ -66,27 +75,124 @@ def _check(op: str, regions: Tensor, texts: Tensor, offsets: Tensor) -> None:
     for name, tensor in (("texts", texts), ("offsets", offsets)):
         if tensor.device != regions.device:
             raise ValueError(f"{op}: {name} must be on {regions.device} like regions, got {tensor.device}")
-    if regions.device.type == "cpu" or os.environ.get("FGCLIP_CHECK") == "1":
-        _check_rising(op, offsets, len(texts))
-
-
-def _check_rising(op: str, offsets: Tensor, texts: int) -> None:
-    ends = [int(offsets[0]), int(offsets[-1])]
-    if ends != [0, texts]:
-        raise ValueError(f"{op}: offsets must run from 0 to the number of texts, {texts}, got {ends[0]} to {ends[1]}")
-    falls = (offsets.diff() <= 0).nonzero()
-    if len(falls):
-        at = int(falls[0])
-        pair = offsets[at : at + 2].tolist()
-        raise ValueError(f"{op}: offsets must rise, each region having a text, got {pair} at region {at}")
 
 
 def _check_scale(regions: Tensor, scale: Tensor) -> None:
-    statistics = torch.promote_types(regions.dtype, torch.float32)
-    if scale.dim() != 0 or (scale.dtype, scale.device) != (statistics, regions.device):
-        wanted, got = f"[] of {statistics} on {regions.device}", f"{_what(scale)} on {scale.device}"
+    if scale.dim() != 0 or (scale.dtype, scale.device) != (_statistics(regions), regions.device):
+        wanted, got = f"[] of {_statistics(regions)} on {regions.device}", f"{_what(scale)} on {scale.device}"
         raise ValueError(f"hard_negative_loss: scale must be {wanted}, got {got}")
 
 
 def _what(tensor: Tensor) -> str:
     return f"{list(tensor.shape)} of {tensor.dtype}"
+
+
+def _statistics(rows: Tensor) -> torch.dtype:
+    return torch.promote_types(rows.dtype, torch.float32)
+
+
+def _check_rising(offsets: Tensor, texts: Tensor) -> None:
+    if offsets.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1":
+        return  # reading them would make the host wait for the GPU
+    first, last = int(offsets[0]), int(offsets[-1])
+    if (first, last) != (0, len(texts)):
+        raise ValueError(f"hard_negative_loss: offsets must run from 0 to M = {len(texts)}, got {first} to {last}")
+    stays = (offsets.diff() <= 0).nonzero()
+    if len(stays):
+        r = int(stays[0])
+        raise ValueError(
+            f"hard_negative_loss: offsets must rise, got {offsets[r : r + 2].tolist()} at region {r}; "
+            "each region needs its positive"
+        )
+
+
+@torch.library.custom_op("fgclip_fast::hard_negative_loss", mutates_args=(), device_types="cuda")
+def _forward(
+    regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Mean loss [], each region's loss [R] and rank of its positive [R], each text's similarity and 1 / length [M]."""
+    from fgclip_fast.kernels import hard_negative_loss  # here, since a CPU-only install has no Triton
+
+    _check_rising(offsets, texts)
+    return hard_negative_loss.forward(regions, texts, offsets, scale)
+
+
+@_forward.register_kernel("cpu")
+def _forward_cpu(
+    regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check_rising(offsets, texts)
+    loss, losses, rank, similarity, text_inverse = outputs = _empty_outputs(regions, texts, offsets, scale)
+    problem = regions, texts, offsets, scale, losses, similarity, text_inverse
+    _call_extension("forward", problem, (), (loss, rank))
+    return outputs
+
+
+@_forward.register_fake
+def _empty_outputs(
+    regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    R, M = regions.shape[0], texts.shape[0]  # len would fix them in a compiled graph
+    loss, losses, rank = torch.empty_like(scale), scale.new_empty(R), scale.new_empty(R, dtype=torch.int64)
+    return loss, losses, rank, scale.new_empty(M), scale.new_empty(M)
+
+
+@torch.library.custom_op("fgclip_fast::hard_negative_loss_backward", mutates_args=(), device_types="cuda")
+def _backward(
+    grad_loss: Tensor,
+    regions: Tensor,
+    texts: Tensor,
+    offsets: Tensor,
+    scale: Tensor,
+    losses: Tensor,
+    similarity: Tensor,
+    text_inverse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of regions, texts and scale."""
+    from fgclip_fast.kernels import hard_negative_loss
+
+    return hard_negative_loss.backward(grad_loss, regions, texts, offsets, scale, losses, similarity, text_inverse)
+
+
+@_backward.register_kernel("cpu")
+def _backward_cpu(grad_loss: Tensor, *problem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    grads = _empty_grads(grad_loss, *problem)
+    _call_extension("backward", problem, (grad_loss,), grads)
+    return grads
+
+
+@_backward.register_fake
+def _empty_grads(grad_loss: Tensor, *problem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    regions, texts, _, scale, *_ = problem
+    grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (regions, texts, scale)]
+    return grads[0], grads[1], grads[2]
+
+
+def _call_extension(direction: str, problem: tuple[Tensor, ...], before: tuple[Tensor, ...], after: tuple[Tensor, ...]):
+    """Runs the C++ op on the inputs and what is saved of them, between the addresses of other inputs and of outputs."""
+    module: Any = native.extension()
+    regions, texts, offsets, scale, *saved = problem
+    rows = regions.contiguous(), texts.contiguous(), offsets.long().contiguous(), scale  # held until the call returns
+    inputs = module.HardNegativeInputs(*map(native.address, rows), *regions.shape)
+    dtype = getattr(module.Dtype, str(regions.dtype).removeprefix("torch."))
+    getattr(module, f"hard_negative_loss_{direction}_cpu")(
+        *map(native.address, before),
+        inputs,
+        module.HardNegativeSaved(*map(native.address, saved)),
+        *map(native.address, after),
+        dtype,
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    _, losses, rank, similarity, text_inverse = output
+    ctx.mark_non_differentiable(losses, rank, similarity, text_inverse)
+    ctx.save_for_backward(*inputs, losses, similarity, text_inverse)
+
+
+def _differentiate(ctx: Any, grad_loss: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor, None, Tensor]:
+    grad_regions, grad_texts, grad_scale = _backward(grad_loss, *ctx.saved_tensors)
+    return grad_regions, grad_texts, None, grad_scale
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

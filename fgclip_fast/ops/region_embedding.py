@@ -84,7 +84,11 @@ def _backward(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: i
     grad_out, C = grad_out.contiguous(), grad_out.shape[1]
     grad_tokens = grad_out.new_empty(B, H * W, C)
     shape = {"B": B, "H": H, "W": W, "C": C, "image_stride": H * W * C, "token_stride": C}
-    _launch("backward", native.address(grad_out), boxes, image_index, grad_tokens, shape)
+    scratch: tuple[Tensor, ...] = ()
+    if grad_out.device.type == "cuda":  # where each image's boxes begin, the boxes in that order, their weights
+        R = len(boxes)
+        scratch = (image_index.new_empty(B + 1), image_index.new_empty(R), boxes.new_empty(R, H + W))
+    _launch("backward", native.address(grad_out), boxes, image_index, grad_tokens, shape, *scratch)
     return grad_tokens
 
 
@@ -94,9 +98,15 @@ def _(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: i
 
 
 def _launch(
-    direction: str, source: int, boxes: Tensor, image_index: Tensor, out: Tensor, shape: dict[str, int]
+    direction: str,
+    source: int,
+    boxes: Tensor,
+    image_index: Tensor,
+    out: Tensor,
+    shape: dict[str, int],
+    *scratch: Tensor,
 ) -> None:
-    """Runs the extension's ``direction`` on the device of ``out``, from ``source`` to ``out``."""
+    """Runs the extension's ``direction`` on the device of ``out``, from the address ``source`` to ``out``."""
     if out.numel() == 0:
         return
     module: Any = native.extension()
@@ -109,6 +119,7 @@ def _launch(
         native.address(out),
         getattr(module.Dtype, str(out.dtype).removeprefix("torch.")),
         module.RegionShape(R=len(boxes), **shape),
+        *map(native.address, scratch),
         *where,
     )
 

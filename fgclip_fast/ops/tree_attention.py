@@ -1,5 +1,8 @@
 """Causal attention of every token to its ancestors in a prefix tree."""
 
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fgclip_fast.ops.prefix_tree import TILE, Tree
+from fgclip_fast.ops import segment_attention
+from fgclip_fast.ops.prefix_tree import CHUNK, TILE, Tree
 
+MAX_HEAD_DIM = 128  # of kernels/tree_attention.py: more does not fit its registers
 SPINE_STEP = 16  # tiles whose spines round up to the same multiple go through one scaled_dot_product_attention
 
 
-def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
+def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, backend: str = "auto") -> Tensor:
     """Softmax attention of each token to its ancestors and itself, scaled by ``head_dim ** -0.5``.
 
     An ancestor of any token in a tile of TILE tokens lies in the tile, or is an ancestor of the tile's first token
@@ -21,15 +26,43 @@ def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
     Args:
         q, k, v: Tensor[T, heads, head_dim], fp32, fp16 or bf16, alike in all.
         tree: Of T tokens, on the device of ``q``.
+        backend: One of BACKENDS, or "auto": the first of them that runs here.
 
     Returns:
-        Tensor[T, heads, head_dim], differentiable in ``q``, ``k`` and ``v``.
+        Tensor[T, heads, head_dim], differentiable in ``q``, ``k`` and ``v``; the same bits every time.
 
     Raises:
-        ValueError: A shape, dtype or device does not fit; the message names the argument.
+        ValueError: A shape, dtype or device does not fit, or ``backend`` does not run here; the message says why.
     """
     _check(q, k, v, tree)
-    return _tiled(q, k, v, tree)
+    return _ATTENTIONS[_chosen(backend, q)](q, k, v, tree)
+
+
+def why_not(backend: str, device_type: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64) -> str | None:
+    """None where ``backend`` runs, else the reason and the way out, in one sentence."""
+    if backend == "sdpa":
+        return None
+    if backend != "triton":
+        return segment_attention.why_not(backend, device_type, dtype, head_dim)
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device_type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"triton needs a GPU, got {device_type}"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16) or head_dim > MAX_HEAD_DIM:
+        return f"triton takes fp32, fp16 or bf16 and head_dim <= {MAX_HEAD_DIM}, got {dtype} and {head_dim}"
+    return None
+
+
+def _chosen(backend: str, q: Tensor) -> str:
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"tree_attention: backend must be auto or one of {', '.join(BACKENDS)}, got {backend!r}")
+    here = q.device.type, q.dtype, q.shape[2]
+    if backend == "auto":
+        # what runs on a CPU besides sdpa is there for tests
+        return next(name for name in BACKENDS if name == "sdpa" or (q.is_cuda and why_not(name, *here) is None))
+    if reason := why_not(backend, *here):
+        raise ValueError(f"tree_attention: backend {backend!r} does not run here: {reason}")
+    return backend
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> None:
@@ -44,6 +77,54 @@ def _check(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> None:
             )
     if tree.end.device != q.device:
         raise ValueError(f"tree_attention: tree must be on the device of q, {q.device}, got {tree.end.device}")
+
+
+def _triton(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
+    return _forward(q, k, v, list(tree))[0]
+
+
+@torch.library.custom_op("fgclip_fast::tree_attention", mutates_args=())
+def _forward(q: Tensor, k: Tensor, v: Tensor, tree: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Output [T, heads, head_dim] and log-sum-exp to base 2 [heads, T], fp32."""
+    from fgclip_fast.kernels import tree_attention  # here, since a CPU-only install has no Triton
+
+    lists = Tree(*tree)
+    return tree_attention.forward(q, k, v, lists.end, lists.spine_offsets, lists.spine, TILE)
+
+
+@_forward.register_fake
+def _(q, k, v, tree):
+    T, heads, _ = q.shape
+    return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(heads, T, dtype=torch.float32)
+
+
+@torch.library.custom_op("fgclip_fast::tree_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, tree: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    from fgclip_fast.kernels import tree_attention
+
+    _, _, end, _, *lists = Tree(*tree)
+    return tree_attention.backward(grad, q, k, v, out, lse, end, *lists[:7], TILE, CHUNK)
+
+
+@_backward.register_fake
+def _(grad, q, k, v, out, lse, tree):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+
+
+def _differentiate(ctx, grad, _):
+    q, k, v, out, lse, *tree = ctx.saved_tensors
+    return *_backward(grad, q, k, v, out, lse, tree), [None] * len(tree)
+
+
+def _save(ctx, inputs, output):
+    q, k, v, tree = inputs
+    ctx.save_for_backward(q, k, v, *output, *tree)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
 
 
 class _Batch(NamedTuple):
@@ -101,3 +182,14 @@ def _batch(tree: Tree, tile: Tensor, size: int, length: Tensor) -> _Batch:
     seen = past & (query[:, :, None] < tree.end[key][:, None, :])
     seen[:, :, :size] &= ours[:, None, :]
     return _Batch(query, key, seen[:, None])
+
+
+_ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tree], Tensor]] = {
+    "triton": _triton,
+    "flash": segment_attention.flash,
+    "varlen": segment_attention.varlen,
+    "xformers": segment_attention.xformers,
+    "sdpa": _tiled,
+}
+BACKENDS = tuple(_ATTENTIONS)
+"""Fastest first: our kernel; flash-attn, torch's varlen_attn and xformers by segments; tiles in plain torch."""

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.tokenizer import LONG_LENGTH, Tokenizer
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import prefix_tree
@@ -42,15 +42,15 @@ def model(golden):
     return model
 
 
-@pytest.fixture(scope="module", params=["padded", "prefix tree"])
+@pytest.fixture(scope="module", params=["none", "padding-free", "prefix-tree"])
 def batch(golden, story, request):
     """The golden batch as ours: the padding boxes, texts and images of the released layout are left out."""
-    real = [4 * image + n for image, count in enumerate(story["box_nums"]) for n in range(count)]
-    hard = [4 * image + n for image, count in enumerate(story["hard_nums"]) for n in range(count)]
+    real, hard = (filled(story[counts]) for counts in ("box_nums", "hard_nums"))
     boxes, hard_boxes = golden["inputs/boxes"].view(-1, 4), golden["inputs/hard_boxes"].view(-1, 4)
     owner = [next(r for r, i in enumerate(real) if torch.equal(boxes[i], hard_boxes[h])) for h in hard]
     token, offsets, shorts = tokens(story["texts"], real)
-    return SimpleNamespace(
+    packing = request.param
+    return Batch(
         image=golden["inputs/image"],
         token=token,
         offsets=offsets,
@@ -59,9 +59,13 @@ def batch(golden, story, request):
         hard_region=torch.tensor(owner),
         hard_offsets=torch.arange(0, 11 * len(hard) + 1, 11),
         text_ids=torch.arange(len(offsets) - 1),
-        tree=prefix_tree(token, offsets, shorts) if request.param == "prefix tree" else None,
-        real=real,
+        tree=None if packing == "none" else prefix_tree(token, offsets, shorts, share=packing == "prefix-tree"),
     )
+
+
+def filled(counts):
+    """Of the released layout's four slots an image, those that hold something."""
+    return [4 * image + n for image, count in enumerate(counts) for n in range(count)]
 
 
 def tokens(texts, real):
@@ -71,11 +75,11 @@ def tokens(texts, real):
     return torch.cat([short.token, long.token]), offsets, len(short.offsets) - 1
 
 
-def test_features(model, golden, batch):
+def test_features(model, golden, story, batch):
     embeddings = model(batch)
     for name in ("image", "short", "long"):
         assert_equal(getattr(embeddings, name), golden[f"outputs/{name}"], name)
-    assert_equal(embeddings.regions, golden["outputs/regions"][batch.real], "regions")
+    assert_equal(embeddings.regions, golden["outputs/regions"][filled(story["box_nums"])], "regions")
     assert_equal(model.encode_patches(batch.image), golden["outputs/dense"], "dense")
 
 

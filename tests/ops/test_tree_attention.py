@@ -1,83 +1,29 @@
-from itertools import accumulate
-
 import pytest
 import torch
 
-from fgclip_fast.ops import reference
-from fgclip_fast.ops.prefix_tree import EOS, prefix_tree
-from fgclip_fast.ops.tree_attention import tree_attention
-
-BOS = 49406
-
-
-def tree_of(short, long=(), **options):
-    rows = [[BOS, *text, EOS] for text in [*short, *long]]
-    offsets = torch.tensor([0, *accumulate(map(len, rows))])
-    return prefix_tree(
-        torch.tensor([t for row in rows for t in row], dtype=torch.int32), offsets, len(short), **options
-    )
-
-
-def random_texts(n, words, longest, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.randint(0, longest + 1, (n,), generator=generator).tolist()
-    return [torch.randint(0, words, (size,), generator=generator).tolist() for size in sizes]
-
-
-def problem(tree, heads=2, head_dim=16, dtype=torch.float32, device="cpu"):
-    generator = torch.Generator().manual_seed(1)
-    shape = len(tree.end), heads, head_dim
-    return [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(4)]
-
-
-def with_gradients(attention, q, k, v, grad, *rest, dtype=None):
-    q, k, v = (x.to(dtype or x.dtype).detach().requires_grad_() for x in (q, k, v))
-    out = attention(q, k, v, *rest)
-    return out, *torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
-
-
-def error(x, truth):
-    return (x.double() - truth.double()).abs().max().item() if x.numel() else 0.0
-
-
-TREES = {
-    "none": lambda: tree_of([]),
-    "one": lambda: tree_of([[1, 2, 3]]),
-    "one, unfilled": lambda: tree_of([[1, 2, 3]], multiple=1),
-    "empty strings": lambda: tree_of([[], []], [[]]),
-    "duplicates": lambda: tree_of([[1, 2, 3]] * 5 + [[1, 2]], [[4, 4]] * 3),
-    "difference in the first token": lambda: tree_of([[n, 1, 2, 3] for n in range(50)]),
-    "difference in the last token": lambda: tree_of([[1, 2, 3, n] for n in range(200)], multiple=1),
-    "one a prefix of another": lambda: tree_of([[1] * n for n in range(20)]),
-    "only long, too long": lambda: tree_of([], random_texts(5, 3, 300)),
-    "only short": lambda: tree_of(random_texts(100, 3, 30)),
-    "wide": lambda: tree_of(random_texts(400, 3, 8), random_texts(30, 2, 70), multiple=1),
-    "without sharing": lambda: tree_of(random_texts(20, 3, 30), random_texts(3, 2, 200), share=False),
-}
+from fgclip_fast.ops import tree_attention
+from fgclip_fast.ops.tree_attention import BACKENDS, why_not
+from tests.trees import (
+    SMALL_TREES,
+    TREES,
+    assert_as_exact_as_eager,
+    problem,
+    random_texts,
+    tree_of,
+    with_gradients,
+)
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_agrees_with_the_dense_mask(name):
     tree = TREES[name]()
-    inputs = problem(tree)
-    exact = with_gradients(reference.tree_attention, *inputs, tree.end, dtype=torch.float64)
-    eager = with_gradients(reference.tree_attention, *inputs, tree.end)
-    ours = with_gradients(tree_attention, *inputs, tree)
-    for mine, peer, truth in zip(ours, eager, exact, strict=True):
-        assert error(mine, truth) <= 2 * error(peer, truth) + 1e-6
+    assert_as_exact_as_eager(problem(tree), tree)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_is_as_exact_as_eager(dtype):
     tree = TREES["wide"]()
-    inputs = problem(tree, dtype=dtype)
-    exact = with_gradients(reference.tree_attention, *inputs, tree.end, dtype=torch.float64)
-    eager = with_gradients(reference.tree_attention, *inputs, tree.end)
-    ours = with_gradients(tree_attention, *inputs, tree)
-    for mine, peer, truth in zip(ours, eager, exact, strict=True):
-        assert mine.dtype == dtype
-        rounding = torch.finfo(dtype).eps / 2 * truth.abs().max()  # of the largest number
-        assert error(mine, truth) <= 2 * error(peer, truth) + rounding
+    assert_as_exact_as_eager(problem(tree, dtype=dtype), tree)
 
 
 def test_each_text_attends_as_if_alone():
@@ -116,3 +62,53 @@ def test_errors_name_the_argument():
         tree_attention(q, k, v[..., :8], tree)
     with pytest.raises(ValueError, match="k must be like q"):
         tree_attention(q, k.double(), v, tree)
+    with pytest.raises(ValueError, match="backend 'flash' does not run here"):
+        tree_attention(q, k, v, tree, "flash")
+    with pytest.raises(ValueError, match=r"backend must be auto or one of triton, .*, got 'fast'"):
+        tree_attention(q, k, v, tree, "fast")
+
+
+# The Triton kernels: in the interpreter, or on a GPU where there is one.
+
+
+@pytest.mark.parametrize("name", SMALL_TREES)
+def test_kernel_agrees_with_the_dense_mask(name, device):
+    tree = SMALL_TREES[name]().to(device)
+    assert (len(tree.wide) > 0) == (name == "a key that reaches past its chunk")
+    assert_as_exact_as_eager(problem(tree, heads=1, device=device), tree, "triton")
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "dtype"), [(24, torch.float32), (64, torch.float16), (128, torch.float32)], ids=str
+)
+def test_kernel_takes_head_widths_and_half_precision(head_dim, dtype, device):
+    tree = SMALL_TREES["one tile, ragged"]().to(device)
+    assert_as_exact_as_eager(problem(tree, 2, head_dim, dtype, device), tree, "triton")
+
+
+def test_kernel_reads_strided_inputs(device):
+    tree = SMALL_TREES["one tile, ragged"]().to(device)
+    qkv = torch.randn(len(tree.end), 3, 2, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    inputs = [*qkv.unbind(1), torch.ones(1, device=device).expand(len(tree.end), 2, 16)]
+    assert_as_exact_as_eager(inputs, tree, "triton")
+
+
+def test_kernel_is_a_proper_custom_op(device):
+    tree = SMALL_TREES["one tile, ragged"]().to(device)
+    inputs = [x.requires_grad_() for x in problem(tree, device=device)[:3]]
+    torch.library.opcheck(torch.ops.fgclip_fast.tree_attention, (*inputs, list(tree)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", TREES)
+def test_kernel_on_a_gpu(name, dtype):
+    tree = TREES[name]().to("cuda")
+    assert_as_exact_as_eager(problem(tree, 8, 64, dtype, "cuda"), tree, "triton")
+
+
+def test_every_backend_says_why_it_does_not_run_here():
+    for backend in BACKENDS:
+        assert why_not(backend, "cpu", torch.float32, 64) is None or len(why_not(backend, "cpu")) > 10
+    assert why_not("sdpa", "cpu") is None

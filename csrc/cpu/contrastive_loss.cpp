@@ -1,0 +1,145 @@
+// Epilogues of the contrastive loss's products. Threads own columns, and every sum is added up in a fixed order.
+#include "contrastive_loss.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+// Inner loops are compiled for several instruction sets; the loader picks one.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FGCLIP_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FGCLIP_SIMD
+#endif
+
+namespace fgclip {
+namespace {
+
+constexpr int tile_rows = 16, tile_columns = 1024;  // 64 KiB: read twice, the second time from the L2 cache
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+FGCLIP_SIMD void scale_row(float* row, int columns, float k) {
+#pragma omp simd
+  for (int c = 0; c < columns; ++c) row[c] *= k;
+}
+
+FGCLIP_SIMD void leave_out(float* row, const int64_t* column_ids, int columns, int64_t id) {
+#pragma omp simd
+  for (int c = 0; c < columns; ++c) row[c] = column_ids[c] == id ? -infinity : row[c];
+}
+
+FGCLIP_SIMD float raise_maxima(const float* row, int columns, float* column_maximum) {
+  float maximum = lowest;
+#pragma omp simd reduction(max : maximum)
+  for (int c = 0; c < columns; ++c) {
+    maximum = row[c] > maximum ? row[c] : maximum;
+    column_maximum[c] = row[c] > column_maximum[c] ? row[c] : column_maximum[c];
+  }
+  return maximum;
+}
+
+FGCLIP_SIMD float add_to_sums(const float* row, int columns, float maximum, const float* column_maximum, float* column_sum) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int c = 0; c < columns; ++c) {
+    sum += exp2_fast(row[c] - maximum);
+    column_sum[c] += exp2_fast(row[c] - column_maximum[c]);
+  }
+  return sum;
+}
+
+FGCLIP_SIMD void rescale(float* sum, int columns, const float* old_maximum, const float* maximum) {
+#pragma omp simd
+  for (int c = 0; c < columns; ++c) sum[c] *= exp2_fast(old_maximum[c] - maximum[c]);
+}
+
+FGCLIP_SIMD void softmaxes(float* row, int columns, Lse row_lse, Lse lse) {
+  const float row_maximum = *row_lse.maximum, row_log = *row_lse.log;
+#pragma omp simd
+  for (int c = 0; c < columns; ++c) {
+    row[c] = exp2_fast(row[c] - row_maximum - row_log) + exp2_fast(row[c] - lse.maximum[c] - lse.log[c]);
+  }
+}
+
+Lse operator+(Lse lse, int64_t step) { return {lse.maximum + step, lse.log + step}; }
+
+// Cosines of row r, columns [begin, begin + columns), become logits in base 2.
+float* logits_of(const LogitsChunk& chunk, int64_t r, int64_t begin, int columns) {
+  float* const row = chunk.logits + r * chunk.columns + begin;
+  scale_row(row, columns, chunk.scale * log2_e);
+  if (chunk.row_ids) {
+    const int64_t own = chunk.first + r - begin;
+    const bool here = own >= 0 && own < columns;
+    const float positive = here ? row[own] : 0.0f;
+    leave_out(row, chunk.column_ids + begin, columns, chunk.row_ids[r]);
+    if (here) row[own] = positive;
+  }
+  return row;
+}
+
+struct Sum {
+  float maximum, sum;
+};
+
+// Rows [top, bottom) of one tile's columns: their own sums, and what they add to the columns'.
+void tile_sums(const LogitsChunk& chunk, int64_t top, int64_t bottom, int64_t begin, int columns, Sum* row_sums,
+               float* column_maximum, float* column_sum) {
+  float old_maximum[tile_columns];
+  std::copy_n(column_maximum, columns, old_maximum);
+  for (int64_t r = top; r < bottom; ++r) {
+    row_sums[r].maximum = raise_maxima(logits_of(chunk, r, begin, columns), columns, column_maximum);
+  }
+  rescale(column_sum, columns, old_maximum, column_maximum);
+  for (int64_t r = top; r < bottom; ++r) {
+    const float* const row = chunk.logits + r * chunk.columns + begin;
+    row_sums[r].sum = add_to_sums(row, columns, row_sums[r].maximum, column_maximum, column_sum);
+  }
+}
+
+// `sums` holds one an interval of columns and row: [intervals, rows].
+Sum total(const Sum* sums, int64_t intervals, int64_t rows) {
+  Sum all{lowest, 0.0f};
+  for (int64_t i = 0; i < intervals; ++i) all.maximum = std::max(all.maximum, sums[i * rows].maximum);
+  for (int64_t i = 0; i < intervals; ++i) all.sum += sums[i * rows].sum * exp2_fast(sums[i * rows].maximum - all.maximum);
+  return all;
+}
+
+}  // namespace
+
+void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* positive, Lse columns) {
+  const int64_t intervals = (chunk.columns + tile_columns - 1) / tile_columns;
+  std::vector<Sum> row_sums(intervals * chunk.rows);
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < intervals; ++i) {
+    const int64_t begin = i * tile_columns;
+    const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));
+    float unused_maximum[tile_columns], unused_sum[tile_columns] = {};
+    std::fill_n(unused_maximum, tile_columns, lowest);
+    const Lse sums = columns.maximum ? columns + begin : Lse{unused_maximum, unused_sum};
+    for (int64_t top = 0; top < chunk.rows; top += tile_rows) {
+      const int64_t bottom = std::min(top + tile_rows, chunk.rows);
+      tile_sums(chunk, top, bottom, begin, size, row_sums.data() + i * chunk.rows, sums.maximum, sums.log);
+    }
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    const Sum sum = total(row_sums.data() + r, intervals, chunk.rows);
+    rows.maximum[r] = sum.maximum;
+    rows.log[r] = std::log2(sum.sum);
+    positive[r] = chunk.logits[r * chunk.columns + chunk.first + r];
+  }
+}
+
+void contrastive_loss_backward_cpu(const LogitsChunk& chunk, bool kept, Lse rows, Lse columns) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    for (int64_t begin = 0; begin < chunk.columns; begin += tile_columns) {
+      const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));
+      float* const row = kept ? chunk.logits + r * chunk.columns + begin : logits_of(chunk, r, begin, size);
+      softmaxes(row, size, rows + r, columns + begin);
+    }
+    chunk.logits[r * chunk.columns + chunk.first + r] -= 2.0f;
+  }
+}
+
+}  // namespace fgclip

@@ -1,0 +1,35 @@
+// Hard-negative loss: each region [D] chooses among its own texts [offsets[r], offsets[r + 1]) by scaled cosine similarity,
+// the first being right. Rows may have any length; a zero row has similarity 0 and gradient 0.
+#pragma once
+
+#include <type_traits>
+
+#include "dtypes.h"
+
+namespace fgclip {
+
+// What sums, similarities and losses are computed in: fp32, for fp64 inputs fp64 (to check gradients with).
+template <typename T>
+using Statistics = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// Rows are contiguous; scale, losses, similarity, text_inverse and grad_scale are of Statistics.
+struct HardNegativeInputs {
+  const void *regions, *texts;  // [R, D], [M, D]
+  const int64_t* offsets;       // [R + 1], rising from 0 to M
+  const void* scale;            // []
+  int64_t R, D;
+};
+
+struct HardNegativeSaved {
+  void *losses, *similarity, *text_inverse;  // of each region [R]; cosine and 1 / length (0 for a zero row) of each text [M]
+};
+
+// loss []: the mean over regions that have a negative, 0 without any; rank [R]: how many negatives beat the positive.
+void hard_negative_loss_forward_cpu(const HardNegativeInputs& inputs, const HardNegativeSaved& saved, void* loss,
+                                    int64_t* rank, Dtype dtype);
+
+void hard_negative_loss_backward_cpu(const void* grad_loss, const HardNegativeInputs& inputs,
+                                     const HardNegativeSaved& saved, void* grad_regions, void* grad_texts,
+                                     void* grad_scale, Dtype dtype);
+
+}  // namespace fgclip

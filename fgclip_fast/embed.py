@@ -1,0 +1,224 @@
+"""``python -m fgclip_fast.embed RUN photo.jpg --text "a red mug" "a blue mug"``: rank texts, draw where they fit.
+
+With one picture and texts: the texts ranked for the picture, or for a box in it. With ``--output``: the embeddings of
+pictures, or of all pictures in folders, in one .npz or .parquet file.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from tyro import cli
+from tyro.conf import Positional
+
+from fgclip_fast import command_line
+from fgclip_fast.evaluation.heatmap import heatmap
+from fgclip_fast.model import pretrained
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.scenes.compose import SIDE
+from fgclip_fast.scenes.locate import NAME
+
+log = logging.getLogger("fgclip_fast")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = (".npz", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to embed, and what for."""
+
+    run: Positional[str]
+    """A run, or a folder of weights."""
+    images: Positional[tuple[str, ...]]
+    """Pictures, or folders of them."""
+    text: tuple[str, ...] = ()
+    """Texts to rank."""
+    box: tuple[float, float, float, float] | None = None
+    """Rank for this box: x0 y0 x1 y1, in pixels of the picture."""
+    long: bool = False
+    """The texts are descriptions of up to 248 tokens, not phrases of up to 77."""
+    heatmap: str | None = None
+    """PNG file to draw: where each text fits, one row a text."""
+    output: str | None = None
+    """.npz or .parquet file for the embeddings of all pictures, and of the texts."""
+    batch_size: int = 64
+    """Pictures a pass."""
+    device: str = "auto"
+    """"cpu", "cuda", or auto."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    request = cli(Request, args=arguments, prog="fgclip embed", description=__doc__)
+    try:
+        run(request)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(request: Request) -> None:
+    """Does what is asked.
+
+    Raises:
+        ValueError: the wishes do not fit together, or a picture is none.
+        OSError: a file cannot be read or written.
+    """
+    paths = list(find(request.images))
+    _check(request, paths)
+    model = pretrained.load(request.run)
+    model.to(request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu").eval()
+    if request.output:
+        write(model, paths, request)
+        return
+    image = _open(paths[0])
+    if (said := warning(request.run, image)) is not None:
+        log.warning(said)
+    show(rank(model, image, request))
+    if request.heatmap:
+        draw(model, image, request).save(request.heatmap)
+        log.info("%s: where each text fits; bright is nearest", request.heatmap)
+
+
+def find(names: Sequence[str]) -> Iterator[Path]:
+    """The pictures that some words name: files as they are, folders searched through.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a folder without a picture.
+    """
+    for name in names:
+        path = Path(name)
+        if not path.exists():
+            raise FileNotFoundError(f"embed: {name} is not there")
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        if not found:
+            raise FileNotFoundError(f"embed: no picture in {name} (looked for {', '.join(ENDINGS)})")
+        yield from found
+
+
+def rank(model: FGCLIP, image: Image.Image, request: Request) -> list[tuple[str, float]]:
+    """(text, probability), the best first, for the picture or the box."""
+    return model.rank(image, request.text, box=request.box, kind="long" if request.long else "short")
+
+
+def draw(model: FGCLIP, image: Image.Image, request: Request) -> Image.Image:
+    """One row a text: the picture, and the picture lit where the text fits."""
+    patches = model.encode_dense(image)[0].cpu()
+    texts = model.encode_text(request.text, kind="long" if request.long else "short").cpu()
+    similarity = torch.einsum("nd,yxd->nyx", texts, patches)
+    sides = image.size * 2
+    box = None if request.box is None else [side / length for side, length in zip(request.box, sides, strict=True)]
+    return heatmap(image, similarity, request.text, box)
+
+
+def warning(run: str, image: Image.Image) -> str | None:
+    """What to tell of a model that knows rendered scenes alone and is shown something else, going by its size."""
+    saved = Path(run) / "config.yaml"
+    if not saved.is_file() or image.size == (SIDE, SIDE):
+        return None
+    config = command_line.load(saved)
+    if config.data.train != NAME or config.init is not None:
+        return None
+    return (
+        f"this model has seen rendered scenes of {SIDE} x {SIDE} pixels alone, no photograph: what it says of this "
+        f"picture ({image.width} x {image.height}) means little; train on your own data, or load released weights"
+    )
+
+
+def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
+    """Writes the embeddings of all pictures that can be read; the others are named and counted."""
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    remaining = iter(paths)
+    while batch := list(islice(remaining, request.batch_size)):
+        good = [(path, image) for path in batch if (image := _try_open(path)) is not None]
+        if good:
+            names += [str(path) for path, _ in good]
+            rows.append(model.encode_image([image for _, image in good]).cpu().numpy())
+    if not rows:
+        raise ValueError(f"embed: none of the {len(paths)} pictures can be read")
+    texts = (
+        model.encode_text(request.text, kind="long" if request.long else "short").cpu().numpy()
+        if request.text
+        else None
+    )
+    _save(Path(str(request.output)), names, np.concatenate(rows), request.text, texts)
+    log.info("%s: %d pictures, %d could not be read", request.output, len(names), len(paths) - len(names))
+
+
+def show(ranked: Sequence[tuple[str, float]]) -> None:
+    """Prints texts with their probabilities."""
+    table = Table("text", "probability")
+    for text, probability in ranked:
+        table.add_row(text, f"{probability:.1%}")
+    Console(markup=False).print(table)
+
+
+def _check(request: Request, paths: Sequence[Path]) -> None:
+    if request.output:
+        if Path(request.output).suffix not in FORMATS:
+            raise ValueError(f"embed: --output must end in .npz or .parquet, got {request.output}")
+        if request.box or request.heatmap:
+            raise ValueError("embed: --box and --heatmap are for one picture, without --output")
+        _parquet(Path(request.output))
+    elif not request.text:
+        raise ValueError("embed: nothing to do: give --text to rank texts, or --output to write embeddings")
+    elif len(paths) != 1:
+        raise ValueError(f"embed: texts are ranked for one picture, got {len(paths)}; --output embeds many")
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"embed: {path} is no picture that can be read: {error}") from None
+
+
+def _try_open(path: Path) -> Image.Image | None:
+    try:
+        return _open(path)
+    except ValueError as error:
+        log.warning("%s; left out", error)
+        return None
+
+
+def _save(path: Path, names: list[str], images: np.ndarray, words: Sequence[str], texts: np.ndarray | None) -> None:
+    if path.suffix == ".npz":
+        columns = {"path": np.array(names), "image": images}
+        if texts is not None:
+            columns |= {"text": np.array(words), "text_embedding": texts, "similarity": images @ texts.T}
+        with path.open("wb") as file:
+            np.savez(file, **columns)  # type: ignore[arg-type]
+        return
+    arrow, parquet = _parquet(path)
+    columns_of = {"path": names, "image": list(images)}
+    if texts is not None:
+        columns_of |= {
+            f"similarity: {word}": similarity for word, similarity in zip(words, texts @ images.T, strict=True)
+        }
+    parquet.write_table(arrow.table(columns_of), path)
+
+
+def _parquet(path: Path):
+    """pyarrow and its parquet part, where the file's name asks for them."""
+    if path.suffix != ".parquet":
+        return None
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(f"embed: {path} needs pyarrow: pip install pyarrow, or write .npz") from None
+    return pyarrow, pyarrow.parquet
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Charts as HTML and SVG: words stay text of the page's size on every screen, lines stretch to its width."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fgclip_fast.report.html import details, escape, percent, table
+
+POINTS = 240
+"""A line is thinned to so many points, each the mean of its stretch."""
+
+
+class Line(NamedTuple):
+    """A named series of (step, value)."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: str
+    """Class of the line: a … f."""
+
+
+class Mark(NamedTuple):
+    """One share on a row of :func:`shares`, with its 95 % interval where it has one."""
+
+    value: float
+    style: str
+    interval: tuple[float, float] | None = None
+
+
+def shares(
+    rows: Sequence[tuple[str, Sequence[Mark]]], head: Sequence[str], cells: Sequence[Sequence[str]], kind: str = ""
+) -> str:
+    """Shares in [0, 1] as dots on a common axis, each row followed by its figures.
+
+    Args:
+        rows: name of each row and what is drawn in it.
+        head: names of the columns with figures.
+        cells: the figures of each row.
+        kind: class of the table.
+    """
+    top = '<tr><th scope="col"><span class="hidden">What</span></th>'
+    top += f'<th class="axis" aria-hidden="true"><div>{_axis()}</div></th>'
+    top += "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="track" aria-hidden="true"><div>{_marks(marks)}</div></td>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in figures)
+        + "</tr>"
+        for (name, marks), figures in zip(rows, cells, strict=True)
+    )
+    return f'<table class="shares {kind}"><thead>{top}</thead><tbody>{body}</tbody></table>'
+
+
+def lines(title: str, series: Sequence[Line], *, log: bool = False, unit: str = "") -> str:
+    """Series over steps, with a table of their first, lowest, highest and last values."""
+    drawn = [line._replace(points=_thinned([p for p in line.points if math.isfinite(p[1])])) for line in series]
+    drawn = [line for line in drawn if line.points]
+    if not drawn:
+        return ""
+    ends = max(p[0] for line in drawn for p in line.points)
+    low, high = _range([p[1] for line in drawn for p in line.points], log)
+    paths = "".join(_path(line, ends, low, high, log) for line in drawn)
+    keys = "".join(f'<li class="key {line.style}">{escape(line.name)}</li>' for line in drawn) if len(drawn) > 1 else ""
+    return (
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption><ul class="keys">{keys}</ul>'
+        f'<div class="plot" aria-hidden="true"><span class="high">{_number(high)}{unit}</span>'
+        f'<span class="low">{_number(low)}{unit}</span>'
+        f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none">{paths}</svg>'
+        f'<span class="start">step 0</span><span class="end">{ends:,.0f}</span></div>'
+        f"{details('As a table', _summary(title, series))}</figure>"
+    )
+
+
+def stack(parts: Mapping[str, float], title: str) -> str:
+    """Parts of a whole as one bar and a list."""
+    whole = sum(parts.values()) or 1.0
+    styles = dict(zip(parts, "abcdefgh", strict=False))
+    bar = "".join(f'<i class="{styles[n]}" style="width:{100 * v / whole:.2f}%"></i>' for n, v in parts.items())
+    keys = "".join(
+        f'<li class="key {styles[n]}">{escape(n)} <b>{percent(v / whole, 0)}</b></li>' for n, v in parts.items()
+    )
+    return (
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
+        f'<div class="stack" aria-hidden="true">{bar}</div>'
+        f'<ul class="keys">{keys}</ul></figure>'
+    )
+
+
+def _axis() -> str:
+    return "".join(f'<span style="left:{at}%">{at}</span>' for at in (0, 25, 50, 75, 100))
+
+
+def _marks(marks: Sequence[Mark]) -> str:
+    drawn = []
+    for mark in marks:
+        if mark.interval is not None:
+            low, high = (100 * side for side in mark.interval)
+            drawn.append(f'<i class="interval {mark.style}" style="left:{low:.2f}%;width:{high - low:.2f}%"></i>')
+        drawn.append(f'<i class="dot {mark.style}" style="left:{100 * mark.value:.2f}%"></i>')
+    return "".join(drawn)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = max(1, math.ceil(len(points) / POINTS))
+    stretches = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(p[0] for p in s) / len(s), sum(p[1] for p in s) / len(s)) for s in stretches]
+
+
+def _range(values: Sequence[float], log: bool) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if log:
+        return max(low, high / 1e6, 1e-12), max(high, 1e-12)
+    low = min(0.0, low)
+    return low, high if high > low else low + 1.0
+
+
+def _path(line: Line, ends: float, low: float, high: float, log: bool) -> str:
+    def place(value: float) -> float:
+        if log:
+            value = math.log(max(value, low) / low) / (math.log(high / low) or 1.0)
+            return 98 - 96 * value
+        return 98 - 96 * (value - low) / (high - low)
+
+    at = " ".join(f"{1000 * step / ends if ends else 0:.1f},{place(value):.2f}" for step, value in line.points)
+    if len(line.points) == 1:  # a line of one point would not be seen
+        at += f" 1000,{at.split(',')[1]}"
+    return f'<polyline class="{line.style}" points="{at}"/>'
+
+
+def _summary(title: str, series: Sequence[Line]) -> str:
+    rows = []
+    for line in series:
+        values = [v for _, v in line.points if math.isfinite(v)]
+        if values:
+            rows.append([line.name, *map(_number, (values[0], min(values), max(values), values[-1]))])
+    return table(["", "first", "lowest", "highest", "last"], rows, title)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"

@@ -1,0 +1,310 @@
+"""Contrastive loss on a GPU: log-sum-exps with the product inside the kernel, gradients between cuBLAS products.
+
+Rows come as they are, of any length: a product of raw bf16 rows is exact, and what normalises them multiplies it after
+(``rows · columns * row_inverse * column_inverse``). Logits are in base 2, ``scale * log2(e) * cosine``, and
+log-sum-exps have two parts, a maximum and the logarithm of a sum. Nothing is added up by atomics.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from fgclip_fast.kernels import contrastive_loss_tuning as tuning
+from torch import Tensor
+
+LOG2_E = tl.constexpr(math.log2(math.e))
+LOWEST = tl.constexpr(-1e30)  # below every logit, yet finite: the maximum of none
+HALF_GAIN = 2.0**7  # of rows and of columns: fp16 holds 2 * 2^14, and what is 2^-28 of that
+
+
+@triton.jit
+def _dots(rows_ptr, columns_ptr, m, n, row_stride, column_stride, B, N, D,
+          BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    dots = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    row_at = rows_ptr + m.to(tl.int64)[:, None] * row_stride
+    column_at = columns_ptr + n.to(tl.int64)[None, :] * column_stride
+    for start in range(0, D, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        rows = tl.load(row_at + k[None, :], mask=(m < B)[:, None] & (k < D)[None, :], other=0.0)
+        columns = tl.load(column_at + k[:, None], mask=(n < N)[None, :] & (k < D)[:, None], other=0.0)
+        dots = tl.dot(rows, columns, dots, input_precision=PRECISION)
+    return dots
+
+
+@triton.jit
+def _left_out(m, n, own, row_ids_ptr, column_ids_ptr, B, N, HAS_IDS: tl.constexpr):
+    """Outside the matrix, or another text of the same id."""
+    out = (m >= B)[:, None] | (n >= N)[None, :]
+    if HAS_IDS:
+        row_ids = tl.load(row_ids_ptr + m, mask=m < B, other=0)
+        column_ids = tl.load(column_ids_ptr + n, mask=n < N, other=0)
+        out = out | ((row_ids[:, None] == column_ids[None, :]) & (own == 0))
+    return out
+
+
+@triton.jit
+def _lse_kernel(
+    rows_ptr, columns_ptr, row_inverse_ptr, column_inverse_ptr,  # [B, D], [N, D], [B], [N]: 1 / length
+    row_ids_ptr, column_ids_ptr, scale_ptr,                      # [B], [N], []
+    row_maximum_ptr, row_sum_ptr,        # [N / SPAN_N, B]
+    column_maximum_ptr, column_sum_ptr,  # [B / SPAN_M, N]
+    positive_ptr,                        # [B]
+    row_stride, column_stride, first, B, N, D,
+    SPAN_M: tl.constexpr, SPAN_N: tl.constexpr, WITH_COLUMNS: tl.constexpr, HAS_IDS: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    first_m, first_n = tl.program_id(0) * SPAN_M, tl.program_id(1) * SPAN_N
+    row_maximum_ptr += tl.program_id(1).to(tl.int64) * B
+    row_sum_ptr += tl.program_id(1).to(tl.int64) * B
+    column_maximum_ptr += tl.program_id(0).to(tl.int64) * N
+    column_sum_ptr += tl.program_id(0).to(tl.int64) * N
+    factor = tl.load(scale_ptr) * LOG2_E
+    for start_n in range(first_n, tl.minimum(first_n + SPAN_N, N), BLOCK_N):
+        for start_m in range(first_m, tl.minimum(first_m + SPAN_M, B), BLOCK_M):
+            m, n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
+            dots = _dots(rows_ptr, columns_ptr, m, n, row_stride, column_stride, B, N, D,
+                         BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
+            row_factor = tl.load(row_inverse_ptr + m, mask=m < B, other=0.0) * factor
+            column_inverse = tl.load(column_inverse_ptr + n, mask=n < N, other=0.0)
+            own = n[None, :] == (m + first)[:, None]
+            logits = dots * row_factor[:, None] * column_inverse[None, :]
+            logits = tl.where(_left_out(m, n, own, row_ids_ptr, column_ids_ptr, B, N, HAS_IDS), -float("inf"), logits)
+            if (start_n < start_m + BLOCK_M + first) & (start_m + first < start_n + BLOCK_N):
+                positive = tl.sum(tl.where(own, logits, 0.0), 1)
+                owned_here = (m < B) & (m + first >= start_n) & (m + first < start_n + BLOCK_N)
+                tl.store(positive_ptr + m, positive, mask=owned_here)
+            # The sums so far were stored by this program, perhaps by other threads of it.
+            tl.debug_barrier()
+            _add_to_sums(row_maximum_ptr + m, row_sum_ptr + m, m < B, start_n > first_n, logits, 1)
+            if WITH_COLUMNS:
+                _add_to_sums(column_maximum_ptr + n, column_sum_ptr + n, n < N, start_m > first_m, logits, 0)
+
+
+@triton.jit
+def _add_to_sums(maximum_ptr, sum_ptr, inside, begun, logits, AXIS: tl.constexpr):
+    """Sums of a tile's exponentials along ``AXIS`` join those so far, relative to the maximum of both."""
+    old_maximum = tl.load(maximum_ptr, mask=inside & begun, other=LOWEST)
+    old_sum = tl.load(sum_ptr, mask=inside & begun, other=0.0)
+    maximum = tl.maximum(old_maximum, tl.max(logits, AXIS))
+    total = old_sum * tl.exp2(old_maximum - maximum) + tl.sum(tl.exp2(logits - tl.expand_dims(maximum, AXIS)), AXIS)
+    tl.store(maximum_ptr, maximum, mask=inside)
+    tl.store(sum_ptr, total, mask=inside)
+
+
+@triton.jit
+def _gradient_kernel(
+    dots_ptr, weights_ptr, scale_ptr, scale_sum_ptr,   # [R, C], [R, C] (may be the same), [], [programs]
+    row_inverse_ptr, row_maximum_ptr, row_log_ptr, row_gain_ptr, row_ids_ptr,                 # [R]
+    column_inverse_ptr, column_maximum_ptr, column_log_ptr, column_gain_ptr, column_ids_ptr,  # [C]
+    first, R, C, HAS_IDS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    at = m[:, None] * C + n[None, :]  # a chunk has fewer than 2**31 elements
+    inside = (m < R)[:, None] & (n < C)[None, :]
+    row_inverse = tl.load(row_inverse_ptr + m, mask=m < R, other=0.0)
+    row_maximum = tl.load(row_maximum_ptr + m, mask=m < R, other=0.0)
+    row_log = tl.load(row_log_ptr + m, mask=m < R, other=0.0)
+    row_gain = tl.load(row_gain_ptr + m, mask=m < R, other=0.0)
+    column_inverse = tl.load(column_inverse_ptr + n, mask=n < C, other=0.0)
+    column_maximum = tl.load(column_maximum_ptr + n, mask=n < C, other=0.0)
+    column_log = tl.load(column_log_ptr + n, mask=n < C, other=0.0)
+    column_gain = tl.load(column_gain_ptr + n, mask=n < C, other=0.0)
+    own = n[None, :] == (m + first)[:, None]
+    dots = tl.load(dots_ptr + at, mask=inside, other=0.0)
+    factor = tl.load(scale_ptr) * LOG2_E
+    logits = dots * (row_inverse * factor)[:, None] * column_inverse[None, :]  # rounded as in the other kernel
+    by_row = tl.exp2(logits - row_maximum[:, None] - row_log[:, None])
+    by_column = tl.exp2(logits - column_maximum[None, :] - column_log[None, :])
+    grad = by_row + by_column - tl.where(own, 2.0, 0.0)
+    grad = tl.where(_left_out(m, n, own, row_ids_ptr, column_ids_ptr, R, C, HAS_IDS), 0.0, grad)
+    program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(scale_sum_ptr + program, tl.load(scale_sum_ptr + program) + tl.sum(grad * dots * row_inverse[:, None] * column_inverse[None, :]))
+    weights = grad * row_gain[:, None] * column_gain[None, :]
+    tl.store(weights_ptr + at, weights.to(weights_ptr.dtype.element_ty), mask=inside)
+
+
+Lse = tuple[Tensor, Tensor]
+"""Log-sum-exps in base 2: the maximum, and the logarithm of the sum of exponentials relative to it."""
+Ids = tuple[Tensor, Tensor] | None
+"""Ids of rows and of columns."""
+
+
+class Side(NamedTuple):
+    """Rows or columns of the logits."""
+
+    embedding: Tensor
+    """[B, D], raw."""
+    inverse: Tensor
+    """[B]: 1 / length, 0 for a zero row."""
+    operand: Tensor
+    """[B, D]: what the gradients of logits are multiplied with."""
+    gain: Tensor
+    """[B]: what those are multiplied with before, so that they fit the dtype."""
+    ids: Tensor | None
+
+    def part(self, span: slice) -> "Side":
+        return Side(*(x if x is None else x[span] for x in self))
+
+
+def side(embedding: Tensor, ids: Tensor | None) -> Side:
+    """Of an fp16 side, unit rows stand in the products: 1/N times 1/length would leave its range."""
+    embedding = embedding if embedding.stride(1) == 1 else embedding.contiguous()
+    length = torch.linalg.vector_norm(embedding, dim=1, dtype=torch.float32)
+    inverse = length.reciprocal().where(length > 1e-12, 0)
+    operand, gain = embedding, inverse
+    if embedding.dtype == torch.float16:
+        operand, gain = (embedding * inverse[:, None]).half(), torch.full_like(inverse, HALF_GAIN)
+    return Side(embedding, inverse, operand, gain, ids if ids is None else ids.contiguous())
+
+
+def statistics(rows: Side, columns: Side, scale: Tensor, first: int, with_columns: bool) -> tuple[Lse, Lse, Tensor]:
+    """Log-sum-exp of each row and, ``with_columns``, of each column; and each row's own logit. One product."""
+    B, N, precision = len(rows.embedding), len(columns.embedding), _precision()
+
+    def run(config: tuning.LseConfig) -> tuple[Lse, Lse, Tensor]:
+        return _statistics(rows, columns, scale, first, with_columns, config, precision)
+
+    dtype = rows.embedding.dtype
+    configs = tuning.lse_configs(tuning.target_of(scale.device), dtype, precision, B, N)
+    key = f"{dtype} {precision} {B}x{N}x{rows.embedding.shape[1]} {with_columns} {rows.ids is not None}"
+    return run(tuning.fastest(configs, key, run, like=scale))
+
+
+def _statistics(
+    rows: Side, columns: Side, scale: Tensor, first: int, with_columns: bool, config: tuning.LseConfig, precision: str
+) -> tuple[Lse, Lse, Tensor]:
+    (B, D), N = rows.embedding.shape, len(columns.embedding)
+    spans = triton.cdiv(B, config.span_m), triton.cdiv(N, config.span_n)
+    row_sums = rows.inverse.new_empty(2, spans[1], B)
+    column_sums = rows.inverse.new_empty(2, spans[0], N if with_columns else 0)
+    positive = torch.empty_like(rows.inverse)
+    inputs = rows.embedding, columns.embedding, rows.inverse, columns.inverse, rows.ids, columns.ids, scale
+    sizes = rows.embedding.stride(0), columns.embedding.stride(0), first, B, N, D
+    options = {"WITH_COLUMNS": with_columns, "HAS_IDS": rows.ids is not None, "PRECISION": precision}
+    _lse_kernel[spans](
+        *inputs, *row_sums.unbind(), *column_sums.unbind(), positive, *sizes, **options, **config.launch()
+    )
+    return _total(*row_sums), _total(*column_sums), positive
+
+
+def _total(maximum: Tensor, total: Tensor) -> Lse:
+    """Of the sums of all spans, [spans, B]."""
+    highest = maximum.amax(0)
+    return highest, (total * (maximum - highest).exp2()).sum(0).log2()
+
+
+def gradients(
+    rows: Side, columns: Side, row_lse: Lse, column_lse: Lse, scale: Tensor, first: int, scale_sums: Tensor
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Part by part ``softmax over rows + softmax over columns - 2 on the diagonal``, times the gains.
+
+    A part and its product fit the L2 cache. ``scale_sums`` adds up these gradients times their cosines.
+    """
+    B, N, dtype = len(rows.embedding), len(columns.embedding), rows.embedding.dtype
+    R, C = tuning.part_shape(tuning.target_of(scale.device), dtype, B, N)
+    dots = rows.inverse.new_empty(R * C)
+    weights = dots if dtype == torch.float32 else dots.new_empty(R * C, dtype=dtype)
+    for m in (slice(top, min(top + R, B)) for top in range(0, B, R)):
+        for n in (slice(left, min(left + C, N)) for left in range(0, N, C)):
+            shape = m.stop - m.start, n.stop - n.start
+            part, out = (x[: shape[0] * shape[1]].view(shape) for x in (dots, weights))
+            product_(part, rows.embedding[m], columns.embedding[n].T)
+            ours = rows.part(m), (row_lse[0][m], row_lse[1][m])
+            theirs = columns.part(n), (column_lse[0][n], column_lse[1][n])
+            _gradient(part, out, scale, scale_sums, ours, theirs, first + m.start - n.start)
+            yield m, n, out
+
+
+def _gradient(
+    dots: Tensor,
+    out: Tensor,
+    scale: Tensor,
+    scale_sums: Tensor,
+    rows: tuple[Side, Lse],
+    columns: tuple[Side, Lse],
+    first: int,
+) -> None:
+    R, C = dots.shape
+    sides = [(of.inverse, *lse, of.gain, of.ids) for of, lse in (rows, columns)]
+    options = {"HAS_IDS": rows[0].ids is not None, **tuning.GRADIENT_LAUNCH}
+    _gradient_kernel[_gradient_grid(R, C)](dots, out, scale, scale_sums, *sides[0], *sides[1], first, R, C, **options)
+
+
+def _gradient_grid(R: int, C: int) -> tuple[int, int]:
+    return triton.cdiv(R, tuning.GRADIENT_LAUNCH["BLOCK_M"]), triton.cdiv(C, tuning.GRADIENT_LAUNCH["BLOCK_N"])
+
+
+def product_(out: Tensor, a: Tensor, b: Tensor, add: bool = False) -> None:
+    """``out (+)= a @ b``, summed and stored in fp32 whatever the operands."""
+    if a.dtype == out.dtype:
+        out.addmm_(a, b, beta=int(add))
+    elif out.is_cuda:
+        torch.addmm(out, a, b, beta=int(add), out_dtype=out.dtype, out=out)
+    else:  # where the interpreter runs there is no such product
+        out.addmm_(a.to(out.dtype), b.to(out.dtype), beta=int(add))
+
+
+def finish_(grad: Tensor, own: Side, scale: Tensor) -> None:
+    """From sums of ``gradient of logit * gain * operand`` the gradient of ``own.embedding``, in place."""
+    unit = own.embedding * own.inverse[:, None]
+    if own.operand is not own.embedding:
+        grad.mul_((own.inverse / HALF_GAIN**2)[:, None])
+    grad.addcmul_(unit, torch.linalg.vecdot(unit, grad)[:, None], value=-1).mul_(scale / (2 * max(1, len(grad))))
+
+
+def whole(
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, wanted: list[bool]
+) -> tuple[Lse, Lse, Tensor, list[Tensor]]:
+    """Statistics of the logits, and of a mean loss of 1 the gradients of image, text and scale; empty unless wanted."""
+    rows, columns = side(image, text_ids), side(text, text_ids)
+    row_lse, column_lse, positive = statistics(rows, columns, scale, 0, with_columns=True)
+    shapes = [x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True)]
+    grad_image, grad_text, grad_scale = (scale.new_zeros(shape) for shape in shapes)
+    scale_sums = _scale_sums(rows, columns)
+    for m, n, weights in gradients(rows, columns, row_lse, column_lse, scale, 0, scale_sums) if any(wanted) else ():
+        if wanted[0]:
+            product_(grad_image[m], weights, columns.operand[n], add=True)
+        if wanted[1]:
+            product_(grad_text[n], weights.T, rows.operand[m], add=True)
+    for grad, own in ((grad_image, rows), (grad_text, columns)):
+        if grad.ndim == 2:
+            finish_(grad, own, scale)
+    if wanted[2]:
+        grad_scale = scale_sums.sum() / (2 * max(1, len(image)))
+    return row_lse, column_lse, positive, [grad_image, grad_text, grad_scale]
+
+
+def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids, first: int) -> tuple[Lse, Tensor]:
+    """Log-sum-exp of a rank's own rows against all columns, and their own logits; all [B]."""
+    row_ids, column_ids = ids or (None, None)
+    lse, _, positive = statistics(side(rows, row_ids), side(columns, column_ids), scale, first, with_columns=False)
+    return lse, positive
+
+
+def own_gradient(
+    rows: Tensor, columns: Tensor, scale: Tensor, row_lse: Lse, column_lse: Lse, ids: Ids, first: int
+) -> tuple[Tensor, Tensor]:
+    """Gradient of a rank's own rows [B, D], times the number of ranks, and these rows' share of the scale's."""
+    row_ids, column_ids = ids or (None, None)
+    own, others = side(rows, row_ids), side(columns, column_ids)
+    grad, scale_sums = torch.zeros_like(rows, dtype=torch.float32), _scale_sums(own, others)
+    for m, n, weights in gradients(own, others, row_lse, column_lse, scale, first, scale_sums):
+        product_(grad[m], weights, others.operand[n], add=True)
+    finish_(grad, own, scale)
+    return grad, scale_sums.sum() / (2 * max(1, len(rows)))
+
+
+def _scale_sums(rows: Side, columns: Side) -> Tensor:
+    """A sum for each program of a part's gradient kernel."""
+    B, N, dtype = len(rows.embedding), len(columns.embedding), rows.embedding.dtype
+    grid = _gradient_grid(*tuning.part_shape(tuning.target_of(rows.inverse.device), dtype, B, N))
+    return rows.inverse.new_zeros(grid[0] * grid[1])
+
+
+def _precision() -> str:
+    """As torch's own fp32 products are: exact, or on tensor cores where the user allows it."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

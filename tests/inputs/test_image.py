@@ -1,0 +1,61 @@
+"""Pictures become squares of bytes as Pillow makes them, and CLIP's numbers on the device."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fgclip_fast.inputs.image import MEAN, STD, Transform, normalize, width_and_height
+
+
+def picture(width=37, height=23, mode="RGB"):
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+def test_squashes_as_pillow_does():
+    expected = np.array(picture().resize((16, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    ours = Transform(16)(picture())
+    assert (ours.dtype, ours.is_contiguous()) == (torch.uint8, True)
+    assert np.array_equal(ours.numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_every_mode_becomes_rgb(mode):
+    assert Transform(8)(picture(mode=mode)).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "Path"])
+def test_a_path_is_opened(tmp_path, kind):
+    picture().save(tmp_path / "a.png")
+    assert torch.equal(Transform(8)(kind(tmp_path / "a.png")), Transform(8)(picture()))
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_a_tensor_is_squashed_like_the_picture(size):
+    pixels = torch.from_numpy(np.array(picture())).permute(2, 0, 1)
+    off = (Transform(size)(pixels).int() - Transform(size)(picture()).int()).abs()
+    assert off.max() <= 1 and off.float().mean() <= 0.1
+
+
+def test_what_it_gives_it_leaves_as_it_is():
+    once = Transform(8)(picture())
+    assert torch.equal(Transform(8)(once), once)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), 3])
+def test_error_says_what_came(wrong):
+    with pytest.raises(ValueError, match=r"transform: .*got"):
+        Transform(8)(wrong)
+
+
+def test_normalises_as_clip_does():
+    image = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in (MEAN, STD))
+    torch.testing.assert_close(normalize(image), ((image / 255.0 - mean) / std).float())
+
+
+def test_size_of_a_picture_is_width_and_height(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    pixels = torch.zeros(3, 23, 37, dtype=torch.uint8)
+    assert {width_and_height(x) for x in (tmp_path / "a.jpg", str(tmp_path / "a.jpg"), picture(), pixels)} == {(37, 23)}

@@ -1,0 +1,196 @@
+"""Both towers compute what transformers' CLIPModel does, in any layout, with any option."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.inputs.image import normalize
+from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, Tokenizer
+from fgclip_fast.model import block
+from fgclip_fast.model.block import quick_gelu
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.text import pad
+from fgclip_fast.ops import prefix_tree
+
+SMALL = Model(
+    vision=Vision(image_size=48, patch_size=16, width=48, layers=2, heads=4, mlp=96),
+    text=Text(width=32, layers=2, heads=2, mlp=64),
+    projection=24,
+)
+TEXTS = ["a red mug", "", "a red mug on a table", "a red <|endoftext|> mug", "a red mug", "two dogs " * 30]
+
+
+def model_of(config=SMALL, seed=0):
+    torch.manual_seed(seed)
+    return FGCLIP(config)
+
+
+def images(B=3):
+    return torch.randint(0, 256, (B, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def some_boxes():
+    boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.0, 0.0, 1.0, 1.0], [0.3, 0.3, 0.35, 0.4]])
+    return boxes, torch.tensor([0, 2, 2])
+
+
+def texts():
+    """TEXTS on the short path, and again on the long one."""
+    short, long = Tokenizer()(TEXTS), Tokenizer()(TEXTS, LONG_LENGTH)
+    token = torch.cat([short.token, long.token])
+    return token, torch.cat([short.offsets, long.offsets[1:] + len(short.token)]), len(TEXTS)
+
+
+def gradients(model, outputs):
+    """Of the outputs' dot products with fixed noise."""
+    generator = torch.Generator().manual_seed(1)
+    model.zero_grad()
+    sum((x * torch.randn(x.shape, generator=generator)).sum() for x in outputs).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def embed(model, tree=None):
+    return [*model.encode_pixels(images(), *some_boxes()), *model.encode_tokens(*texts(), tree)]
+
+
+def assert_same(one, other, rtol=1e-5):
+    assert one.keys() == other.keys()
+    for name in one:
+        largest = other[name].abs().max()
+        assert (one[name] - other[name]).abs().max() <= rtol * largest + 1e-6, name
+
+
+def test_features_are_those_of_transformers():
+    from transformers import CLIPConfig, CLIPModel
+
+    ours, theirs = model_of(), CLIPModel(CLIPConfig(**hugging_face(SMALL))).eval()
+    theirs.load_state_dict({name: value for name, value in ours.state_dict().items() if name in theirs.state_dict()})
+    token, offsets, shorts = texts()
+    ids, _ = pad(token, offsets[: shorts + 1])
+    with torch.no_grad():
+        expected = theirs(input_ids=ids.long(), pixel_values=normalize(images()))
+        text, _ = ours.encode_tokens(token, offsets, shorts)
+        image = ours.encode_image(images())
+    torch.testing.assert_close(torch.nn.functional.normalize(text), expected.text_embeds)
+    torch.testing.assert_close(image, expected.image_embeds)
+
+
+def hugging_face(config):
+    def tower(part):
+        names = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
+        return {theirs: getattr(part, ours) for ours, theirs in {**names, "mlp": "intermediate_size"}.items()}
+
+    square = {"image_size": config.vision.image_size, "patch_size": config.vision.patch_size}
+    text = {**tower(config.text), "eos_token_id": EOS}
+    return {"text_config": text, "vision_config": {**tower(config.vision), **square}, "projection_dim": 24}
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["prefix tree", "padding-free"])
+def test_packed_texts_are_those_of_padded_ones(share):
+    model = model_of()
+    padded = embed(model)
+    packed = embed(model, prefix_tree(*texts(), share=share))
+    for ours, theirs in zip(packed, padded, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert_same(gradients(model, packed), gradients(model, embed(model)))
+
+
+def assert_changes_nothing(option):
+    plain, other = model_of(), model_of(replace(SMALL, **{option: True}))
+    assert plain.state_dict().keys() == other.state_dict().keys()
+    tree = prefix_tree(*texts())
+    assert_same(gradients(other, embed(other, tree)), gradients(plain, embed(plain, tree)))
+
+
+def test_activation_checkpointing_changes_nothing():
+    assert_changes_nothing("activation_checkpointing")
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compile_changes_nothing(monkeypatch, backend):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))  # inductor takes 20 s
+    assert_changes_nothing("compile")
+
+
+def test_compiles_at_most_twice_more_while_the_number_of_tokens_changes(monkeypatch):
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    block._compiled.cache_clear()
+    model = model_of(replace(SMALL, compile=True))
+    compiled = []
+    for step in range(20):
+        tokens = Tokenizer()([f"{number} red mugs on table {step}" for number in range(9 + 7 * step)])
+        shorts = len(tokens.offsets) - 1
+        model.encode_tokens(*tokens, shorts, prefix_tree(*tokens, shorts))
+        compiled.append(counter.frame_count)
+    block._compiled.cache_clear()
+    assert compiled[0] > 0 and compiled[-1] - compiled[0] <= 2
+
+
+def test_config_chooses_who_attends():
+    tree = prefix_tree(*texts(), multiple=1)
+    chosen = embed(model_of(replace(SMALL, attention="triton")), tree)  # in Triton's interpreter where there is no GPU
+    for ours, theirs in zip(chosen, embed(model_of(replace(SMALL, attention="sdpa")), tree), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="backend 'flash' does not run here"):
+        embed(model_of(replace(SMALL, attention="flash")), tree)
+
+
+def test_gradients_repeat_bit_for_bit():
+    model, tree = model_of(), prefix_tree(*texts())
+    first = gradients(model, embed(model, tree))
+    for _ in range(5):
+        again = gradients(model, embed(model, tree))
+        assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_image_features_do_not_depend_on_boxes():
+    model = model_of()
+    with_boxes, _ = model.encode_pixels(images(), *some_boxes())
+    without, regions = model.encode_pixels(images(), torch.empty(0, 4), torch.empty(0, dtype=torch.int64))
+    torch.testing.assert_close(with_boxes, without)
+    assert regions.shape == (0, 24)
+
+
+def test_a_box_over_one_patch_is_that_patch():
+    model = model_of()
+    third = torch.tensor([[1 / 3, 2 / 3, 2 / 3, 1.0]])  # row 2, column 1
+    _, region = model.encode_pixels(images(), third, torch.tensor([1]))
+    torch.testing.assert_close(region[0], model.encode_dense(images(), normalize=False)[1, 2, 1], atol=1e-5, rtol=1e-4)
+
+
+def test_what_follows_an_eos_is_inert():
+    model = model_of()
+    one, other = (Tokenizer()([f"a red <|endoftext|> {end}"]) for end in ("mug", "blue dog"))
+    torch.testing.assert_close(*(model.encode_tokens(*tokens, 1)[0] for tokens in (one, other)))
+
+
+def test_long_path_uses_both_tables_where_they_act():
+    model = model_of()
+    tokens = Tokenizer()(["mug " * 30], LONG_LENGTH)
+    grads = gradients(model, model.encode_tokens(*tokens, 0)[1:])
+    acting = {
+        name: grads[f"text_model.embeddings.position_embedding_{name}.weight"].abs().sum(1).nonzero()[:, 0].tolist()
+        for name in ("ori", "res")
+    }
+    assert acting == {"ori": list(range(20)), "res": list(range(20, 32))}
+
+
+def test_autocast_keeps_embeddings_in_fp32_and_close():
+    model = model_of()
+    exact = embed(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = embed(model, prefix_tree(*texts()))
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.cosine_similarity(ours, theirs).min() > 0.999
+
+
+def test_quick_gelu_and_its_gradient():
+    x = torch.linspace(-9, 9, 101, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(quick_gelu(x.clone()), x * torch.sigmoid(1.702 * x))
+    assert torch.autograd.gradcheck(lambda x: quick_gelu(x.clone()), x)

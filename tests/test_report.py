@@ -1,0 +1,341 @@
+"""The report: what it says of each kind of run, that no caption leaves its place, and that it answers in a browser."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fgclip_fast import report
+from fgclip_fast.config import Data
+from fgclip_fast.evaluation.pictures import Asked, Picture, View, hottest, inside, spread
+from fgclip_fast.report import compare, explore, files, html, outcomes, page, sections, untrained
+from fgclip_fast.report.__main__ import main
+from fgclip_fast.scenes import locate
+from fgclip_fast.scenes.write import write as write_scenes
+from tests import browser, runs
+
+SCENES = runs.untouched(Data())
+FIGURES = {f"{kind}/{name}": runs.level(0.91) for kind in ("unseen", "seen") for name in ("hard", "colour")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scenes(tmp_path_factory):
+    """A small embedded set, where the package would write the whole one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FGCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        marker = locate.embedded.__globals__["_fingerprint"]()
+        write_scenes(
+            Path(str(locate.os.environ["FGCLIP_CACHE"])) / f"{locate.NAME}-{marker}", train=4, val=30, workers=1
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_scenes(tmp_path_factory):
+    """A run on the embedded set, and its report."""
+    run = runs.run(tmp_path_factory.mktemp("runs") / "scenes", data=SCENES, figures=FIGURES)
+    report.write(run)
+    return run
+
+
+def own(tmp_path, texts, **more):
+    """A run on a user's own shards."""
+    shard = runs.shard(tmp_path / "val.tar", texts)
+    return runs.run(tmp_path / "own", data=runs.untouched(Data(), train=str(shard), val=str(shard)), **more)
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Names and attributes of all elements, and the text outside of scripts."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.found, self.text, self._script = [], "", False
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self._script = tag == "script"
+
+    def handle_endtag(self, tag):
+        self._script = False
+
+    def handle_data(self, data):
+        self.text += "" if self._script else data
+
+
+def test_one_file_that_loads_nothing(on_scenes):
+    elements = Elements(text_of(on_scenes / "report.html")).found
+    addresses = [value for _, attributes in elements for name, value in attributes.items() if name in ("src", "href")]
+    assert addresses and all(address.startswith("data:image/jpeg;base64,") for address in addresses)
+    policy = next(a["content"] for tag, a in elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert (on_scenes / "report.html").stat().st_size < 5_000_000
+
+
+def test_sections_come_in_order(on_scenes):
+    titles = re.findall(r'<h2 id="([\w-]+)"', text_of(on_scenes / "report.html"))
+    assert titles == ["accuracy", "explore", "training", "speed", "answers", "again"]
+
+
+def test_result_is_said_against_chance_and_before_training(on_scenes):
+    said = Elements(text_of(on_scenes / "report.html")).text
+    before = untrained.figures(files.read(on_scenes))["unseen/hard"]["top1"]
+    assert "picks the right one 91 % of the time" in said
+    assert f"chance 9 %, before training {100 * before:.0f} %" in said
+
+
+def test_every_label_of_an_image_is_there(on_scenes):
+    images = [attributes for tag, attributes in Elements(text_of(on_scenes / "report.html")).found if tag == "img"]
+    assert images and all(attributes.get("alt") for attributes in images)
+
+
+def test_unseen_combinations_are_marked(on_scenes):
+    assert "never seen in training" in text_of(on_scenes / "report.html")
+
+
+def test_samples_are_pictures_of_the_validation_set(on_scenes):
+    notes = json.loads((on_scenes / "samples" / "samples.json").read_text())
+    assert len(notes) == 8 and all((on_scenes / "samples" / name).is_file() for name in notes)
+    assert len(notes["0.jpg"][0]["texts"]) == 11
+
+
+def test_untrained_model_is_asked_once(on_scenes, monkeypatch):
+    monkeypatch.setattr(untrained, "model", lambda run: pytest.fail("built again"))
+    assert untrained.figures(files.read(on_scenes))["unseen/hard"]["questions"] > 0
+
+
+def test_captions_are_text_wherever_they_stand(tmp_path):
+    run = own(tmp_path, [*runs.HOSTILE, "a mug"])
+    elements = Elements(text_of(report.write(run)))
+    assert [attributes.get("id") for tag, attributes in elements.found if tag == "script"] == ["explore-data", None]
+    assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
+    assert "<script>alert(1)</script>" in elements.text and "onerror=" in elements.text
+    assert "\x00" not in elements.text
+
+
+def test_inline_data_cannot_end_its_block():
+    block = html.inline_json("x", {"text": "</script><!--<script>\u2028"})
+    inside_block = block.removeprefix('<script type="application/json" id="x">').removesuffix("</script>")
+    assert "<" not in inside_block and json.loads(inside_block) == {"text": "</script><!--<script>\u2028"}
+
+
+def test_own_shards_are_asked_by_their_phrases(tmp_path):
+    run = own(tmp_path, ["a mug", "a pot"], figures={"records": {"images": 2, "hard_negative_top1": 0.5}})
+    said = text_of(report.write(run))
+    data = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])
+    assert data["menus"] is None and data["phrases"] == ["a mug", "a pot"]
+    assert "it picks the right one 50 % of the time" in said
+
+
+def test_a_picture_keeps_its_shape(tmp_path):
+    said = text_of(report.write(own(tmp_path, ["a mug"])))
+    picture = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])["pictures"][0]
+    assert (picture["width"], picture["height"]) == (40, 30)
+
+
+def test_an_interrupted_run_says_so(tmp_path):
+    said = text_of(report.write(own(tmp_path, ["a mug"], steps=50)))
+    assert "3 of 50, stopped" in said and "it was stopped before its end" in said
+    assert "python -m fgclip_fast.evaluate" in said
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_a_report(tmp_path):
+    run = own(tmp_path, ["a mug"], saved=False, log=[])
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 1, "kind": "tra')
+    said = text_of(report.write(run))
+    assert "No step was done yet." in said and "no checkpoint yet" in said
+
+
+def test_a_run_that_evaluated_nothing_says_why(tmp_path):
+    run = runs.run(tmp_path / "run", data=runs.untouched(Data(), train="mine.tar", val=""))
+    said = text_of(report.write(run))
+    assert "it evaluated nothing" in said and "Name shards by --data.val" in said
+
+
+def test_validation_shards_that_moved_cost_the_pictures_alone(tmp_path):
+    run = own(tmp_path, ["a mug"])
+    (tmp_path / "val.tar").unlink()
+    said = text_of(report.write(run))
+    assert "could not be read" in said and 'id="training"' in said
+
+
+def test_causes_of_bad_records_are_counted(on_scenes):
+    assert re.search(r"empty box</th><td>7</td>", text_of(on_scenes / "report.html"))
+
+
+def test_no_run_is_one_error(tmp_path):
+    with pytest.raises(SystemExit, match=r"is no run: it holds no config\.yaml"):
+        main([str(tmp_path)])
+
+
+def unit(*rows):
+    return F.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
+
+
+def view(box, patches, text="a small matte plain red mug"):
+    """A picture of 2 x 2 patches with one box."""
+    picture = Picture("p", b"", (Asked(box, (text,)),))
+    return View(picture, patches, patches[:1], [[1.0]])
+
+
+def test_rule_counts_pictures_whose_hottest_patch_lies_in_the_box():
+    patches = unit([1, 0], [0, 1], [-1, 0], [0, -1])  # row by row
+    views = [view((0.5, 0.0, 1.0, 0.5), patches), view((0.0, 0.5, 0.5, 1.0), patches)]
+    phrases = explore.Phrases(["a small matte plain red mug"])
+    assert explore.whole_phrase(views, phrases, unit([0.1, 1])) == explore.Rule(1, 2, 0.5)
+
+
+def test_a_word_alone_is_asked_where_one_box_alone_has_it():
+    phrases = explore.grammar()
+    assert phrases.words("a large shiny dotted blue boat") is not None
+    assert phrases.words("a boat") is None
+    texts = torch.zeros(len(phrases.texts), 2)
+    texts[:, 0] = 1.0
+    texts[[i for i, text in enumerate(phrases.texts) if " red " in text]] = torch.tensor([0.0, 1.0])
+    patches = unit([1, 0], [0, 1], [1, 0], [1, 0])
+    red, twice = view((0.5, 0.0, 1.0, 0.5), patches), view((0.0, 0.0, 1.0, 1.0), patches)
+    twice = twice._replace(picture=twice.picture._replace(asked=twice.picture.asked * 2))
+    assert explore.word_alone([red, twice], phrases, texts, "colour") == explore.Rule(1, 1, 0.25)
+
+
+def test_hottest_patch_is_named_by_its_centre():
+    assert hottest(unit([1, 0], [0, 1], [-1, 0], [0, -1]), torch.tensor([0.0, 1.0])) == (0.75, 0.25)
+    assert inside((0.75, 0.25), (0.5, 0.0, 1.0, 0.5)) and not inside((0.75, 0.25), (0.0, 0.0, 0.5, 1.0))
+
+
+@pytest.mark.parametrize(("total", "count"), [(0, 4), (3, 4), (10, 4), (240, 24)])
+def test_pictures_are_spread_evenly(total, count):
+    chosen = spread(total, count)
+    assert len(chosen) == min(total, count) and chosen == sorted(set(chosen))
+
+
+def test_large_embeddings_fit_the_budget_and_keep_their_products():
+    torch.manual_seed(0)
+    model = type("Model", (), {"logit_scale_finegraind": torch.tensor(3.0)})
+    texts = F.normalize(torch.randn(400, 24) @ torch.randn(24, 768), dim=-1)  # phrases differ in few directions
+    views = [view((0, 0, 1, 1), F.normalize(torch.randn(576, 768), dim=-1)) for _ in range(24)]
+    coded = explore.embeddings("a", model, views, texts)
+    assert sum(len(coded[part]) for part in ("patches", "regions", "texts")) <= explore.BUDGET * 4 / 3 + 12
+    assert coded["width"] < 768 and coded["kept"] > 0.999
+    basis, _ = explore.principal(texts, coded["width"])
+    torch.testing.assert_close(
+        (views[0].patches @ basis) @ (texts @ basis).T, views[0].patches @ texts.T, atol=1e-4, rtol=0
+    )
+
+
+def test_difference_of_equal_models_is_zero():
+    answers = {f"{i}.jpg": (i % 3, 3) for i in range(20)}
+    found = outcomes.difference(answers, answers)
+    assert (found.value, found.low, found.high, found.sure) == (0.0, 0.0, 0.0, False)
+
+
+def test_interval_covers_the_true_difference():
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for trial in range(100):
+        right = (torch.rand(2, 80, 3, generator=generator) < torch.tensor([0.7, 0.6]).reshape(2, 1, 1)).sum(dim=2)
+        first, second = ({str(i): (n, 3) for i, n in enumerate(own)} for own in right.tolist())
+        found = outcomes.difference(first, second, seed=trial)
+        covered += found.low <= 0.1 <= found.high
+    assert 88 <= covered <= 100
+
+
+def test_images_that_one_run_was_not_asked_about_do_not_count():
+    found = outcomes.difference({"a": (1, 1), "b": (0, 1)}, {"a": (0, 1), "c": (1, 1)})
+    assert (found.first, found.second, found.images) == (1.0, 0.0, 1)
+
+
+def test_two_runs_side_by_side(on_scenes, tmp_path):
+    data = replace(SCENES, box_margin=2.0)
+    other = runs.run(tmp_path / "other", data=data, seed=5, figures=FIGURES)
+    main([str(on_scenes), str(other)])
+    said = text_of(on_scenes / "report-other.html")
+    assert "data.box_margin" in said and "A − B, points" in said
+    data = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])
+    assert [run["name"] for run in data["runs"]] == ["scenes", "other"]
+    assert data["runs"][0]["texts"] != data["runs"][1]["texts"]
+    assert (on_scenes / "report-other.html").stat().st_size < 5_000_000
+
+
+def test_two_runs_on_own_shards(tmp_path):
+    first = own(tmp_path, ["a mug", "a pot", "a cat"])
+    second = runs.run(tmp_path / "second", data=files.read(first).config.data, seed=2)
+    assert "boxes with negatives" in text_of(compare.write(first, second)).lower()
+
+
+def test_runs_without_weights_are_compared_by_their_files(on_scenes, tmp_path):
+    other = runs.run(tmp_path / "none", data=SCENES, saved=False)
+    assert "No checkpoint yet: none" in text_of(compare.write(on_scenes, other))
+
+
+def test_seconds_are_those_of_the_steps(on_scenes):
+    assert files.read(on_scenes).seconds == pytest.approx(3 * 2 / 4.0)
+    assert sections.span(95) == "95 s" and sections.span(400) == "7 min" and sections.span(3 * 3600) == "3.0 h"
+
+
+CHANGE = """
+  const seen = [];
+  const view = document.querySelector(".view");
+  const state = () => [view.querySelector("canvas").toDataURL(), view.querySelector(".ranks").innerHTML];
+  for (const control of document.querySelectorAll("#ask select")) {
+    const before = state();
+    control.value = control.options[control.selectedIndex > 1 ? 1 : control.options.length - 1].value;
+    control.dispatchEvent(new Event("change", { bubbles: true }));
+    const after = state();
+    seen.push([control.name, before[0] !== after[0], before[1] !== after[1]]);
+  }
+  const result = document.createElement("output");
+  result.id = "result";
+  result.textContent = JSON.stringify({ seen, asked: document.getElementById("asked").textContent,
+    wide: document.documentElement.scrollWidth, scripts: document.scripts.length, title: document.title });
+  document.body.append(result);
+"""
+
+
+def driven(path, folder, script=CHANGE, width=1280):
+    found = re.search(r'<output id="result">(.*?)</output>', browser.dom_after(path, script, folder, width), re.DOTALL)
+    assert found is not None, "the page's script did not run to its end"
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+@pytest.mark.browser
+@browser.needs_browser
+def test_each_menu_moves_heat_and_ranks(on_scenes, tmp_path):
+    told = driven(on_scenes / "report.html", tmp_path)
+    assert told["seen"] == [[name, True, True] for name in ("size", "finish", "pattern", "colour", "noun")]
+
+
+@pytest.mark.browser
+@browser.needs_browser
+def test_a_phrase_of_ones_own_moves_heat_and_hostile_ones_stay_text(tmp_path):
+    texts = ["a mug", *runs.HOSTILE]
+    told = driven(report.write(own(tmp_path, texts)), tmp_path)
+    assert told["seen"] == [["phrase", True, True]]
+    assert told["asked"].startswith("Asked for: ") and told["title"] == "own: report"
+    assert told["scripts"] == 3  # data, ours, and the test's
+
+
+@pytest.mark.browser
+@browser.needs_browser
+def test_page_fits_a_narrow_screen(on_scenes, tmp_path):
+    assert driven(on_scenes / "report.html", tmp_path, width=500)["wide"] <= 500
+
+
+@pytest.mark.browser
+@browser.needs_browser
+def test_policy_lets_our_script_run(on_scenes, tmp_path):
+    assert "The brightest patch lies in" in browser.dom(on_scenes / "report.html", tmp_path)
+
+
+def test_page_names_its_title_safely(tmp_path):
+    assert "<title>&lt;b&gt;</title>" in text_of(page.save(tmp_path / "x.html", "<b>", []))
