@@ -37,7 +37,7 @@ def heatmap(
 
 def lit(picture: Image.Image, light: Tensor) -> Image.Image:
     """Darkens a picture where ``light``, Tensor[G, G] in [0, 1], is low."""
-    veil = (225 * (1 - light) ** 1.2).round().to(torch.uint8).numpy()
+    veil = (200 * (1 - light)).round().to(torch.uint8).numpy()
     mask = Image.fromarray(veil).resize(picture.size, Image.Resampling.BILINEAR)
     return Image.composite(Image.new("RGB", picture.size, DARK), picture, mask)
 
