@@ -17,7 +17,6 @@ from torch import Tensor
 SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "hard_negative_loss": {"cpu": "native", "cuda": "triton"},
-    "contrastive_loss": {"cpu": "native"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
 }
 
