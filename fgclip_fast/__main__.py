@@ -21,7 +21,8 @@ def main() -> None:
         print("usage: fgclip COMMAND …; COMMAND --help says more\n")
         print("\n".join(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()))
         sys.exit(0 if name in ("-h", "--help") else f"\nunknown command {name!r}")
-    module = importlib.import_module(f"fgclip_fast.{name}" + (".__main__" if name in ("data", "scenes", "report") else ""))
+    packages = ("data", "scenes", "report")
+    module = importlib.import_module(f"fgclip_fast.{name}" + (".__main__" if name in packages else ""))
     module.main(sys.argv[2:])
 
 
