@@ -26,7 +26,7 @@ from fgclip_fast.model.text import TextTower
 from fgclip_fast.ops import Tree, prefix_tree
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-GROUPS, NEGATIVES, LONGS = 16, 10, 4
+GROUPS, NEGATIVES, LONGS = 32, 10, 8
 WORDS = range(300, 20000)
 
 
@@ -143,7 +143,7 @@ class Released(nn.Module):
         super().__init__()
         config = transformers.CLIPTextConfig(num_hidden_layers=layers, vocab_size=49408, attn_implementation="eager")
         self.tower = tower
-        self.encoder = transformers.CLIPTextModel(config).text_model.encoder.to(DEVICE)
+        self.encoder = transformers.CLIPTextModel(config).encoder.to(DEVICE)
         self.encoder.load_state_dict(tower.encoder.state_dict())
 
     def forward(self, texts: Texts) -> Tensor:
@@ -174,18 +174,19 @@ def seconds(run: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def kept_bytes(run: Callable[[], Tensor]) -> int:
+def kept_bytes(run: Callable[[], Tensor], module: nn.Module) -> int:
     """Bytes of the different storages that a pass keeps for its backward pass, parameters left out."""
     kept: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
-        if not isinstance(x, nn.Parameter) and not (x.is_leaf and x.requires_grad):
-            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         alive = run()  # the graph holds what it keeps, so no address is used twice
     del alive
+    for parameter in module.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
     return sum(kept.values())
 
 
@@ -224,12 +225,12 @@ def test_text_tower(benchmark, name, longs, layers):
         for peer, (run, module) in peers.items():
             times[peer].append(seconds(lambda run=run, module=module: with_gradients(run, module)))
 
-    benchmark.pedantic(lambda: with_gradients(ours, tower), setup=peers_turn, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: with_gradients(ours, tower), setup=peers_turn, rounds=3)  # agreement has warmed them up
     if benchmark.enabled:
         tokens = SHORT_LENGTH * texts.shorts + LONG_LENGTH * longs
         real = len(prefix_tree(*texts, multiple=1).token)
         ratios = {peer: median(t) / benchmark.stats["median"] for peer, t in times.items()}
-        memory = {peer: kept_bytes(run) / kept_bytes(ours) for peer, (run, _) in peers.items()}
+        memory = {peer: kept_bytes(run, module) / kept_bytes(ours, tower) for peer, (run, module) in peers.items()}
         benchmark.extra_info.update(
             peer=f"torch {torch.__version__}, transformers {transformers.__version__}", device=DEVICE,
             time=ratios, memory=memory, padding=padding, prefixes=prefixes, tokens=tokens / real,
@@ -251,10 +252,17 @@ def _shown(ratios: dict[str, float]) -> str:
 def test_building_the_tree(benchmark):
     texts = texts_of(KINDS["hard"], longs=0, groups=2046)
     token, offsets = texts.token[: texts.offsets[22500]], texts.offsets[:22501]
-    benchmark.pedantic(lambda: prefix_tree(token, offsets, 22500), rounds=25, warmup_rounds=2)
+    spent: list[float] = []
+
+    def run() -> None:
+        start = process_time()  # one thread: what it takes on a core of its own
+        prefix_tree(token, offsets, 22500)
+        spent.append(1e3 * (process_time() - start))
+
+    benchmark.pedantic(run, rounds=25, warmup_rounds=2)
     if benchmark.enabled:
-        print(f"\ntree of 22,500 texts, {len(token)} tokens: {1e3 * benchmark.stats['median']:.1f} ms")
-        assert benchmark.stats["median"] <= 10e-3
+        print(f"\ntree of 22,500 texts, {len(token)} tokens: {median(spent):.1f} ms")
+        assert median(spent) <= 10
 
 
 def test_tokenising_and_packing_an_image(benchmark):

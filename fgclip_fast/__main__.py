@@ -21,8 +21,8 @@ def main() -> None:
         print("usage: fgclip COMMAND …; COMMAND --help says more\n")
         print("\n".join(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()))
         sys.exit(0 if name in ("-h", "--help") else f"\nunknown command {name!r}")
-    packages = ("data", "scenes", "report")
-    module = importlib.import_module(f"fgclip_fast.{name}" + (".__main__" if name in packages else ""))
+    in_folder = name in ("data", "report", "scenes")
+    module = importlib.import_module(f"fgclip_fast.{name}.__main__" if in_folder else f"fgclip_fast.{name}")
     module.main(sys.argv[2:])
 
 
