@@ -150,7 +150,7 @@ class Side(NamedTuple):
     ids: Tensor | None
 
     def part(self, span: slice) -> "Side":
-        return Side(*(x if x is None else x[span] for x in self))
+        return Side._make(x if x is None else x[span] for x in self)
 
 
 def side(embedding: Tensor, ids: Tensor | None) -> Side:

@@ -120,7 +120,7 @@ def fastest(configs: list[LseConfig], key: str, run: Callable[[LseConfig], Any],
     if known.get(key) not in [list(config) for config in configs]:
         known[key] = list(min(configs, key=lambda config: _milliseconds(lambda: run(config))))
         _remember(known)
-    return LseConfig(*known[key])
+    return LseConfig._make(known[key])
 
 
 def _can_measure(like: Tensor) -> bool:

@@ -37,11 +37,12 @@ class Logits:
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids = None, first: int = 0, kept: int = 0):
-        self.rows, self.columns, self.scale, self.ids, self.first = rows, columns, scale, ids, first
+        self.rows, self.columns, self.scale, self.first = rows, columns, scale, first
+        self.ids = None if ids is None else (ids[0].contiguous(), ids[1].contiguous())
         B, N = len(rows), len(columns)
         size = chunk_rows(B, N)
         self.chunks = [slice(r, min(r + size, B)) for r in range(0, B, size)]
-        self.kept = rows.new_empty(kept if kept >= B else kept // size * size, N)[:B]
+        self.kept = rows.new_empty(B if kept >= B else kept // size * size, N)
         self.scratch = rows.new_empty(size if len(self.kept) < B else 0, N)
 
     def statistics(self, with_columns: bool = True) -> tuple[Lse, Lse, Tensor]:
@@ -140,7 +141,7 @@ def whole(
 ) -> tuple[Lse, Lse, Tensor, list[Tensor]]:
     """Statistics of the logits, and of a mean loss of 1 the gradients of image, text and scale; empty unless wanted."""
     unit_image, unit_text = unit(image), unit(text)
-    ids = None if text_ids is None else (text_ids.contiguous(),) * 2
+    ids = None if text_ids is None else (text_ids, text_ids)
     logits = logits_of(unit_image, unit_text, scale, ids, memory_budget=memory_budget if any(wanted) else 0)
     rows, columns, positive = logits.statistics()
     with_image, with_text = wanted[0] or wanted[2], wanted[1]  # the scale's comes out of the image's
@@ -204,4 +205,4 @@ def through_unit_(grad: Tensor, rows: Tensor, unit_rows: Tensor, scale: Tensor) 
     """
     along, weight = torch.linalg.vecdot(unit_rows, grad)[:, None], 1 / (2 * max(1, len(rows)))
     grad.addcmul_(unit_rows, along, value=-1).mul_(inverse_length(rows) * (scale * weight))
-    return along.sum(dtype=torch.float64).to(scale.dtype) * weight
+    return along.sum() * weight
