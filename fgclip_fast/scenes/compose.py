@@ -74,7 +74,7 @@ def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.
         thing.pattern, (0,)
     )  # never along a shiny thing's gleam
     angle = np.radians(rng.choice(turns) + rng.uniform(-8, 8))
-    period = (3.6 + 0.075 * pose.length) * {"checked": 0.6, "patchy": 1.8}.get(thing.pattern, 1.0)
+    period = (4.6 + 0.085 * pose.length) * {"checked": 0.6, "patchy": 1.5}.get(thing.pattern, 1.0)
     return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
 
 
