@@ -12,6 +12,9 @@ from fgclip_fast.scenes.grammar import BACKGROUNDS, Thing
 
 SIDE = 96
 LENGTHS = {"small": (28.0, 33.0), "large": (44.0, 50.0)}  # of the longest side, pixels
+TURNS = {"plain": (0,), "striped": (0, 90), "dotted": (0,), "checked": (0, 45), "patchy": (0, 60, 120)}
+"""How a pattern may lie, degrees; stripes never run as the gleam of a shiny thing does, nor across it."""
+PERIODS = {"plain": 1.0, "striped": 1.0, "dotted": 1.0, "checked": 0.6, "patchy": 1.5}
 
 
 class Placed(NamedTuple):
@@ -70,11 +73,8 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
 
 def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
     """Draws how a pattern lies on a thing."""
-    turns = {"striped": (0, -45, 90), "checked": (0, 45), "patchy": (0, 60, 120)}.get(
-        thing.pattern, (0,)
-    )  # never along a shiny thing's gleam
-    angle = np.radians(rng.choice(turns) + rng.uniform(-8, 8))
-    period = (4.6 + 0.085 * pose.length) * {"checked": 0.6, "patchy": 1.5}.get(thing.pattern, 1.0)
+    angle = np.radians(rng.choice(TURNS[thing.pattern]) + rng.uniform(-8, 8))
+    period = (4.6 + 0.085 * pose.length) * PERIODS[thing.pattern]
     return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
 
 
