@@ -33,4 +33,4 @@ def dom(page: Path, folder: Path, width: int = 1280) -> str:
         f"--user-data-dir={folder / 'profile'}",
         "--dump-dom",
     ]
-    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=400, check=True).stdout

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -225,6 +226,15 @@ def _as_it_is(parcel: Any) -> Any:
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with_the_training_process, daemon=True).start()
+
+
+def _end_with_the_training_process() -> None:
+    """A killed process leaves the fork server alive, which is what DataLoader's own watchdog looks at."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check_shared_memory(workers: int, batch_bytes: int) -> None:

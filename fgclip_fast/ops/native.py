@@ -18,6 +18,8 @@ SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "hard_negative_loss": {"cpu": "native", "cuda": "triton"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
+    "prefix_tree": {"cpu": "native"},
+    "tree_attention": {"cuda": "triton"},  # on a CPU, tiles in plain torch; other packages: ops/tree_attention.why_not
 }
 
 
@@ -78,6 +80,17 @@ def address(tensor: Tensor) -> int:
         raise ValueError(
             f"native: a contiguous tensor is needed, got strides {tensor.stride()} of {list(tensor.shape)}"
         )
+    return tensor.data_ptr()
+
+
+def row_address(tensor: Tensor) -> int:
+    """As ``address``, for a tensor whose rows may lie apart: its other strides are passed along.
+
+    Raises:
+        ValueError: the values of a row do not lie side by side.
+    """
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        raise ValueError(f"native: rows of adjacent values are needed, got strides {tensor.stride()}")
     return tensor.data_ptr()
 
 

@@ -56,6 +56,11 @@ def sentence(run: RunFiles, untrained: Mapping[str, Any]) -> str:
     if own.get("short_image_to_text_r@1") is not None:
         share = percent(own["short_image_to_text_r@1"], 0)
         return f"Of {own['images']} validation images, {share} find their own short caption first."
+    checked = run.validation[-1] if run.validation else {}
+    if isinstance(checked.get("hard_negative_top1"), float):
+        share = percent(checked["hard_negative_top1"], 0)
+        said = f"At step {checked['step']:,} it picked a box's right text among its negatives {share} of the time"
+        return f"{said}; {'it was stopped before its end' if not run.finished else 'the end was not evaluated'}."
     if not run.train:
         return "No step was done yet."
     why = "it was stopped before its end" if not run.finished else "it evaluated nothing"

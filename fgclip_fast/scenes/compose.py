@@ -12,9 +12,6 @@ from fgclip_fast.scenes.grammar import BACKGROUNDS, Thing
 
 SIDE = 96
 LENGTHS = {"small": (28.0, 33.0), "large": (44.0, 50.0)}  # of the longest side, pixels
-TURNS = {"plain": (0,), "striped": (0, 90), "dotted": (0,), "checked": (0, 45), "patchy": (0, 60, 120)}
-"""How a pattern may lie, degrees; stripes never run as the gleam of a shiny thing does, nor across it."""
-PERIODS = {"plain": 1.0, "striped": 1.0, "dotted": 1.0, "checked": 0.6, "patchy": 1.5}
 
 
 class Placed(NamedTuple):
@@ -73,8 +70,7 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
 
 def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
     """Draws how a pattern lies on a thing."""
-    angle = np.radians(rng.choice(TURNS[thing.pattern]) + rng.uniform(-8, 8))
-    period = (4.6 + 0.085 * pose.length) * PERIODS[thing.pattern]
+    angle, period = np.radians(rng.uniform(-8, 8)), 4.5 + 0.09 * pose.length
     return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
 
 
