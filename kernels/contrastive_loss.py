@@ -122,8 +122,10 @@ def _gradient_kernel(
     grad = by_row + by_column - tl.where(own, 2.0, 0.0)
     grad = tl.where(_left_out(m, n, own, row_ids_ptr, column_ids_ptr, R, C, HAS_IDS), 0.0, grad)
     program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    along_scale = tl.sum(grad * dots * row_inverse[:, None] * column_inverse[None, :])
-    tl.store(scale_sum_ptr + program, tl.load(scale_sum_ptr + program) + along_scale)
+    tl.store(
+        scale_sum_ptr + program,
+        tl.load(scale_sum_ptr + program) + tl.sum(grad * dots * row_inverse[:, None] * column_inverse[None, :]),
+    )
     weights = grad * row_gain[:, None] * column_gain[None, :]
     tl.store(weights_ptr + at, weights.to(weights_ptr.dtype.element_ty), mask=inside)
 

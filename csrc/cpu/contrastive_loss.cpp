@@ -104,12 +104,15 @@ Sum total(const Sum* sums, int64_t intervals, int64_t rows) {
   return all;
 }
 
+// Whether the work outlasts the waking of a second thread.
+bool is_large(const LogitsChunk& chunk) { return chunk.rows * chunk.columns >= 1 << 16; }
+
 }  // namespace
 
 void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* positive, Lse columns) {
   const int64_t intervals = (chunk.columns + tile_columns - 1) / tile_columns;
   std::vector<Sum> row_sums(intervals * chunk.rows);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (is_large(chunk))
   for (int64_t i = 0; i < intervals; ++i) {
     const int64_t begin = i * tile_columns;
     const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));
@@ -121,7 +124,7 @@ void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* pos
       tile_sums(chunk, top, bottom, begin, size, row_sums.data() + i * chunk.rows, sums.maximum, sums.log);
     }
   }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (is_large(chunk))
   for (int64_t r = 0; r < chunk.rows; ++r) {
     const Sum sum = total(row_sums.data() + r, intervals, chunk.rows);
     rows.maximum[r] = sum.maximum;
@@ -131,7 +134,7 @@ void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* pos
 }
 
 void contrastive_loss_backward_cpu(const LogitsChunk& chunk, bool kept, Lse rows, Lse columns) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (is_large(chunk))
   for (int64_t r = 0; r < chunk.rows; ++r) {
     for (int64_t begin = 0; begin < chunk.columns; begin += tile_columns) {
       const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));

@@ -69,8 +69,10 @@ def index(shard: Path) -> Index:
     for file in _homes(shard):
         kept = _header(file, state)
         if kept is not None:
-            places = np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), int)
-            return Index(places, kept.damaged_at)
+            places = (
+                np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), np.int64)
+            )
+            return Index(np.asarray(places), kept.damaged_at)  # a plain view of it: memmap's own indexing is slow
     made = scan(shard)
     _keep(shard, state, made)
     return made

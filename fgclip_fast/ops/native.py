@@ -32,10 +32,14 @@ def extension() -> ModuleType | None:
         return None
 
 
-@torch.compiler.assume_constant_result  # looked up while tracing, not traced
 def serves(op: str, device: torch.device) -> bool:
     """Whether something faster than the eager reference runs ``op`` on ``device``."""
     return why_not(op, device.type) is None
+
+
+# Looked up while tracing, not traced: what torch.compiler.assume_constant_result does, without its import of the whole
+# compiler, which takes seconds.
+serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

@@ -1,6 +1,7 @@
 """Two runs side by side: the same questions, pictures and phrases, and how sure each difference is."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def _both(files: tuple[RunFiles, RunFiles]) -> tuple[Sight, Sight] | None:
 
 def _differences(files: tuple[RunFiles, RunFiles], seen: tuple[Sight, Sight]) -> dict[str, Difference]:
     if files[0].config.data.val == NAME:
-        answered = [outcomes.of_levels(s.model, embedded() / "levels") for s in seen]
+        levels = embedded() / "levels"
+        answered = [
+            outcomes.cached(f, partial(outcomes.of_levels, s.model, levels)) for f, s in zip(files, seen, strict=True)
+        ]
     else:
         answered = [outcomes.of_views(s.views) for s in seen]
     first, second = answered

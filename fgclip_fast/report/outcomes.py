@@ -1,6 +1,7 @@
 """Two models on the same questions: what each got right, image by image, and how sure the difference is."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,11 @@ import numpy as np
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.evaluation.pictures import View
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.report.files import RunFiles
+from fgclip_fast.scenes.locate import embedded
 
 RESAMPLES = 2000
+CACHE = "outcomes.json"
 
 Outcomes = dict[str, dict[str, tuple[int, int]]]
 """suite → image → (right, asked)."""
@@ -44,6 +48,20 @@ def of_levels(model: FGCLIP, folder: Path) -> Outcomes:
         images = {q.line: q.image.name for q in fg_ovd.read(path, folder / "images", answers.skipped)}
         pairs = ((images[line], rank == 0) for line, rank in answers.ranks.items())
         found[f"{path.parent.name}/{path.stem}"] = _by_image(pairs)
+    return found
+
+
+def cached(run: RunFiles, ask: Callable[[], Outcomes]) -> Outcomes:
+    """What ``ask`` answers, kept in the run's folder for these weights and this embedded set: it takes a minute."""
+    path, key = run.path / CACHE, f"{run.weights and run.weights.name} {embedded().name}"
+    if path.is_file():
+        saved = json.loads(path.read_text())
+        if saved["of"] == key:
+            return saved["outcomes"]
+    found = ask()
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"of": key, "outcomes": found}))
+    partial.replace(path)
     return found
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fgclip_fast.config import Data
-from fgclip_fast.data import causes, loader
+from fgclip_fast.data import causes, workers
 from fgclip_fast.data.loader import Loader, examples
 from fgclip_fast.data.order import Order
 from fgclip_fast.inputs.tokenizer import Tokenizer
@@ -230,7 +230,7 @@ def test_a_set_smaller_than_a_global_batch_says_so(good):
 
 def test_too_little_shared_memory_is_noticed_at_the_start(good, monkeypatch):
     state = SimpleNamespace(f_bavail=1, f_frsize=4096)
-    monkeypatch.setattr(loader.os, "statvfs", lambda path: state)
+    monkeypatch.setattr(workers.os, "statvfs", lambda path: state)
     load(good)
     with pytest.raises(ValueError, match=r"2 workers need .* of shared memory.*0 free.*--data.workers"):
         load(good, workers=2)

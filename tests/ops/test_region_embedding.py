@@ -110,6 +110,15 @@ def test_of_constant_tokens_is_that_constant(device):
     torch.testing.assert_close(out, torch.ones_like(out))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_half_precision_number_passes_unchanged(device, dtype):
+    everything = torch.arange(-(2**15), 2**15, dtype=torch.int16, device=device).view(dtype)
+    tokens = torch.cat([everything, everything[:3]]).view(1, 1, -1)  # a few beyond whole vectors
+    whole, first = torch.tensor([[0.0, 0, 1, 1]], device=device), torch.tensor([0], device=device)
+    out = region_embedding(tokens, whole, first, (1, 1))
+    torch.testing.assert_close(out, tokens[0], rtol=0, atol=0, equal_nan=True)
+
+
 def test_commutes_with_a_projection(device):
     tokens, boxes, image_index, grid = problem(device=device)
     weight = torch.randn(33, 8, device=device)

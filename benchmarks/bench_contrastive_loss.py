@@ -1,0 +1,180 @@
+"""Contrastive loss, forward and backward: against open_clip's ClipLoss and Inf-CL's algorithm, and its bare products.
+
+pytest benchmarks/bench_contrastive_loss.py --benchmark-only -s                # N = 1024 … 8192, D = 512, fp32
+pytest benchmarks/bench_contrastive_loss.py --benchmark-only -s -m slow        # 16384 and 32768
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fgclip_fast.ops import contrastive_chunks as chunks
+from fgclip_fast.ops import contrastive_loss
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+D = 512
+PEER_UP_TO = 16384  # of 32768 pairs open_clip would hold 38 GB
+ROUNDS = {1024: 15, 2048: 11, 4096: 9, 8192: 7, 16384: 3, 32768: 1}
+PLANS = {"kept": (2**40, 3), "recomputed": (0, 4)}  # memory budget, and products of N x N x D
+BARS = {
+    "kept": (2.0, 1.15),
+    "recomputed": (1.5, 1.15),
+}  # x ClipLoss at least, x the products at most; N = 8192, 2 cores
+
+
+def clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    return open_clip.loss.ClipLoss()(F.normalize(image, dim=-1), F.normalize(text, dim=-1), scale)
+
+
+def inf_cl(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """The algorithm of arXiv 2410.17243 in eager PyTorch: both directions by tiles, logits made again backward."""
+    image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+    positive = scale * (image * text).sum(-1)
+    both = TiledLse.apply(image, text, scale), TiledLse.apply(text, image, scale)
+    return ((both[0] + both[1]) / 2 - positive).mean()
+
+
+class TiledLse(torch.autograd.Function):
+    """Log-sum-exp of each row of ``scale * rows @ columns.T``, 1024 x 1024 logits at a time."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+        lse = torch.cat(
+            [
+                torch.stack([(scale * r @ c.T).logsumexp(1) for c in columns.split(1024)]).logsumexp(0)
+                for r in rows.split(1024)
+            ]
+        )
+        ctx.save_for_backward(rows, columns, scale, lse)
+        return lse
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, columns, scale, lse = ctx.saved_tensors
+        grad_rows, grad_columns, grad_scale = (torch.zeros_like(x) for x in (rows, columns, scale))
+        for i in range(0, len(rows), 1024):
+            for j in range(0, len(columns), 1024):
+                r, c = slice(i, i + 1024), slice(j, j + 1024)
+                cosine = rows[r] @ columns[c].T
+                weight = (scale * cosine - lse[r, None]).exp_() * grad[r, None]
+                grad_scale += (weight * cosine).sum()
+                grad_rows[r].addmm_(weight, columns[c])
+                grad_columns[c].addmm_(weight.T, rows[r])
+        return grad_rows * scale, grad_columns * scale, grad_scale
+
+
+def inputs(N: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(N, D, generator=random)
+    text = 0.3 * image + torch.randn(N, D, generator=random)
+    return [x.to(DEVICE).requires_grad_() for x in (image, text, torch.tensor(50.0))]
+
+
+def with_gradients(loss: Callable[..., Tensor], leaves: list[Tensor]) -> list[Tensor]:
+    value = loss(*leaves)
+    return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+
+def products(N: int, count: int) -> Callable[[], None]:
+    """The bare products of a plan, in its own chunks: logits once or twice, and both gradients."""
+    image, text = (chunks.unit(x.detach()) for x in inputs(N)[:2])
+    R = chunks.chunk_rows(N, N)
+    logits, grad_image, grad_text = torch.randn(R, N, device=DEVICE), torch.empty_like(image), torch.zeros_like(text)
+
+    def run() -> None:
+        for r in [r for _ in range(count - 2) for r in image.split(R)]:
+            torch.mm(r, text.T, out=logits[: len(r)])
+        for r, grad in zip(image.split(R), grad_image.split(R), strict=True):
+            torch.mm(logits[: len(r)], text, out=grad)
+            grad_text.addmm_(logits[: len(r)].T, r)
+
+    return run
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Of one run; its results are freed outside the clock."""
+    _synchronize()
+    start = perf_counter()
+    result = run()
+    _synchronize()
+    elapsed = perf_counter() - start
+    del result
+    return elapsed
+
+
+def extra_bytes(run: Callable[[], object]) -> int:
+    """Peak memory of a run beyond what was held before; on a CPU by the system's count of resident pages."""
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field)]
+    return 1024 * int(line.split()[1])
+
+
+def _synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(
+    "N", [1024, 2048, 4096, 8192, *(pytest.param(n, marks=pytest.mark.slow) for n in (16384, 32768))]
+)
+def test_contrastive_loss(benchmark, N, plan):
+    leaves, (memory_budget, count) = inputs(N), PLANS[plan]
+    ours = partial(with_gradients, partial(contrastive_loss, memory_budget=memory_budget), leaves)
+    peers = {"open_clip": partial(with_gradients, clip_loss, leaves), "inf_cl": partial(with_gradients, inf_cl, leaves)}
+    if N > PEER_UP_TO:
+        del peers["open_clip"]
+    for peer in peers.values():  # a fast wrong answer has no speed
+        torch.testing.assert_close(ours(), peer(), rtol=1e-4, atol=1e-6)
+    if not benchmark.enabled:  # CI runs this with --benchmark-disable: agreement only
+        return
+    runs = peers | {"products": products(N, count)}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+
+    def by_turns() -> None:  # since a slow spell of the machine must hit all
+        for name, run in runs.items():
+            times[name].append(seconds(run))
+
+    def timed() -> None:
+        ours()
+        _synchronize()
+
+    benchmark.pedantic(timed, setup=by_turns, rounds=ROUNDS[N], warmup_rounds=1)
+    report(benchmark, N, plan, ours, peers, times)
+
+
+def report(benchmark, N: int, plan: str, ours, peers, times: dict[str, list[float]]) -> None:
+    took = benchmark.stats["median"]
+    ratios = {name: median(values) / took for name, values in times.items()}
+    extra = {name: extra_bytes(run) for name, run in (("ours", ours), *peers.items())}
+    products_share, rate = 1 / ratios["products"], 2 * PLANS[plan][1] * N * N * D / took / 1e9
+    benchmark.extra_info.update(
+        ratios=ratios, extra_bytes=extra, gflops=rate, device=DEVICE, threads=torch.get_num_threads(),
+        peer=f"open_clip {open_clip.__version__}, torch {torch.__version__}",
+    )  # fmt: skip
+    against = ", ".join(f"{ratios[name]:.2f} x {name}" for name in peers)
+    memory = ", ".join(f"{name} {value / 2**20:.0f}" for name, value in extra.items())
+    print(f"\nN={N} {plan} on {DEVICE}: {took:.3f} s, {rate:.0f} GFLOP/s, {against}, "
+          f"{products_share:.2f} x the time of its products; extra MiB: {memory}")  # fmt: skip
+    if N == 8192 and DEVICE == "cpu":
+        assert ratios["open_clip"] >= BARS[plan][0] and products_share <= BARS[plan][1]
+        assert plan == "kept" or extra["ours"] <= 0.05 * extra["open_clip"]

@@ -1,0 +1,89 @@
+"""The Triton kernels of the contrastive loss as a GPU would get them: launches from the public op, and resources."""
+
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from fgclip_fast.kernels import contrastive_loss as kernels
+from fgclip_fast.kernels import contrastive_loss_tuning as tuning
+
+from fgclip_fast.ops import contrastive_loss
+from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
+
+op = sys.modules["fgclip_fast.ops.contrastive_loss"]
+KINDS = {"bf16": (torch.bfloat16, "ieee"), "tf32": (torch.float32, "tf32"), "fp32": (torch.float32, "ieee")}
+
+
+def launches_of(N, D, kind, arch=90, ids=False, config=0):
+    """What the public op launches for CUDA tensors that need gradients, on a GPU that is not here."""
+    dtype, precision = KINDS[kind]
+    plain = {name: getattr(op, name)._init_fn for name in ("_whole", "_attach")}  # a custom op stops at its fake
+    target = {"target_of": lambda device: tuning.TARGETS[arch], "fastest": lambda configs, *_, **__: configs[config]}
+    chosen = mock.patch.multiple(tuning, **target), mock.patch.object(kernels, "_precision", lambda: precision)
+    with fake_cuda(), mock.patch.multiple(op, **plain), chosen[0], chosen[1]:
+
+        def step():
+            image, text = (torch.empty(N, D, dtype=dtype, device="cuda", requires_grad=True) for _ in range(2))
+            scale = torch.empty((), device="cuda", requires_grad=True)
+            text_ids = torch.empty(N, dtype=torch.int64, device="cuda") if ids else None
+            contrastive_loss(image, text, scale, text_ids=text_ids)
+
+        return recorded_launches(kernels, step)
+
+
+def test_launches_one_pass_over_all_logits_and_one_epilogue_a_part():
+    first, *parts = launches_of(8192, 512, "bf16")
+    assert first.kernel is kernels._lse_kernel and first.arguments["rows_ptr"].dtype == torch.bfloat16
+    config = tuning.lse_configs(tuning.TARGETS[90], torch.bfloat16, "ieee", 8192, 8192)[0]
+    assert first.grid == (-(-8192 // config.span_m), -(-8192 // config.span_n))
+    assert (first.arguments["row_stride"], first.arguments["B"], first.arguments["D"]) == (512, 8192, 512)
+    assert all(part.kernel is kernels._gradient_kernel for part in parts)
+    R, C = tuning.part_shape(tuning.TARGETS[90], torch.bfloat16, 8192, 8192)
+    assert len(parts) == -(-8192 // R) * -(-8192 // C)
+    assert sum(part.arguments["R"] * part.arguments["C"] for part in parts) == 8192**2
+    assert parts[0].arguments["dots_ptr"].dtype == torch.float32
+    assert parts[0].arguments["weights_ptr"].dtype == torch.bfloat16
+    assert sorted({part.arguments["first"] for part in parts})[0] < 0  # parts left of the diagonal
+
+
+def test_gradients_of_fp32_are_made_in_place():
+    part = launches_of(4096, 512, "fp32")[1].arguments
+    assert part["weights_ptr"] is part["dots_ptr"]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("N", [1, 1000, 65536])
+def test_parts_fit_half_the_l2_cache_and_sums_stay_small(arch, kind, N):
+    dtype, precision = KINDS[kind]
+    target = tuning.TARGETS[arch]
+    R, C = tuning.part_shape(target, dtype, N, N)
+    assert 1 <= R <= N and 1 <= C <= N
+    assert R * C * (4 if dtype == torch.float32 else 4 + dtype.itemsize) <= target.l2 // 2
+    configs = tuning.lse_configs(target, dtype, precision, N, N)
+    assert configs
+    for config in configs:
+        assert config.span_m % config.block_m == 0 and config.span_n % config.block_n == 0
+        assert N < 65536 or 8 * N * (N / config.span_m + N / config.span_n) <= 64 * 2**20  # bytes of partial sums
+
+
+CASES = [
+    ("bf16", 0),
+    *(pytest.param(k, c, marks=pytest.mark.slow) for k in KINDS for c in range(5) if (k, c) > ("bf16", 0)),
+]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("kind", "config"), CASES)
+def test_compiles_for_gpus_without_spills(arch, kind, config):
+    dtype, precision = KINDS[kind]
+    if config >= len(tuning.lse_configs(tuning.TARGETS[arch], dtype, precision, 65536, 65536)):
+        pytest.skip("no such configuration for this GPU")
+    lse, gradient, *_ = launches_of(65536, 512, kind, arch, ids=True, config=config)
+    for launch in (lse, gradient) if config == 0 else (lse,):
+        kernel = launch.resources(arch)
+        print(f"{launch.kernel.fn.__name__} {launch.options} {kind} sm_{arch}: {kernel}")
+        assert kernel.spills == 0 and kernel.shared <= tuning.TARGETS[arch].shared
+        if launch is lse and kind != "fp32":
+            assert {80: "mma.sync", 90: "wgmma", 100: "tcgen05.mma"}[arch] in kernel.ptx

@@ -1,0 +1,303 @@
+"""The contrastive loss: C++, Triton and plain torch agree with the eager spec, and hold at the edges."""
+
+import sys
+
+import pytest
+import torch
+from fgclip_fast.kernels import contrastive_loss as kernels
+from torch import Tensor
+
+from fgclip_fast.ops import contrastive_chunks as chunks
+from fgclip_fast.ops import contrastive_loss, native, reference
+
+op = sys.modules["fgclip_fast.ops.contrastive_loss"]
+GPU = torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Problems are small here: threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["c++", "torch", "triton"])
+def device(request, monkeypatch):
+    """The CPU, served by C++ or plain torch; then what Triton serves: the GPU, or by its interpreter the CPU."""
+    if request.param == "c++":
+        assert native.why_not("contrastive_loss", "cpu") is None
+    if request.param == "torch":
+        monkeypatch.setattr(chunks, "NativeLogits", chunks.Logits)
+    if request.param == "triton":
+        small_spans(monkeypatch)
+        if GPU:
+            return torch.device("cuda")
+        monkeypatch.setattr(op, "_engine", lambda rows: kernels if len(rows) else chunks)
+    return torch.device("cpu")
+
+
+def small_spans(monkeypatch):
+    """Two by two tiles a program, and parts of the logits that divide nothing: what large problems have."""
+    plain = kernels.tuning.lse_configs
+
+    def configs(*args):
+        return [c._replace(span_m=2 * c.block_m, span_n=2 * c.block_n) for c in plain(*args)]
+
+    monkeypatch.setattr(kernels.tuning, "lse_configs", configs)
+    monkeypatch.setattr(kernels.tuning, "part_shape", lambda target, dtype, B, N: (min(B, 100), min(N, 72)))
+
+
+def small_chunks(monkeypatch, rows=37):
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 0)
+
+
+def problem(N, D, dtype=torch.float32, device="cpu", scale=50.0, near=1.0, seed=0):
+    """Images, texts near them, and a scale."""
+    random = torch.Generator().manual_seed(seed)
+    image = torch.randn(N, D, generator=random)
+    text = near * image + torch.randn(N, D, generator=random)
+    statistics = torch.promote_types(dtype, torch.float32)
+    return image.to(device, dtype), text.to(device, dtype), torch.tensor(scale, dtype=statistics, device=device)
+
+
+def repeated_ids(N, device="cpu"):
+    return torch.randint(max(1, N // 3), (N,), generator=torch.Generator().manual_seed(1)).to(device)
+
+
+def with_gradients(loss, inputs, dtype=None, **options):
+    """Three times the loss, and its gradients by image, text and scale."""
+    leaves = [x.detach().to(dtype or x.dtype).clone().requires_grad_() for x in inputs]
+    value = 3 * loss(*leaves, **options)
+    value.backward()
+    return value.detach(), *(leaf.grad for leaf in leaves)
+
+
+def error(result: Tensor, truth: Tensor) -> float:
+    return (result.double() - truth).abs().max().item() if truth.numel() else 0.0
+
+
+def assert_as_exact_as_eager(inputs, text_ids=None, **options):
+    exact = with_gradients(reference.contrastive_loss, inputs, torch.float64, text_ids=text_ids)
+    eager = with_gradients(reference.contrastive_loss, inputs, text_ids=text_ids)
+    ours = with_gradients(contrastive_loss, inputs, text_ids=text_ids, **options)
+    # The floor: fp32 rounding of a logit at this scale, felt by the shortest row.
+    scale, dtype = inputs[2].item(), inputs[0].dtype
+    shortest = min([1.0, *(row.norm().item() for x in inputs[:2] for row in x.float() if row.any())])
+    floor = 4e-7 * max(scale, 10) / shortest
+    half = 2 * torch.finfo(dtype).eps if GPU and dtype != torch.float32 else 0.0  # dtype of gradients between products
+    for mine, peer, truth in zip(ours, eager, exact, strict=True):
+        assert mine.dtype == peer.dtype and mine.shape == peer.shape
+        largest = truth.abs().max().item() if truth.numel() else 0.0
+        assert error(mine, truth) <= 2 * error(peer, truth) + floor + half * largest
+
+
+@pytest.mark.parametrize("D", [1, 48, 512, 640, 768, 1024])
+@pytest.mark.parametrize("N", [0, 1, 2, 3, 127, 128, 1000])
+def test_is_as_exact_as_eager(N, D):
+    assert_as_exact_as_eager(problem(N, D))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("N", "D"), [(1, 1), (3, 48), (130, 40)])
+@pytest.mark.parametrize("ids", [False, True], ids=["all-negative", "ids"])
+def test_is_as_exact_as_eager_in_any_dtype(device, N, D, dtype, ids, request):
+    if dtype == torch.bfloat16 and request.node.callspec.params["device"] == "triton" and not GPU:
+        pytest.skip("Triton's interpreter multiplies bf16 wrongly")
+    inputs = problem(N, D, dtype, device)
+    text_ids = repeated_ids(N, device) if ids else None
+    if dtype == torch.float16 and request.node.callspec.params["device"] == "triton":
+        ours = with_gradients(contrastive_loss, inputs, text_ids=text_ids)
+        exact = with_gradients(reference.contrastive_loss, inputs, torch.float64, text_ids=text_ids)
+        for mine, truth in zip(ours, exact, strict=True):  # gradients between products are fp16, as under autocast
+            assert error(mine, truth) <= 2e-3 * truth.abs().max() + 2e-5
+    else:
+        assert_as_exact_as_eager(inputs, text_ids)
+
+
+@pytest.mark.parametrize("kept_rows", [0, 80, 1000])
+@pytest.mark.parametrize("N", [36, 37, 38, 127, 300])
+def test_chunks_need_not_divide_the_batch_nor_be_kept(monkeypatch, N, kept_rows):
+    small_chunks(monkeypatch)
+    budget = 4 * (4 * N * 48 + chunks.chunk_rows(N, N) * N + kept_rows * N)
+    assert_as_exact_as_eager(problem(N, 48), memory_budget=budget)
+    assert_as_exact_as_eager(problem(N, 48), repeated_ids(N), memory_budget=budget)
+
+
+@pytest.mark.parametrize("scale", [100.0, 200.0])
+def test_texts_opposite_to_images_do_not_underflow(device, scale):
+    image, _, scale = problem(40, 48, device=device, scale=scale)
+    assert_as_exact_as_eager((image, -image, scale))
+    assert_as_exact_as_eager((image[:1].expand(40, 48), -image, scale))
+
+
+def test_identical_rows_share_the_probability(device):
+    image, text, scale = problem(1, 48, device=device)
+    inputs = image.expand(66, 48), text.expand(66, 48), scale
+    loss, grad_image, *_ = with_gradients(contrastive_loss, inputs)
+    assert error(loss, 3 * torch.tensor(66.0).log().double()) < 1e-5 and grad_image.abs().max() < 1e-5
+
+
+def test_small_loss_keeps_its_digits_at_a_large_scale(device):
+    image = torch.tensor([[1.0, 0], [0.995, 0.0999]], device=device)  # 1 and 0.995 of 500: loss 0.08
+    inputs = image, image.clone(), torch.tensor(500.0, device=device)
+    exact, *_ = with_gradients(reference.contrastive_loss, inputs, torch.float64)
+    assert error(with_gradients(contrastive_loss, inputs)[0], exact) < 1e-4
+
+
+def test_zero_row_has_gradient_zero(device):
+    image, text, scale = problem(5, 16, device=device)
+    image[1], text[2] = 0, 0
+    assert_as_exact_as_eager((image, text, scale))
+    _, grad_image, grad_text, _ = with_gradients(contrastive_loss, (image, text, scale))
+    assert grad_image[1].eq(0).all() and grad_text[2].eq(0).all() and grad_text[1].ne(0).any()
+
+
+def test_nan_is_passed_on(device):
+    image, text, scale = problem(5, 16, device=device)
+    image[3, 2] = torch.nan
+    assert contrastive_loss(image, text, scale).isnan()
+
+
+def test_none_and_one_pair_cost_nothing(device):
+    for N in (0, 1):
+        for value in with_gradients(contrastive_loss, problem(N, 8, device=device)):
+            assert value.abs().max() < 1e-5 if value.numel() else True
+    assert contrastive_loss(*problem(1, 8, device=device)) == 0
+
+
+def test_without_a_negative_is_zero(device):
+    inputs = problem(70, 48, device=device)
+    ids = torch.full((70,), 5, device=device)
+    for value in with_gradients(contrastive_loss, inputs, text_ids=ids):
+        assert value.abs().max() < 1e-5
+
+
+def test_distinct_ids_change_nothing(device):
+    inputs = problem(70, 48, device=device)
+    ids = torch.arange(70, device=device) * 2**40
+    results = [with_gradients(contrastive_loss, inputs, text_ids=i) for i in (None, ids)]
+    assert all(a.equal(b) for a, b in zip(*results, strict=True))
+
+
+def test_reads_only_its_own_rows_of_wider_ones(device):
+    inputs = problem(70, 33, device=device)
+    plain = with_gradients(contrastive_loss, inputs)
+    wide = [torch.full((72, 40), torch.nan, device=device) for _ in range(2)]
+    views = [w[1:-1, 3:36].copy_(x) for w, x in zip(wide, inputs, strict=False)]
+    columns = [x.t().contiguous().t() for x in inputs[:2]]
+    ids = torch.arange(140, device=device)[::2]
+    for image, text in (views, columns):
+        leaves = [x.requires_grad_() for x in (image, text)]
+        grads = torch.autograd.grad(3 * contrastive_loss(*leaves, inputs[2], text_ids=ids), leaves)
+        for ours, theirs in zip(grads, plain[1:3], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_those_of_finite_differences():
+    inputs = [x.requires_grad_() for x in problem(4, 5, torch.float64, scale=3.0)]
+    for loss in (reference.contrastive_loss, contrastive_loss):
+        for ids in (None, torch.tensor([0, 1, 0, 2])):
+            assert torch.autograd.gradcheck(lambda i, t, s, loss=loss, ids=ids: loss(i, t, s, text_ids=ids), inputs)
+
+
+def test_is_a_set_of_well_behaved_custom_ops():
+    (image, text, scale), ids = problem(6, 8), repeated_ids(6)
+    grads = torch.randn(6, 8), torch.randn(6, 8), torch.tensor(1.0)
+    leaves = [x.clone().requires_grad_() for x in (image, text, scale)]
+    for text_ids, wanted in ((None, [True] * 3), (ids, [False, True, False]), (None, [False] * 3)):
+        torch.library.opcheck(op._whole, (image, text, scale, text_ids, 2**20, wanted))
+    torch.library.opcheck(op._attach, (*leaves, torch.tensor(2.0), *grads))
+    torch.library.opcheck(op._backward, (torch.tensor(2.0), *grads, image, text, scale))
+    rows = image[2:5], text, scale
+    lse, _ = op._own_lse(*rows, ids[2:5], ids, 2)
+    torch.library.opcheck(op._own_lse, (*rows, ids[2:5], ids, 2))
+    torch.library.opcheck(op._own_gradient, (*rows, lse, torch.randn(2, 6), None, None, 2))
+
+
+def test_compiles_into_one_graph():
+    compiled = torch.compile(contrastive_loss, fullgraph=True, backend="aot_eager")
+    for N in (6, 9):
+        inputs = problem(N, 16)
+        results = [with_gradients(loss, inputs, text_ids=repeated_ids(N)) for loss in (compiled, contrastive_loss)]
+        assert all(a.equal(b) for a, b in zip(*results, strict=True))
+
+
+def test_autocast_changes_nothing(device):
+    inputs = problem(20, 16, device=device)
+    plain = with_gradients(contrastive_loss, inputs)
+    with torch.autocast(device.type, torch.bfloat16):
+        mixed = with_gradients(contrastive_loss, inputs)
+    assert all(a.equal(b) for a, b in zip(plain, mixed, strict=True))
+
+
+@pytest.mark.parametrize("wanted", range(8))
+def test_makes_only_the_gradients_that_somebody_wants(device, wanted):
+    inputs = problem(20, 16, device=device)
+    full = with_gradients(contrastive_loss, inputs)[1:]
+    leaves = [x.clone().requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)]
+    loss = 3 * contrastive_loss(*leaves)
+    assert loss.requires_grad == bool(wanted)
+    for leaf, grad in zip(leaves, full, strict=True):
+        if leaf.requires_grad:
+            torch.testing.assert_close(torch.autograd.grad(loss, leaf, retain_graph=True)[0], grad)
+
+
+def test_does_no_gradient_work_that_nobody_wants(monkeypatch):
+    image, text, scale = problem(20, 16)
+    expected = contrastive_loss(image, text, scale)
+    monkeypatch.setattr(chunks.Logits, "gradients", None)
+    assert contrastive_loss(image, text, scale).equal(expected)
+    with torch.no_grad():
+        assert contrastive_loss(image.requires_grad_(), text, scale).equal(expected)
+
+
+def test_second_derivative_raises(device):
+    image, text, scale = problem(3, 4, device=device)
+    (grad,) = torch.autograd.grad(contrastive_loss(image.requires_grad_(), text, scale), image, create_graph=True)
+    with pytest.raises(RuntimeError, match="contrastive_loss: it can be differentiated once only"):
+        grad.sum().backward()
+
+
+def test_keeps_for_backward_two_gradients_and_no_logits(device):
+    N, D, saved = 300, 16, []
+    inputs = [x.requires_grad_() for x in problem(N, D, torch.float32, device)]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        contrastive_loss(*inputs)
+    inputs_themselves = {x.data_ptr() for x in inputs}
+    assert sum(x.nbytes for x in saved if x.data_ptr() not in inputs_themselves) <= 4 * (2 * N * D + 1)
+
+
+@pytest.mark.parametrize("memory_budget", [0, 2**30], ids=["recomputed", "kept"])
+def test_gives_the_same_bits_twenty_times(monkeypatch, memory_budget):
+    small_chunks(monkeypatch, rows=128)
+    torch.set_num_threads(2)
+    inputs = problem(600, 64)
+    first = with_gradients(contrastive_loss, inputs, memory_budget=memory_budget)
+    for _ in range(19):
+        again = with_gradients(contrastive_loss, inputs, memory_budget=memory_budget)
+        assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+
+
+def changed(**changes):
+    image, text, scale = problem(3, 4)
+    return {"image": image, "text": text, "scale": scale} | changes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (changed(image=torch.zeros(3)), r"image must be \[B, D\] of floats, got \[3\]"),
+        (changed(image=torch.zeros(3, 4, dtype=torch.int32)), r"image must be .* got \[3, 4\] torch.int32"),
+        (changed(text=torch.zeros(2, 4)), r"text must be as image, \[3, 4\] .* got \[2, 4\]"),
+        (changed(text=torch.zeros(3, 4).half()), "text must be as image, .* got .* torch.float16"),
+        (changed(scale=torch.zeros(1)), r"scale must be one float, \[\], on cpu, got \[1\]"),
+        (changed(text_ids=torch.zeros(2).long()), r"text_ids must be \[B\] = \[3\] int64, got \[2\] torch.int64"),
+        (changed(text_ids=torch.zeros(3)), r"text_ids must be \[B\] = \[3\] int64, got \[3\] torch.float32"),
+    ],
+)
+def test_error_names_the_argument(arguments, message):
+    with pytest.raises(ValueError, match="contrastive_loss: " + message):
+        contrastive_loss(**arguments)
