@@ -143,7 +143,7 @@ def _chart(own: Mapping[str, Difference], names: tuple[str, str]) -> str:
             "-", "−"
         )
         cells.append([percent(d.first), percent(d.second), interval])
-    return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="pair")
+    return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="two")
 
 
 def _disagreements(seen: tuple[Sight, Sight], names: tuple[str, str]) -> str:
@@ -154,7 +154,7 @@ def _disagreements(seen: tuple[Sight, Sight], names: tuple[str, str]) -> str:
     one = [f for f in found if f[0].first(f[2]) == 0][: CARDS // 2]
     two = [f for f in found if f[0].first(f[2]) != 0][: CARDS // 2]
     rows = [
-        f'<li class="pair"><h3>{escape(name)}</h3>{gallery.card(view, question, s.scale)}</li>'
+        f'<li class="both"><h3>{escape(name)}</h3>{gallery.card(view, question, s.scale)}</li>'
         for first, second, question in one + two
         for name, view, s in zip(names, (first, second), seen, strict=True)
     ]

@@ -11,7 +11,7 @@ from fgclip_fast import evaluate
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.scenes.locate import NAME
+from fgclip_fast.scenes.locate import NAME, embedded
 
 CACHE = "untrained.json"
 LIMIT = 256
@@ -55,7 +55,7 @@ def _key(run: RunFiles) -> dict[str, Any]:
         "model": asdict(run.config.model),
         "init": run.config.init,
         "seed": run.config.seed,
-        "data.val": run.config.data.val,
+        "data.val": embedded().name if run.config.data.val == NAME else run.config.data.val,
     }
 
 
