@@ -70,7 +70,7 @@ def _differences(files: tuple[RunFiles, RunFiles], seen: tuple[Sight, Sight]) ->
 
 def _head(files: tuple[RunFiles, RunFiles], names: tuple[str, str], found: Mapping[str, Difference]) -> str:
     pairs = {
-        f"{key} {name}": escape(value)
+        f"{key} {name}": value
         for name, f in zip("AB", files, strict=True)
         for key, value in (("steps", f"{f.step:,}"), ("time in steps", span(f.seconds) if f.train else "–"))
     }

@@ -91,7 +91,7 @@ def rules(found: Mapping[str, Mapping[str, Rule]]) -> str:
 
 def answers(seen: Sight) -> str:
     """Wrong and right answers, as many of each where there are."""
-    wrong, right, _ = gallery.answers(seen.views)
+    wrong, right = gallery.answers(seen.views)
     mistakes, asked = gallery.wrong_share(seen.views)
     if not asked:
         return ""

@@ -40,6 +40,7 @@ def figures(run: RunFiles) -> dict[str, Any]:
     began = model(run) if run.config.data.val else None
     if began is None:
         return {}
+    began.to("cuda" if torch.cuda.is_available() else "cpu")
     found = evaluate.on_levels(began, LIMIT) if run.config.data.val == NAME else {}
     try:
         found["records"] = evaluate.on_records(began, run.config, LIMIT)
