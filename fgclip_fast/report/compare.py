@@ -70,7 +70,7 @@ def _differences(files: tuple[RunFiles, RunFiles], seen: tuple[Sight, Sight]) ->
 
 def _head(files: tuple[RunFiles, RunFiles], names: tuple[str, str], found: Mapping[str, Difference]) -> str:
     pairs = {
-        f"{key} {name}": escape(value)
+        f"{key} {name}": value
         for name, f in zip("AB", files, strict=True)
         for key, value in (("steps", f"{f.step:,}"), ("time in steps", span(f.seconds) if f.train else "–"))
     }
@@ -143,7 +143,7 @@ def _chart(own: Mapping[str, Difference], names: tuple[str, str]) -> str:
             "-", "−"
         )
         cells.append([percent(d.first), percent(d.second), interval])
-    return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="pair")
+    return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="two")
 
 
 def _disagreements(seen: tuple[Sight, Sight], names: tuple[str, str]) -> str:
@@ -154,7 +154,7 @@ def _disagreements(seen: tuple[Sight, Sight], names: tuple[str, str]) -> str:
     one = [f for f in found if f[0].first(f[2]) == 0][: CARDS // 2]
     two = [f for f in found if f[0].first(f[2]) != 0][: CARDS // 2]
     rows = [
-        f'<li class="pair"><h3>{escape(name)}</h3>{gallery.card(view, question, s.scale)}</li>'
+        f'<li class="both"><h3>{escape(name)}</h3>{gallery.card(view, question, s.scale)}</li>'
         for first, second, question in one + two
         for name, view, s in zip(names, (first, second), seen, strict=True)
     ]

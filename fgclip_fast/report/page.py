@@ -31,7 +31,7 @@ def write(run: Path) -> Path:
     parts = [
         sections.head(files, before, parameters),
         accuracy.of_run(files, before),
-        asking([(files.name, seen)]) if seen else _no_pictures(files),
+        asking([(files.name, seen)], sight.another_set(files)) if seen else _no_pictures(files),
         sections.training(files),
         sections.speed(files, sight.tokens(files, seen.model) if seen else {}),
         answers(seen) if seen else "",
@@ -42,7 +42,7 @@ def write(run: Path) -> Path:
     return save(run / NAME, f"{files.name}: report", parts)
 
 
-def asking(runs: Sequence[tuple[str, Sight]]) -> str:
+def asking(runs: Sequence[tuple[str, Sight]], note: str = "") -> str:
     """The part of the page that answers phrases, for one run or for two side by side."""
     first = runs[0][1]
     budget = explore.BUDGET // len(runs)
@@ -57,6 +57,7 @@ def asking(runs: Sequence[tuple[str, Sight]]) -> str:
             f"{how}: the {len(first.explored)} pictures stay bright where their patches fit best, and the boxes are "
             f"ranked anew. The pictures are spread evenly over the validation set, not chosen.{any_word}"
         ),
+        paragraph(note, "note") if note else "",
         '<noscript><p class="note">This part needs JavaScript; it is in the file and loads nothing.</p></noscript>',
         '<form id="ask" class="menus"></form><p class="asked" id="asked"></p><div class="stage" id="stage"></div>',
         '<fieldset class="thumbs" id="thumbs"><legend>Pictures</legend></fieldset>',
@@ -90,7 +91,7 @@ def rules(found: Mapping[str, Mapping[str, Rule]]) -> str:
 
 def answers(seen: Sight) -> str:
     """Wrong and right answers, as many of each where there are."""
-    wrong, right, _ = gallery.answers(seen.views)
+    wrong, right = gallery.answers(seen.views)
     mistakes, asked = gallery.wrong_share(seen.views)
     if not asked:
         return ""
