@@ -6,6 +6,8 @@ import sys
 COMMANDS = {
     "train": "train, or go on with a run",
     "evaluate": "what a model can do: a table and JSON",
+    "embed": "rank texts for a picture or a box, draw where they fit, embed folders",
+    "report": "what a run has learned, or two runs side by side, as one HTML file",
     "info": "versions, devices, and which function serves each op",
     "data": "shards from your own records; index and check shards",
     "scenes": "write or look at the embedded data set",
@@ -19,7 +21,8 @@ def main() -> None:
         print("usage: fgclip COMMAND …; COMMAND --help says more\n")
         print("\n".join(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()))
         sys.exit(0 if name in ("-h", "--help") else f"\nunknown command {name!r}")
-    module = importlib.import_module(f"fgclip_fast.{name}" + (".__main__" if name in ("data", "scenes") else ""))
+    in_folder = name in ("data", "report", "scenes")
+    module = importlib.import_module(f"fgclip_fast.{name}.__main__" if in_folder else f"fgclip_fast.{name}")
     module.main(sys.argv[2:])
 
 

@@ -1,4 +1,7 @@
-"""From words to a config: defaults < ``--preset`` < ``--config`` < flags, and a config to a file and back."""
+"""From words to a config: defaults < ``--preset`` < ``--config`` < flags, and a config to a file and back.
+
+``--resume`` without either starts from the config of the run that it names.
+"""
 
 import dataclasses
 import difflib
@@ -28,8 +31,9 @@ def parse(arguments: Sequence[str]) -> Config:
     chosen, rest = _read_first(list(arguments))
     try:
         base = PRESETS[chosen["preset"]] if "preset" in chosen else PRESETS["tiny"]
-        if "config" in chosen:
-            base = load(Path(chosen["config"]), base)
+        saved = chosen.get("config") or (None if "preset" in chosen else _resumed(rest))
+        if saved:
+            base = load(Path(saved), base)
     except KeyError:
         sys.exit(f"--preset: unknown preset {_nearest(chosen['preset'], PRESETS)}")
     except (OSError, ValueError) as error:
@@ -74,6 +78,16 @@ def _read_first(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         else:
             rest.append(word)
     return chosen, rest
+
+
+def _resumed(words: list[str]) -> str | None:
+    """The config of the run that ``--resume`` names: going on with a run means going on as it was."""
+    given = dict(zip(words, [*words[1:], ""], strict=False)) | dict(w.split("=", 1) for w in words if "=" in w)
+    if "--resume" not in given:
+        return None
+    run = Path(given.get("--output", "runs/last") if given["--resume"] == "auto" else given["--resume"])
+    places = run, *run.parents[1:2]  # of a run, and of a checkpoint in it
+    return next((str(place / "config.yaml") for place in places if (place / "config.yaml").is_file()), None)
 
 
 def _merge(base: T, values: dict[str, Any], where: str) -> T:

@@ -112,7 +112,7 @@ class Data:
     box_margin: float = 0.0
     """Each side of a training box moves out by 0 to this many input pixels, drawn anew each visit."""
     lanes: int = 64
-    """The shards are dealt to so many lanes; the number of processes must divide it. Fewer shards: fewer lanes."""
+    """The set is dealt to so many lanes, each read in sequence; the number of processes must divide it."""
     window: int = 4
     """Samples are shuffled within so many consecutive shards of a lane."""
 

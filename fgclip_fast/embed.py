@@ -1,4 +1,4 @@
-"""``python -m fgclip_fast.embed RUN photo.jpg --text "a red mug" "a blue mug"``: rank texts, draw heat maps, embed folders.
+"""``python -m fgclip_fast.embed RUN photo.jpg --text "a red mug" "a blue mug"``: rank texts, draw where they fit.
 
 With one picture and texts: the texts ranked for the picture, or for a box in it. With ``--output``: the embeddings of
 pictures, or of all pictures in folders, in one .npz or .parquet file.
@@ -146,7 +146,11 @@ def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
             rows.append(model.encode_image([image for _, image in good]).cpu().numpy())
     if not rows:
         raise ValueError(f"embed: none of the {len(paths)} pictures can be read")
-    texts = model.encode_text(request.text, kind="long" if request.long else "short").cpu().numpy() if request.text else None
+    texts = (
+        model.encode_text(request.text, kind="long" if request.long else "short").cpu().numpy()
+        if request.text
+        else None
+    )
     _save(Path(str(request.output)), names, np.concatenate(rows), request.text, texts)
     log.info("%s: %d pictures, %d could not be read", request.output, len(names), len(paths) - len(names))
 
@@ -198,7 +202,9 @@ def _save(path: Path, names: list[str], images: np.ndarray, words: Sequence[str]
     arrow, parquet = _parquet(path)
     columns_of = {"path": names, "image": list(images)}
     if texts is not None:
-        columns_of |= {f"similarity: {word}": similarity for word, similarity in zip(words, texts @ images.T, strict=True)}
+        columns_of |= {
+            f"similarity: {word}": similarity for word, similarity in zip(words, texts @ images.T, strict=True)
+        }
     parquet.write_table(arrow.table(columns_of), path)
 
 

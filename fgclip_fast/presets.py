@@ -26,7 +26,7 @@ TINY = Config(
     loss=Loss(short=0.1, long=0.1, region=0.1, hard_negative=0.5),
     optim=Optim(lr=2e-3, weight_decay=0.05, decay_scales=False, betas=(0.9, 0.98), warmup=100, clip=1.0),
     batch_size=16,
-    steps=2500,
+    steps=2750,
 )
 
 # Spec section 7: stage 1 as the paper tells it, stage 2 as the released scripts run it.

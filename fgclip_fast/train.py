@@ -194,25 +194,25 @@ def _restore(
         return 0
     state = checkpoint.load_state(saved)
     for name, was in state["order"].items():
-        now = _order(config, processes)[name]
+        now = _order(config, loader, processes)[name]
         if now != was:
-            raise ValueError(f"resume: {name} was {was} and is {now} now; the order of samples would not be the same")
+            raise ValueError(f"resume: {name} was {was} and is {now} now; the run would not see the same samples")
     optimizer.load_state_dict(state["optimizer"])
     loader.counts = Counter(state["counts"])
     log.info("resuming %s after step %d", saved, state["step"])
     return state["step"]
 
 
-def _order(config: Config, processes: Processes) -> dict[str, Any]:
-    """What the order of samples depends on."""
-    d = config.data
-    images = config.batch_size * processes.world_size
-    return {"global batch": images, "seed": config.seed, "data.train": d.train, "lanes": d.lanes, "window": d.window}
+def _order(config: Config, loader: Loader, processes: Processes) -> dict[str, Any]:
+    """What decides which pixels come when."""
+    d, images = config.data, config.batch_size * processes.world_size
+    order = {"global batch": images, "seed": config.seed, "data.train": d.train, "lanes": d.lanes, "window": d.window}
+    return order | {"decoder": loader.decoder}
 
 
 def _save(run, model, optimizer, config, loader, processes, step: int) -> None:
     if processes.first:
-        order, counts = _order(config, processes), dict(loader.counts)
+        order, counts = _order(config, loader, processes), dict(loader.counts)
         state = {"optimizer": optimizer.state_dict(), "order": order, "counts": counts}
         checkpoint.save(run, step, partial(pretrained.save, model), state, config.keep)
 

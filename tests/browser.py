@@ -26,5 +26,11 @@ def dom_after(page: Path, script: str, folder: Path, width: int = 1280) -> str:
 
 def dom(page: Path, folder: Path, width: int = 1280) -> str:
     """The page's HTML after its own script has run."""
-    command = [str(CHROMIUM), *FLAGS, f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
-    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    command = [
+        str(CHROMIUM),
+        *FLAGS,
+        f"--window-size={width},900",
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+    ]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=400, check=True).stdout

@@ -58,7 +58,9 @@ def steps(count: int) -> list[dict[str, Any]]:
     rates = {"skipped": 0.0, "lr": 1e-3, "images_per_s": 4.0, "tokens_per_s": 100.0, "waiting": 0.1, "memory_gb": 1.0}
     lines: list[dict[str, Any]] = [{"step": i + 1, "kind": "train", **terms, **rates} for i in range(count)]
     lines.append({"step": count, "kind": "validation", "hard_negative_top1": 0.4})
-    lines.append({"step": count, "kind": "time", "vision": 0.2, "text": 0.1, "data": 0.0, "loss": 0.1, "optimizer": 0.1})
+    lines.append(
+        {"step": count, "kind": "time", "vision": 0.2, "text": 0.1, "data": 0.0, "loss": 0.1, "optimizer": 0.1}
+    )
     return [*lines, {"step": count, "kind": "records", "empty box": 7}]
 
 

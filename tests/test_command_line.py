@@ -34,6 +34,17 @@ def test_a_saved_config_alone_repeats_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "words", ["--resume auto --output {run}", "--resume={run}", "--resume {run}/checkpoints/step-1"]
+)
+def test_resuming_goes_on_as_the_run_was(words, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-1").mkdir(parents=True)
+    command_line.save(dataclasses.replace(PRESETS["stage2-vit-b16"], seed=5), run / "config.yaml")
+    config = command_line.parse([*words.format(run=run).split(), "--batch-size", "9"])
+    assert (config.seed, config.batch_size) == (5, 9) and config.optim == PRESETS["stage2-vit-b16"].optim
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("los: {}", r"unknown key 'los'; the nearest is 'loss'"),

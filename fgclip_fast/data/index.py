@@ -69,8 +69,10 @@ def index(shard: Path) -> Index:
     for file in _homes(shard):
         kept = _header(file, state)
         if kept is not None:
-            places = np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), int)
-            return Index(places, kept.damaged_at)
+            places = (
+                np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), np.int64)
+            )
+            return Index(np.asarray(places), kept.damaged_at)  # a plain view of it: memmap's own indexing is slow
     made = scan(shard)
     _keep(shard, state, made)
     return made
@@ -83,8 +85,8 @@ def extent(shard: Path) -> Extent:
         kept = _header(file, state)
         if kept is not None:
             return kept
-    stats = shard.with_name(f"{shard.stem}_stats.json")
-    if stats.is_file() and isinstance(successes := json.loads(stats.read_text()).get("successes"), int):
+    successes = _successes(shard)
+    if successes is not None:
         return Extent(successes)
     made = index(shard)
     return Extent(len(made.places), made.damaged_at)
@@ -159,6 +161,15 @@ def _long_name(kind: bytes, body: bytes) -> str | None:
         return body.split(b"\0")[0].decode("utf-8", "surrogateescape")
     match = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", body)
     return match[1].decode("utf-8", "surrogateescape") if match else None
+
+
+def _successes(shard: Path) -> int | None:
+    """Number of samples that img2dataset says it has written, in ``000017_stats.json`` beside ``000017.tar``."""
+    try:
+        successes = json.loads(shard.with_name(f"{shard.stem}_stats.json").read_bytes())["successes"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return successes if isinstance(successes, int) else None
 
 
 def _report(shard: Path, damage: Damaged, samples: int) -> None:

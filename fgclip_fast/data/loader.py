@@ -1,32 +1,30 @@
 """Batches for training, forever and from any step on; examples for evaluation, once and in order."""
 
 import logging
-import multiprocessing
-import os
-import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from fgclip_fast import config
 from fgclip_fast.data.causes import DAMAGED_SHARD
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.draw import plain
-from fgclip_fast.data.index import extent
+from fgclip_fast.data.index import Extent, extent
 from fgclip_fast.data.order import Order, Place
 from fgclip_fast.data.records import Record
 from fgclip_fast.data.samples import Parcel, Samples, Tally, Visit, read_good
 from fgclip_fast.data.shards import Shards, expand
+from fgclip_fast.data.transport import Packed, unpack
+from fgclip_fast.data.workers import check_shared_memory, data_loader
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize
 
-_PREFETCH = 2
-_SHARED_MEMORY = Path("/dev/shm")
+_PATIENCE = 5  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class Loader:
         self.decoder = _decoder(data.decoder)
         """"cpu" or "dali"; their pixels differ a little, so a run that goes on should keep to one."""
         paths = expand(data.train)
-        extents = [extent(path) for path in paths]
+        extents = _extents(paths)
         counts = [each.samples for each in extents]
         order = Order(counts, seed=seed, lanes=data.lanes, window=data.window, world_size=world_size)
         self.steps_per_epoch = order.samples // (batch_size * world_size)
@@ -84,7 +82,7 @@ class Loader:
                 f"{world_size}; pass a smaller --batch-size"
             )
         if data.workers:
-            _check_shared_memory(data.workers, batch_size * 3 * image_size**2)
+            check_shared_memory(data.workers, batch_size * 3 * image_size**2)
         samples = Samples(
             Shards(paths),
             order,
@@ -98,7 +96,7 @@ class Loader:
         )
         self._samples, self._image_size, self._batch_size = samples, image_size, batch_size
         self._steps = _Steps(order, batch_size * world_size, rank, self.steps_per_epoch)
-        self._parcels = _data_loader(samples, self._steps, data.workers, pin_memory)
+        self._parcels = data_loader(samples, self._steps, data.workers, pin_memory)
 
     def batches(self, after: int = 0) -> Iterator[list[Batch]]:
         """The batches that follow step ``after``, over all epochs, each as its micro-batches, or as one.
@@ -106,7 +104,8 @@ class Loader:
         Workers start at this call, not at the first batch.
         """
         self._steps.after = after
-        parcels: Iterator[Parcel] = iter(self._parcels)  # first the workers, then DALI's threads
+        arriving = iter(self._parcels)  # first the workers, then DALI's threads
+        parcels: Iterator[Parcel] = (unpack(x) if isinstance(x, Packed) else x for x in arriving)
         if self.decoder == "dali":
             device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
             parcels = Dali(self._image_size, self._batch_size, device).fill(parcels, self._samples.decoded)
@@ -153,6 +152,16 @@ def _good_records(paths: list[Path], image_size: int, counts: Counter[str] | Non
                 yield good
 
 
+def _extents(paths: list[Path]) -> list[Extent]:
+    began, told, extents = time.monotonic(), False, []
+    for path in paths:
+        extents.append(extent(path))
+        if not told and time.monotonic() - began > _PATIENCE:
+            log.info("data: listing %d shards, once; `python -m fgclip_fast.data index` does so beforehand", len(paths))
+            told = True
+    return extents
+
+
 def _report(tally: Tally, counts: Counter[str] | None) -> None:
     if counts is not None:
         counts.update(tally.counts)
@@ -183,43 +192,3 @@ def _decoder(wanted: config.Decoder) -> str:
     if wanted == "auto":
         return "dali" if torch.cuda.is_available() and available() else "cpu"
     return wanted
-
-
-def _data_loader(samples: Samples, steps: _Steps, workers: int, pin_memory: bool) -> DataLoader:
-    context = None
-    if workers:
-        context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
-        context.set_forkserver_preload(["fgclip_fast.data.samples"])
-    return DataLoader(
-        samples,
-        batch_sampler=steps,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        multiprocessing_context=context,
-        persistent_workers=workers > 0,
-        prefetch_factor=_PREFETCH if workers else None,
-        worker_init_fn=_start_worker,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # DataLoader draws a seed at each start: not from the generator of the model
-    )
-
-
-def _as_it_is(parcel: Any) -> Any:
-    return parcel  # the data set has made a batch already
-
-
-def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _check_shared_memory(workers: int, batch_bytes: int) -> None:
-    if not _SHARED_MEMORY.is_dir():
-        return
-    state = os.statvfs(_SHARED_MEMORY)
-    free, needed = state.f_bavail * state.f_frsize, (workers * _PREFETCH + 1) * batch_bytes
-    if free < needed:
-        raise ValueError(
-            f"data: {workers} workers need {needed / 2**20:.0f} MiB of shared memory, {_SHARED_MEMORY} has "
-            f"{free / 2**20:.0f} free; in a container raise --shm-size, or pass fewer --data.workers"
-        )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from fgclip_fast import config
 from fgclip_fast.data.causes import DROPPED, BadRecord
@@ -20,6 +20,7 @@ from fgclip_fast.data.draw import draw
 from fgclip_fast.data.order import Order, Place
 from fgclip_fast.data.records import Record, parse_sample
 from fgclip_fast.data.shards import Shards
+from fgclip_fast.data.transport import Packed, pack
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize, make_batch
 
 ATTEMPTS = 100
@@ -118,10 +119,13 @@ class Samples(Dataset):
         self._micro_batch_size = micro_batch_size
         self._encoded = encoded
 
-    def __getitems__(self, visits: Sequence[Visit]) -> Parcel:
+    def __getitems__(self, visits: Sequence[Visit]) -> Parcel | Packed:
         """The batch of some visits; DataLoader calls this with what the batch sampler gives."""
-        if not self._encoded:
-            return self.decoded(visits)
+        parcel = self.encoded(visits) if self._encoded else self.decoded(visits)
+        return parcel if get_worker_info() is None else pack(parcel)
+
+    def encoded(self, visits: Sequence[Visit]) -> Parcel:
+        """The batch of some visits, its JPEG files as they are."""
         tally = Tally()
         examples = [self._example(visit, tally, keep_encoded) for visit in visits]
         blank = torch.empty(3, 0, 0, dtype=torch.uint8)

@@ -12,8 +12,10 @@ GAP = 12
 DARK = (12, 10, 16)
 
 
-def heatmap(image: Image.Image, similarity: Tensor, texts: Sequence[str], box: Sequence[float] | None = None) -> Image.Image:
-    """Lights the patches that fit each text; all texts share one scale, from the median to the highest cosine.
+def heatmap(
+    image: Image.Image, similarity: Tensor, texts: Sequence[str], box: Sequence[float] | None = None
+) -> Image.Image:
+    """Lights the patches that fit each text, from none at its median cosine to all at its highest.
 
     Args:
         image: any size.
@@ -21,9 +23,12 @@ def heatmap(image: Image.Image, similarity: Tensor, texts: Sequence[str], box: S
         texts: N, written above their rows.
         box: xyxy as fractions, drawn into each picture.
     """
-    picture = image.convert("RGB").resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT), Image.Resampling.BICUBIC)
-    low, high = similarity.median().item(), similarity.max().item()
-    light = ((similarity - low) / max(high - low, 1e-6)).clamp(0, 1)
+    picture = image.convert("RGB").resize(
+        (max(1, round(image.width * HEIGHT / image.height)), HEIGHT), Image.Resampling.BICUBIC
+    )
+    flat = similarity.flatten(1)
+    low, high = (x[:, None, None] for x in (flat.median(dim=1).values, flat.amax(dim=1)))
+    light = ((similarity - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     rows = [_row(picture, row, text, box) for row, text in zip(light, texts, strict=True)]
     sheet = Image.new("RGB", (rows[0].width + 2 * GAP, sum(row.height + GAP for row in rows) + GAP), "white")
     for number, row in enumerate(rows):
@@ -33,7 +38,7 @@ def heatmap(image: Image.Image, similarity: Tensor, texts: Sequence[str], box: S
 
 def lit(picture: Image.Image, light: Tensor) -> Image.Image:
     """Darkens a picture where ``light``, Tensor[G, G] in [0, 1], is low."""
-    veil = (225 * (1 - light) ** 1.2).round().to(torch.uint8).numpy()
+    veil = (200 * (1 - light)).round().to(torch.uint8).numpy()
     mask = Image.fromarray(veil).resize(picture.size, Image.Resampling.BILINEAR)
     return Image.composite(Image.new("RGB", picture.size, DARK), picture, mask)
 

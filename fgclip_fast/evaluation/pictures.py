@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode
-from fgclip_fast.data.records import parse_sample
 from fgclip_fast.data.index import extent
+from fgclip_fast.data.records import parse_sample
 from fgclip_fast.data.shards import Shards, expand
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.model.fgclip import FGCLIP
@@ -78,7 +78,7 @@ def of_levels(folder: Path, count: int, level: str = "hard") -> list[Picture]:
 
 
 def of_shards(pattern: str, count: int) -> list[Picture]:
-    """Pictures spread evenly over validation shards, those with regions where there are any; bad ones are passed over."""
+    """Pictures spread evenly over validation shards, those with regions if there are any; bad ones are passed over."""
     paths = expand(pattern)
     shards = Shards(paths)
     places = [(shard, i) for shard, path in enumerate(paths) for i in range(extent(path).samples)]

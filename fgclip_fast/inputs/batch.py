@@ -58,11 +58,11 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on another device."""
-        return _each(self, lambda x: x.to(device, non_blocking=non_blocking))
+        return replace_leaves(self, Tensor, lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which a GPU copies beside its work."""
-        return _each(self, Tensor.pin_memory)
+        return replace_leaves(self, Tensor, Tensor.pin_memory)
 
 
 class Tokenize(Protocol):
@@ -118,11 +118,11 @@ def _text_ids(token: Tensor, offsets: Tensor) -> Tensor:
     return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int64) & (2**63 - 1)
 
 
-def _each(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with every tensor in it moved."""
-    if isinstance(value, Tensor):
-        return move(value)
+def replace_leaves(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """``value`` with ``change`` done to each ``kind`` in its nested tuples and lists."""
+    if isinstance(value, kind):
+        return change(value)
     if isinstance(value, tuple):
-        parts = [_each(part, move) for part in value]
+        parts = [replace_leaves(part, kind, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return [_each(part, move) for part in value] if isinstance(value, list) else value
+    return [replace_leaves(part, kind, change) for part in value] if isinstance(value, list) else value

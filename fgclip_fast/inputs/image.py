@@ -38,14 +38,12 @@ class Transform:
         if isinstance(picture, str | Path):
             with Image.open(picture) as opened:
                 return self(opened.convert("RGB"))
-        if not isinstance(picture, Image.Image):
-            raise ValueError(f"transform: a path, PIL image or uint8 tensor is needed, got {type(picture).__name__}")
-        squashed = picture.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
+        squashed = _checked(picture).convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
 
     def _squash(self, picture: Tensor) -> Tensor:
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
-            raise ValueError(f"transform: a tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}")
+            raise ValueError(f"image: a tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}")
         if picture.shape[1:] == (self.size, self.size):
             return picture
         return F.interpolate(picture[None], (self.size, self.size), mode="bicubic", antialias=True)[0]
@@ -58,7 +56,13 @@ def width_and_height(picture: Picture) -> tuple[int, int]:
     if isinstance(picture, str | Path):
         with Image.open(picture) as opened:
             return opened.size
-    return picture.size
+    return _checked(picture).size
+
+
+def _checked(picture: object) -> Image.Image:
+    if not isinstance(picture, Image.Image):
+        raise ValueError(f"image: a path, PIL image or uint8 tensor is needed, got {type(picture).__name__}")
+    return picture
 
 
 def normalize(image: Tensor) -> Tensor:

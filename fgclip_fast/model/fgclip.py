@@ -147,9 +147,9 @@ class FGCLIP(Network):
         size = self.config.vision.image_size
         if not isinstance(images, Tensor):
             return torch.stack([self.transform(picture) for picture in images])
-        if images.is_floating_point() and images.shape[1:] != (3, size, size):
-            raise ValueError(f"images: normalised pixels must be [B, 3, {size}, {size}], got {list(images.shape)}")
-        return images if images.shape[1:] == (3, size, size) else torch.stack([self.transform(x) for x in images])
+        if images.is_floating_point() or images.shape[1:] == (3, size, size):
+            return images
+        return torch.stack([self.transform(picture) for picture in images])
 
     def _joined(self, parts: list[Tensor], normalize: bool, *middle: int) -> Tensor:
         if not parts:

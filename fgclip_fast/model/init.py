@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fgclip_fast.model.block import Attention, Encoder
+from fgclip_fast.model.text import KEPT
 
 if TYPE_CHECKING:
     from fgclip_fast.model.network import Network
@@ -42,7 +43,7 @@ def stretch(table: Tensor) -> Tensor:
         Tensor[248, width], fp32; the last four rows are extrapolated.
     """
     table = table.float()
-    head, low, high = table[:20], table[20:-1], table[21:]
+    head, low, high = table[:KEPT], table[KEPT:-1], table[KEPT + 1 :]
     steps = torch.arange(4, device=table.device)[:, None]
     between = (4 - steps) * low[:, None] / 4 + steps * high[:, None] / 4  # in the released order of operations
     tail = table[-1] + steps * (table[-1] - table[-2]) / 4

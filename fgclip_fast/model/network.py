@@ -69,7 +69,7 @@ class Network(nn.Module):
         Returns:
             Tensor[B, D] and Tensor[R, D], fp32.
         """
-        whole, patches = self.vision_model(_pixels(image), dense=len(boxes) > 0)
+        whole, patches = self.vision_model(self._pixels(image), dense=len(boxes) > 0)
         embeddings = _project(self.visual_projection, whole)
         if patches is None:
             return embeddings, embeddings[:0]
@@ -80,7 +80,7 @@ class Network(nn.Module):
 
     def encode_patches(self, image: Tensor) -> Tensor:
         """Dense embeddings, Tensor[B, HW, D], row by row, of Tensor[B, 3, S, S] as :meth:`encode_pixels` takes it."""
-        _, patches = self.vision_model(_pixels(image), dense=True)
+        _, patches = self.vision_model(self._pixels(image), dense=True)
         return _project(self.visual_projection, patches)
 
     def encode_tokens(
@@ -101,9 +101,11 @@ class Network(nn.Module):
         short, long = self.text_model(token, offsets, shorts, tree)
         return _project(self.text_projection, short), _project(self.text_filip_projection, long)
 
-
-def _pixels(image: Tensor) -> Tensor:
-    return image if image.is_floating_point() else normalize(image)
+    def _pixels(self, image: Tensor) -> Tensor:
+        size = self.config.vision.image_size
+        if image.ndim != 4 or image.shape[1:] != (3, size, size):
+            raise ValueError(f"model: image must be [B, 3, {size}, {size}], got {list(image.shape)}")
+        return image if image.is_floating_point() else normalize(image)
 
 
 def _project(projection: nn.Linear, features: Tensor) -> Tensor:

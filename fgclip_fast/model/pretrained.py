@@ -1,4 +1,4 @@
-"""Reads and writes weights: the released layout, Hugging Face's of CLIP, and runs of this package."""
+"""Reads and writes weights: the released layout, foreign layouts of CLIP, and runs of this package."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.tokenizer import Tokenizer
-from fgclip_fast.model import config_json
+from fgclip_fast.model import config_json, key_maps
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.init import stretch
 
@@ -33,7 +33,8 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
 
     Args:
         path: a folder in the released layout (``config.json`` and ``model.safetensors``, one file or several), a
-            CLIP in Hugging Face's, or a run or checkpoint of this package (of a run, the newest checkpoint). A
+            CLIP in Hugging Face's, or a run or checkpoint of this package (of a run, the newest checkpoint); or a CLIP
+            of OpenAI's (a ``.pt`` file) or open_clip's (a file, or a folder with ``open_clip_config.json``). A
             ``merges.txt`` beside the weights rules the tokenizer.
         like: how to run the model: packing, attention, compile, activation_checkpointing; its geometry is ignored.
 
@@ -41,15 +42,18 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
         FileNotFoundError: the folder, its config, its weights or its checkpoint are not there.
         ValueError: weights are missing, unknown or of another shape; the message names the first.
     """
-    folder = find_folder(Path(path))
-    config = config_json.read(folder / "config.json", like)
+    where = find(Path(path))
+    if (where / "config.json").is_file():
+        config, state = config_json.read(where / "config.json", like), _read_state(where)
+    else:
+        config, state = key_maps.read(where, like)
     with torch.device("meta"):
         model = FGCLIP(config)
-    state = complete(_read_state(folder))
-    _check(folder, state, model.state_dict())
+    state = complete(state)
+    _check(where, state, model.state_dict())
     model.load_state_dict(state, assign=True)
-    if (folder / "merges.txt").is_file():
-        model.tokenizer = Tokenizer(folder / "merges.txt")
+    if (where / "merges.txt").is_file():
+        model.tokenizer = Tokenizer(where / "merges.txt")
     return model
 
 
@@ -68,18 +72,17 @@ def save(model: FGCLIP, path: str | Path) -> None:
     os.replace(partial.with_name(".config.partial"), folder / "config.json")
 
 
-def find_folder(path: Path) -> Path:
-    """The folder that holds ``config.json``: ``path``, or the model of its newest checkpoint where it is a run.
+def find(path: Path) -> Path:
+    """The folder or file that holds the weights: ``path``, or of a run the model of its newest checkpoint.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    if not path.is_dir():
-        raise FileNotFoundError(f"load: {path} is not a folder; weights on a hub must be downloaded first")
-    if (path / "config.json").is_file():
+    if not path.exists():
+        raise FileNotFoundError(f"load: {path} does not exist; weights on a hub must be downloaded first")
+    if path.is_file() or any((path / name).is_file() for name in ("config.json", key_maps.CONFIG)):
         return path
-    checkpoints = [path, *sorted(path.glob("checkpoints/step-*"), reverse=True)]
-    for checkpoint in checkpoints:
+    for checkpoint in [path, *sorted(path.glob("checkpoints/step-*"), reverse=True)]:
         if (checkpoint / "model" / WEIGHTS).is_file():
             return checkpoint / "model"
     if (path / "config.yaml").is_file():

@@ -49,6 +49,8 @@ class TextTower(nn.Module):
         if len(offsets) == 1:
             return positions[:0]
         ids, pooled = pad(token, offsets)
+        if ids.shape[1] > len(positions):
+            raise ValueError(f"text tower: this path takes at most {len(positions)} tokens a text, got {ids.shape[1]}")
         hidden = self.embeddings(ids, torch.arange(ids.shape[1], device=ids.device), positions)
         return self.final_layer_norm(self.encoder(hidden, causal, last=(pooled,)))
 

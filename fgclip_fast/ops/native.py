@@ -18,6 +18,8 @@ SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "hard_negative_loss": {"cpu": "native", "cuda": "triton"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
+    "prefix_tree": {"cpu": "native"},
+    "tree_attention": {"cuda": "triton"},  # on a CPU, tiles in plain torch; other packages: ops/tree_attention.why_not
 }
 
 
@@ -30,10 +32,14 @@ def extension() -> ModuleType | None:
         return None
 
 
-@torch.compiler.assume_constant_result  # looked up while tracing, not traced
 def serves(op: str, device: torch.device) -> bool:
     """Whether something faster than the eager reference runs ``op`` on ``device``."""
     return why_not(op, device.type) is None
+
+
+# Looked up while tracing, not traced: what torch.compiler.assume_constant_result does, without its import of the whole
+# compiler, which takes seconds.
+serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
@@ -78,6 +84,17 @@ def address(tensor: Tensor) -> int:
         raise ValueError(
             f"native: a contiguous tensor is needed, got strides {tensor.stride()} of {list(tensor.shape)}"
         )
+    return tensor.data_ptr()
+
+
+def row_address(tensor: Tensor) -> int:
+    """As ``address``, for a tensor whose rows may lie apart: its other strides are passed along.
+
+    Raises:
+        ValueError: the values of a row do not lie side by side.
+    """
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        raise ValueError(f"native: rows of adjacent values are needed, got strides {tensor.stride()}")
     return tensor.data_ptr()
 
 

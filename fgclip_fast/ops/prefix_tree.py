@@ -12,8 +12,6 @@ TILE = 64  # tokens that attend together; csrc/prefix_tree.h has the same two
 CHUNK = 8  # tiles whose gradient of one spine key is summed before it is written
 SHORT_LENGTH, LONG_LENGTH = 77, 248  # tokens, short and long path
 
-native.SERVERS["prefix_tree"] = {"cpu": "native"}
-
 
 class Tree(NamedTuple):
     """Texts in sorted order, each without what it shares with the one before: a tree in preorder.

@@ -34,6 +34,7 @@ def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: t
     """
     _check(tokens, boxes, image_index, grid)
     if tokens.dtype == torch.float64 or not native.serves("region_embedding", tokens.device):
+        _check_values(boxes, image_index, tokens.shape[0])
         return reference.region_embedding(tokens, boxes, image_index, grid)
     return _forward(tokens, boxes, image_index, *grid)
 
@@ -70,7 +71,7 @@ def _forward(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int)
         tokens = tokens.contiguous()
     out = tokens.new_empty(len(boxes), C)
     shape = {"B": B, "H": H, "W": W, "C": C, "image_stride": tokens.stride(0), "token_stride": tokens.stride(1)}
-    _launch("forward", tokens.data_ptr(), boxes, image_index, out, shape)
+    _launch("forward", native.row_address(tokens), boxes, image_index, out, shape)
     return out
 
 
@@ -125,8 +126,8 @@ def _launch(
 
 
 def _check_values(boxes: Tensor, image_index: Tensor, B: int) -> None:
-    if boxes.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1":
-        return  # reading them would make the host wait for the GPU
+    if torch.compiler.is_compiling() or (boxes.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1"):
+        return  # a graph cannot look at them, and the host would have to wait for the GPU
     outside = image_index[(image_index < 0) | (image_index >= B)]
     if len(outside):
         raise ValueError(f"region_embedding: image_index must be in [0, B) = [0, {B}), got {int(outside[0])}")

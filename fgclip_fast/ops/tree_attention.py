@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fgclip_fast.ops import segment_attention
+from fgclip_fast.ops import reference, segment_attention
 from fgclip_fast.ops.prefix_tree import CHUNK, TILE, Tree
 
 MAX_HEAD_DIM = 128  # of kernels/tree_attention.py: more does not fit its registers
@@ -35,6 +35,8 @@ def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, backend: str = "
         ValueError: A shape, dtype or device does not fit, or ``backend`` does not run here; the message says why.
     """
     _check(q, k, v, tree)
+    if os.environ.get("FGCLIP_REFERENCE") == "1":
+        return reference.tree_attention(q, k, v, tree.end)
     return _ATTENTIONS[_chosen(backend, q)](q, k, v, tree)
 
 

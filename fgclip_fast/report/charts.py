@@ -38,7 +38,8 @@ def shares(
         cells: the figures of each row.
         kind: class of the table.
     """
-    top = f'<tr><th scope="col"><span class="hidden">What</span></th><th class="axis" aria-hidden="true"><div>{_axis()}</div></th>'
+    top = '<tr><th scope="col"><span class="hidden">What</span></th>'
+    top += f'<th class="axis" aria-hidden="true"><div>{_axis()}</div></th>'
     top += "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="track" aria-hidden="true"><div>{_marks(marks)}</div></td>'
@@ -78,7 +79,8 @@ def stack(parts: Mapping[str, float], title: str) -> str:
         f'<li class="key {styles[n]}">{escape(n)} <b>{percent(v / whole, 0)}</b></li>' for n, v in parts.items()
     )
     return (
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption><div class="stack" aria-hidden="true">{bar}</div>'
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
+        f'<div class="stack" aria-hidden="true">{bar}</div>'
         f'<ul class="keys">{keys}</ul></figure>'
     )
 

@@ -1,13 +1,14 @@
 """Two runs side by side: the same questions, pictures and phrases, and how sure each difference is."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fgclip_fast.evaluation.pictures import View
-from fgclip_fast.report import charts, gallery, outcomes, page, sections, sight
+from fgclip_fast.report import accuracy, charts, gallery, outcomes, page, sections, sight
 from fgclip_fast.report.charts import Line, Mark
 from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import escape, facts, paragraph, percent, section, span, table
@@ -57,7 +58,10 @@ def _both(files: tuple[RunFiles, RunFiles]) -> tuple[Sight, Sight] | None:
 
 def _differences(files: tuple[RunFiles, RunFiles], seen: tuple[Sight, Sight]) -> dict[str, Difference]:
     if files[0].config.data.val == NAME:
-        answered = [outcomes.of_levels(s.model, embedded() / "levels") for s in seen]
+        levels = embedded() / "levels"
+        answered = [
+            outcomes.cached(f, partial(outcomes.of_levels, s.model, levels)) for f, s in zip(files, seen, strict=True)
+        ]
     else:
         answered = [outcomes.of_views(s.views) for s in seen]
     first, second = answered
@@ -66,7 +70,7 @@ def _differences(files: tuple[RunFiles, RunFiles], seen: tuple[Sight, Sight]) ->
 
 def _head(files: tuple[RunFiles, RunFiles], names: tuple[str, str], found: Mapping[str, Difference]) -> str:
     pairs = {
-        f"{key} {name}": escape(value)
+        f"{key} {name}": value
         for name, f in zip("AB", files, strict=True)
         for key, value in (("steps", f"{f.step:,}"), ("time in steps", span(f.seconds) if f.train else "–"))
     }
@@ -85,7 +89,8 @@ def _sentence(names: tuple[str, str], found: Mapping[str, Difference]) -> str:
     what = "hard questions about unseen things" if main == "unseen/hard" else "boxes with negatives"
     better, worse = (0, 1) if d.value >= 0 else (1, 0)
     shares = (d.first, d.second)
-    said = f"On {what}, {names[better]} is right {percent(shares[better])} of the time and {names[worse]} {percent(shares[worse])}"
+    said = f"On {what}, {names[better]} is right {percent(shares[better])} of the time"
+    said += f" and {names[worse]} {percent(shares[worse])}"
     low, high = sorted((abs(d.low), abs(d.high))) if d.sure else (d.low, d.high)
     if d.sure:
         return f"{said}: a difference of {100 * low:.1f} to {100 * high:.1f} points."
@@ -113,7 +118,11 @@ def _accuracy(found: Mapping[str, Difference], names: tuple[str, str]) -> str:
     if not found:
         return ""
     parts = []
-    for kind, title in (("unseen/", "Unseen: noun and colour never came together in training"), ("seen/", "Seen in training"), ("", "")):
+    for kind, title in (
+        ("unseen/", "Unseen: noun and colour never came together in training"),
+        ("seen/", "Seen in training"),
+        ("", ""),
+    ):
         own = {n.removeprefix(kind): d for n, d in found.items() if (n.startswith(kind) if kind else "/" not in n)}
         if own:
             parts.append((f"<h3>{title}</h3>" if title else "") + _chart(own, names))
@@ -126,14 +135,15 @@ def _accuracy(found: Mapping[str, Difference], names: tuple[str, str]) -> str:
 
 
 def _chart(own: Mapping[str, Difference], names: tuple[str, str]) -> str:
-    order = [n for n in sections.LEVELS if n in own] + [n for n in own if n not in sections.LEVELS]
     rows, cells = [], []
-    for name in order:
+    for name in accuracy.ordered(own):
         d = own[name]
-        rows.append((sections.level_title(name), [Mark(d.first, "a"), Mark(d.second, "b")]))
-        interval = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} … {100 * d.high:+.1f}){'*' if d.sure else ''}".replace("-", "−")
+        rows.append((accuracy.level_title(name), [Mark(d.first, "a"), Mark(d.second, "b")]))
+        interval = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} … {100 * d.high:+.1f}){'*' if d.sure else ''}".replace(
+            "-", "−"
+        )
         cells.append([percent(d.first), percent(d.second), interval])
-    return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="pair")
+    return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="two")
 
 
 def _disagreements(seen: tuple[Sight, Sight], names: tuple[str, str]) -> str:
@@ -144,11 +154,12 @@ def _disagreements(seen: tuple[Sight, Sight], names: tuple[str, str]) -> str:
     one = [f for f in found if f[0].first(f[2]) == 0][: CARDS // 2]
     two = [f for f in found if f[0].first(f[2]) != 0][: CARDS // 2]
     rows = [
-        f'<li class="pair"><h3>{escape(name)}</h3>{gallery.card(view, question, s.scale)}</li>'
+        f'<li class="both"><h3>{escape(name)}</h3>{gallery.card(view, question, s.scale)}</li>'
         for first, second, question in one + two
         for name, view, s in zip(names, (first, second), seen, strict=True)
     ]
-    said = f"{len(found)} boxes in {len(seen[0].views)} pictures are answered rightly by one of the two alone; the first of each kind:"
+    said = f"{len(found)} boxes in {len(seen[0].views)} pictures are answered rightly by one of the two alone."
+    said += " The first of each kind:"
     return section("answers", "Where they disagree", paragraph(said), f'<ul class="cards">{"".join(rows)}</ul>')
 
 
@@ -163,7 +174,9 @@ def _training(files: tuple[RunFiles, RunFiles], names: tuple[str, str]) -> str:
     drawn = []
     for term, title in sections.TERM_NAMES.items():
         pairs = zip(names, files, "ab", strict=True)
-        drawn.append(charts.lines(f"Loss of {title}", [Line(n, sections.points(f.train, term), s) for n, f, s in pairs]))
+        drawn.append(
+            charts.lines(f"Loss of {title}", [Line(n, sections.points(f.train, term), s) for n, f, s in pairs])
+        )
     if not any(drawn):
         return ""
     return section("training", "How they learned", f'<div class="charts">{"".join(drawn)}</div>')

@@ -63,7 +63,7 @@
     const image = context.createImageData(grid, grid);
     heat.forEach((value, i) => {
       const light = Math.min(1, Math.max(0, (value - low) / (high - low || 1)));
-      image.data.set([12, 10, 16, Math.round(225 * (1 - light) ** 1.2)], 4 * i);
+      image.data.set([12, 10, 16, Math.round(200 * (1 - light))], 4 * i);
     });
     context.putImageData(image, 0, 0);
   };

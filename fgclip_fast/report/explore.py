@@ -16,7 +16,7 @@ from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.html import data_uri
 from fgclip_fast.scenes.grammar import ATTRIBUTES, Thing, phrase
 
-BUDGET = 2_400_000
+BUDGET = 2_100_000
 """Bytes of embeddings in one page, before base64 makes 4 characters of 3."""
 MOST_PHRASES = 400
 SIDE = 288
@@ -39,7 +39,7 @@ class Phrases(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How often the hottest patch lies in the right box, out of ``total`` pictures, and what blind choice would give."""
+    """How often the hottest patch lies in the right box, of ``total`` pictures, and what a blind choice would give."""
 
     hits: int
     total: int

@@ -8,7 +8,6 @@ from typing import Any
 from fgclip_fast import command_line
 from fgclip_fast.config import Config
 from fgclip_fast.evaluate import FIGURES
-from fgclip_fast.scenes.locate import NAME
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.monitor import LOG
 from fgclip_fast.training.provenance import PROVENANCE
@@ -57,11 +56,6 @@ class RunFiles:
     def finished(self) -> bool:
         """Whether all steps were done; where their number is not known, whether the end was evaluated."""
         return self.step >= self.steps if self.steps else bool(self.figures)
-
-    @property
-    def on_scenes(self) -> bool:
-        """Whether the model was trained on the embedded set of rendered scenes."""
-        return self.config.data.train == NAME
 
     @property
     def seconds(self) -> float:

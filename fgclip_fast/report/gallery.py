@@ -13,19 +13,17 @@ SHOWN = 6
 """Answers of each kind."""
 
 
-def answers(views: Sequence[View]) -> tuple[list[Answer], list[Answer], int]:
-    """Wrong and right answers, at most one of each kind a picture, and how many questions were asked in all."""
+def answers(views: Sequence[View]) -> tuple[list[Answer], list[Answer]]:
+    """Wrong and right answers, at most one of each kind a picture."""
     wrong: list[Answer] = []
     right: list[Answer] = []
-    asked = 0
     for view in views:
         groups = [i for i, question in enumerate(view.picture.asked) if len(question.texts) > 1]
-        asked += len(groups)
         mistakes = [i for i in groups if view.first(i) != 0]
         hits = [i for i in groups if view.first(i) == 0]
         wrong += [(view, i) for i in mistakes[:1]]
         right += [(view, i) for i in hits[:1]]
-    return wrong, right, asked
+    return wrong, right
 
 
 def wrong_share(views: Sequence[View]) -> tuple[int, int]:
@@ -61,7 +59,8 @@ def boxed(picture: Picture, question: int) -> str:
     text = escape(f"Picture {picture.name} with a box around: {picture.asked[question].texts[0]}")
     return (
         f'<div class="frame"><img src="{data_uri(encoded)}" width="{width}" height="{height}" alt="{text}">'
-        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true"><rect class="under" {outline}/><rect {outline}/></svg></div>'
+        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<rect class="under" {outline}/><rect {outline}/></svg></div>'
     )
 
 

@@ -1,6 +1,7 @@
 """Two models on the same questions: what each got right, image by image, and how sure the difference is."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,11 @@ import numpy as np
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.evaluation.pictures import View
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.report.files import RunFiles
+from fgclip_fast.scenes.locate import embedded
 
 RESAMPLES = 2000
+CACHE = "outcomes.json"
 
 Outcomes = dict[str, dict[str, tuple[int, int]]]
 """suite → image → (right, asked)."""
@@ -47,6 +51,20 @@ def of_levels(model: FGCLIP, folder: Path) -> Outcomes:
     return found
 
 
+def cached(run: RunFiles, ask: Callable[[], Outcomes]) -> Outcomes:
+    """What ``ask`` answers, kept in the run's folder for these weights and this embedded set: it takes a minute."""
+    path, key = run.path / CACHE, f"{run.weights and run.weights.name} {embedded().name}"
+    if path.is_file():
+        saved = json.loads(path.read_text())
+        if saved["of"] == key:
+            return saved["outcomes"]
+    found = ask()
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"of": key, "outcomes": found}))
+    partial.replace(path)
+    return found
+
+
 def of_views(views: Sequence[View]) -> Outcomes:
     """A model's answers to the questions about some pictures: boxes that have negatives."""
     pairs = [
@@ -58,7 +76,9 @@ def of_views(views: Sequence[View]) -> Outcomes:
     return {"boxes with negatives": _by_image(pairs)} if pairs else {}
 
 
-def difference(first: Mapping[str, tuple[int, int]], second: Mapping[str, tuple[int, int]], seed: int = 0) -> Difference:
+def difference(
+    first: Mapping[str, tuple[int, int]], second: Mapping[str, tuple[int, int]], seed: int = 0
+) -> Difference:
     """Compares two models on the images that both were asked about, by a paired bootstrap over images.
 
     Images are drawn with replacement, each with all its questions and both models' answers; the interval is that of

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.report import explore, gallery, sections, sight, untrained
+from fgclip_fast.report import accuracy, explore, gallery, sections, sight, untrained
 from fgclip_fast.report.explore import Rule
 from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import details, escape, inline_json, paragraph, section, table
@@ -30,8 +30,8 @@ def write(run: Path) -> Path:
     parameters = sum(p.numel() for p in seen.model.parameters()) if seen else None
     parts = [
         sections.head(files, before, parameters),
-        sections.accuracy(files, before),
-        asking([(files.name, seen)]) if seen else _no_pictures(files),
+        accuracy.of_run(files, before),
+        asking([(files.name, seen)], sight.another_set(files)) if seen else _no_pictures(files),
         sections.training(files),
         sections.speed(files, sight.tokens(files, seen.model) if seen else {}),
         answers(seen) if seen else "",
@@ -42,7 +42,7 @@ def write(run: Path) -> Path:
     return save(run / NAME, f"{files.name}: report", parts)
 
 
-def asking(runs: Sequence[tuple[str, Sight]]) -> str:
+def asking(runs: Sequence[tuple[str, Sight]], note: str = "") -> str:
     """The part of the page that answers phrases, for one run or for two side by side."""
     first = runs[0][1]
     budget = explore.BUDGET // len(runs)
@@ -54,9 +54,10 @@ def asking(runs: Sequence[tuple[str, Sight]]) -> str:
         "explore",
         "Ask it for something",
         paragraph(
-            f"{how}: the pictures stay bright where their patches fit best, over all {len(first.explored)} of them, and "
-            f"the boxes are ranked anew. These pictures are spread evenly over the validation set, not chosen.{any_word}"
+            f"{how}: the {len(first.explored)} pictures stay bright where their patches fit best, and the boxes are "
+            f"ranked anew. The pictures are spread evenly over the validation set, not chosen.{any_word}"
         ),
+        paragraph(note, "note") if note else "",
         '<noscript><p class="note">This part needs JavaScript; it is in the file and loads nothing.</p></noscript>',
         '<form id="ask" class="menus"></form><p class="asked" id="asked"></p><div class="stage" id="stage"></div>',
         '<fieldset class="thumbs" id="thumbs"><legend>Pictures</legend></fieldset>',
@@ -72,7 +73,11 @@ def rules(found: Mapping[str, Mapping[str, Rule]]) -> str:
     if not asked:
         return ""
     rows = [
-        (f"asked for {what}", *(f"{own[what].hits} of {own[what].total}" for own in found.values()), f"{rule.blind:.1f}")
+        (
+            f"asked for {what}",
+            *(f"{own[what].hits} of {own[what].total}" for own in found.values()),
+            f"{rule.blind:.1f}",
+        )
         for what, rule in asked.items()
     ]
     said = (
@@ -86,16 +91,12 @@ def rules(found: Mapping[str, Mapping[str, Rule]]) -> str:
 
 def answers(seen: Sight) -> str:
     """Wrong and right answers, as many of each where there are."""
-    wrong, right, _ = gallery.answers(seen.views)
+    wrong, right = gallery.answers(seen.views)
     mistakes, asked = gallery.wrong_share(seen.views)
     if not asked:
         return ""
     shown = [("Wrong", wrong), ("Right", right)]
-    parts = [
-        f"<h3>{name}</h3>{gallery.cards(found[: gallery.SHOWN], seen.scale)}"
-        for name, found in shown
-        if found
-    ]
+    parts = [f"<h3>{name}</h3>{gallery.cards(found[: gallery.SHOWN], seen.scale)}" for name, found in shown if found]
     said = (
         f"{mistakes} of {asked} boxes in {len(seen.views)} pictures are answered wrongly. Wrong and right answers are "
         "shown in equal number, the first of each; bars are the model's probabilities, ✓ marks the right text."
@@ -132,7 +133,8 @@ def _kept(coded: Sequence[Mapping[str, Any]]) -> str:
     if not cut:
         return ""
     said = "; ".join(
-        f"{c['name']}: {c['width']} of {c['of']} directions, {c['kept']:.2%} of the phrases' squared length" for c in cut
+        f"{c['name']}: {c['width']} of {c['of']} directions, {c['kept']:.2%} of the phrases' squared length"
+        for c in cut
     )
     return details("What was left out to keep this file small", paragraph(said))
 

@@ -6,25 +6,16 @@ from typing import Any
 import yaml
 
 from fgclip_fast.report import charts
-from fgclip_fast.report.charts import Line, Mark
+from fgclip_fast.report.charts import Line
 from fgclip_fast.report.files import RunFiles
 from fgclip_fast.report.html import details, escape, facts, paragraph, percent, section, span, table
 
-LEVELS = {
-    "hard": "Hard: one word differs",
-    "medium": "Medium: two words differ",
-    "easy": "Easy: three words differ",
-    "trivial": "Trivial: other things' texts",
-}
 TERMS = ("hard_negative", "region", "short", "long")
-TERM_NAMES = {"hard_negative": "hard negatives", "region": "regions", "short": "short captions", "long": "long captions"}
-TITLES = {
-    "hard_negative_top1": "Right text among its negatives",
-    "region_top1_in_image": "Right box's text in the picture",
-    "short_image_to_text_r@1": "Image finds its short caption (R@1)",
-    "short_text_to_image_r@1": "Short caption finds its image (R@1)",
-    "long_image_to_text_r@1": "Image finds its long caption (R@1)",
-    "long_text_to_image_r@1": "Long caption finds its image (R@1)",
+TERM_NAMES = {
+    "hard_negative": "hard negatives",
+    "region": "regions",
+    "short": "short captions",
+    "long": "long captions",
 }
 
 
@@ -52,7 +43,9 @@ def sentence(run: RunFiles, untrained: Mapping[str, Any]) -> str:
     hard = run.figures.get("unseen/hard", {})
     own = run.figures.get("records", {})
     if hard.get("top1") is not None:
-        said = f"Given a box and eleven texts that differ in one word, it picks the right one {percent(hard['top1'], 0)}"
+        said = (
+            f"Given a box and eleven texts that differ in one word, it picks the right one {percent(hard['top1'], 0)}"
+        )
         said += f" of the time, for things that no training text tells of (chance {percent(hard['chance'], 0)}"
         return said + _before(untrained.get("unseen/hard", {}).get("top1")) + ")."
     if own.get("hard_negative_top1") is not None:
@@ -63,6 +56,11 @@ def sentence(run: RunFiles, untrained: Mapping[str, Any]) -> str:
     if own.get("short_image_to_text_r@1") is not None:
         share = percent(own["short_image_to_text_r@1"], 0)
         return f"Of {own['images']} validation images, {share} find their own short caption first."
+    checked = run.validation[-1] if run.validation else {}
+    if isinstance(checked.get("hard_negative_top1"), float):
+        share = percent(checked["hard_negative_top1"], 0)
+        said = f"At step {checked['step']:,} it picked a box's right text among its negatives {share} of the time"
+        return f"{said}; {'it was stopped before its end' if not run.finished else 'the end was not evaluated'}."
     if not run.train:
         return "No step was done yet."
     why = "it was stopped before its end" if not run.finished else "it evaluated nothing"
@@ -71,82 +69,6 @@ def sentence(run: RunFiles, untrained: Mapping[str, Any]) -> str:
 
 def _before(share: float | None) -> str:
     return "" if share is None else f", before training {percent(share, 0)}"
-
-
-def accuracy(run: RunFiles, untrained: Mapping[str, Any]) -> str:
-    """Accuracy by level and attribute, against chance and against the model before training."""
-    names = [name.removeprefix("unseen/") for name in run.figures if name.startswith("unseen/")]
-    names = [n for n in LEVELS if n in names] + [n for n in names if n not in LEVELS]
-    parts = [_levels(run, untrained, names)] if names else []
-    parts.append(_own(run.figures.get("records", {}), untrained.get("records", {})))
-    others = {n: f for n, f in run.figures.items() if "top1" in f and not n.startswith(("unseen/", "seen/"))}
-    if others:
-        parts.append(table(["suite", "top-1", "chance", "questions"], map(_suite, others.items()), "Other suites"))
-    if not any(parts):
-        parts = [paragraph(_nothing(run), "note")]
-    return section("accuracy", "What it can tell apart", *parts)
-
-
-def level_title(name: str) -> str:
-    """A level, or one attribute alone, in words."""
-    return LEVELS.get(name, f"Only the {name.replace('-', ' ')} differs")
-
-
-def _nothing(run: RunFiles) -> str:
-    if not run.config.data.val:
-        return "This run had no validation data, so nothing was evaluated. Name shards by --data.val."
-    return f"This run was not evaluated. To do it: python -m fgclip_fast.evaluate {run.path}, then write the report again."
-
-
-def _suite(item: tuple[str, Mapping[str, Any]]) -> Sequence[object]:
-    name, f = item
-    return name, percent(f["top1"]), percent(f["chance"]), f["questions"]
-
-
-def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -> str:
-    rows, cells = [], []
-    for name in names:
-        unseen, seen = run.figures[f"unseen/{name}"], run.figures.get(f"seen/{name}", {})
-        before = untrained.get(f"unseen/{name}", {})
-        marks = [Mark(unseen["chance"], "chance")]
-        marks += [Mark(f["top1"], style) for f, style in ((before, "before"), (seen, "seen")) if f.get("top1") is not None]
-        if unseen["top1"] is not None:
-            marks.append(Mark(unseen["top1"], "unseen", (unseen["interval"][0], unseen["interval"][1])))
-        rows.append((level_title(name), marks))
-        cells.append([percent(f.get("top1")) for f in (unseen, seen, before)] + [percent(unseen["chance"])])
-    keys = "".join(
-        f'<li class="key {style}">{name}</li>'
-        for style, name in (
-            ("unseen", "unseen: noun and colour that never came together in training, with the 95 % interval"),
-            ("seen", "seen in training"),
-            ("before", "unseen, before training"),
-            ("chance", "chance"),
-        )
-    )
-    chart = charts.shares(rows, ["Unseen", "Seen", "Before", "Chance"], cells)
-    return (
-        paragraph("Share of boxes for which the right text scores highest among its negatives.")
-        + f'<ul class="keys">{keys}</ul>{chart}'
-    )
-
-
-def _own(own: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """The user's validation records: shares as dots, with the figures before training."""
-    names = [name for name in TITLES if own.get(name) is not None]
-    if not names:
-        return ""
-    rows, cells = [], []
-    for name in names:
-        interval = own.get("hard_negative_interval") if name == "hard_negative_top1" else None
-        marks = [Mark(before[name], "before")] if before.get(name) is not None else []
-        marks.append(Mark(own[name], "unseen", (interval[0], interval[1]) if interval else None))
-        rows.append((TITLES[name], marks))
-        cells.append([percent(own[name]), percent(before.get(name))])
-    counts = f"{own['images']:,} images, {own.get('regions', 0):,} boxes in pictures with several, "
-    counts += f"{own.get('hard_negative_groups', 0):,} boxes with negatives."
-    keys = '<li class="key unseen">after training</li><li class="key before">before training</li>'
-    chart = charts.shares(rows, ["After", "Before"], cells)
-    return f'<h3>On the validation records</h3>{paragraph(counts)}<ul class="keys">{keys}</ul>{chart}'
 
 
 def training(run: RunFiles) -> str:
@@ -213,7 +135,11 @@ def provenance(run: RunFiles) -> str:
     """What is needed to do it again."""
     data = run.about.get("data", {})
     versions = run.about.get("versions", {})
-    pairs: dict[str, object] = {"seed": run.config.seed, "device": run.about.get("device"), "machine": run.about.get("machine")}
+    pairs: dict[str, object] = {
+        "seed": run.config.seed,
+        "device": run.about.get("device"),
+        "machine": run.about.get("machine"),
+    }
     commands = run.about.get("commands") or [f"python -m fgclip_fast.train --config {run.path / 'config.yaml'}"]
     bad = sorted(run.records.items(), key=lambda item: -item[1])
     counts = table(["cause", "count"], bad, "Bad records by cause") if bad else paragraph("None.")

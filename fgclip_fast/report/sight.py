@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgclip_fast.data.fingerprint import fingerprint
 from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import pictures
 from fgclip_fast.evaluation.pictures import Picture, View, spread
@@ -92,6 +93,17 @@ def validation_pictures(run: RunFiles) -> list[Picture]:
     except (OSError, ValueError) as error:
         log.warning("report: no pictures: %s", error)
         return []
+
+
+def another_set(run: RunFiles) -> str:
+    """What to say where the validation set is no longer the one that the run began with; else nothing."""
+    then = run.about.get("data", {}).get("val", {}).get("fingerprint")
+    now = fingerprint(locate(run.config.data).val)["fingerprint"] if then else None
+    if then == now:
+        return ""
+    why = "another version of this package draws it" if run.config.data.val == NAME else "its shards have changed"
+    said = f"The validation set is not the one that this run began with: {why}."
+    return f"{said} The run's figures are of the old one, the pictures and answers here of the new."
 
 
 def write_samples(run: RunFiles, views: Sequence[View]) -> None:

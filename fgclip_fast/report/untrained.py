@@ -11,7 +11,7 @@ from fgclip_fast import evaluate
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.scenes.locate import NAME
+from fgclip_fast.scenes.locate import NAME, embedded
 
 CACHE = "untrained.json"
 LIMIT = 256
@@ -40,6 +40,7 @@ def figures(run: RunFiles) -> dict[str, Any]:
     began = model(run) if run.config.data.val else None
     if began is None:
         return {}
+    began.to("cuda" if torch.cuda.is_available() else "cpu")
     found = evaluate.on_levels(began, LIMIT) if run.config.data.val == NAME else {}
     try:
         found["records"] = evaluate.on_records(began, run.config, LIMIT)
@@ -55,7 +56,7 @@ def _key(run: RunFiles) -> dict[str, Any]:
         "model": asdict(run.config.model),
         "init": run.config.init,
         "seed": run.config.seed,
-        "data.val": run.config.data.val,
+        "data.val": embedded().name if run.config.data.val == NAME else run.config.data.val,
     }
 
 

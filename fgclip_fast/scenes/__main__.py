@@ -19,7 +19,7 @@ class Request:
     """PNG file for a sheet of all nouns, colours, patterns, finishes and sizes."""
     scene: str | None = None
     """PNG file for one scene; its record is printed."""
-    train: int = 4000
+    train: int = 12000
     """Scenes to train on."""
     val: int = 400
     """Scenes to validate on."""

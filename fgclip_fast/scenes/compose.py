@@ -70,11 +70,7 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
 
 def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
     """Draws how a pattern lies on a thing."""
-    turns = {"striped": (0, -45, 90), "checked": (0, 45), "patchy": (0, 60, 120)}.get(
-        thing.pattern, (0,)
-    )  # never along a shiny thing's gleam
-    angle = np.radians(rng.choice(turns) + rng.uniform(-8, 8))
-    period = (3.6 + 0.075 * pose.length) * {"checked": 0.6, "patchy": 1.8}.get(thing.pattern, 1.0)
+    angle, period = np.radians(rng.uniform(-8, 8)), 4.5 + 0.09 * pose.length
     return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
 
 

@@ -10,7 +10,7 @@ from fgclip_fast.scenes.compose import SIDE, Placed, Scene
 from fgclip_fast.scenes.grammar import Thing, phrase
 from fgclip_fast.scenes.negatives import contradictions
 
-FORMS = {("noun",): 0.25, ("colour", "noun"): 0.25, Thing._fields: 0.5}
+FORMS = {("noun",): 0.2, ("colour", "noun"): 0.15, Thing._fields: 0.65}
 """What a short region expression names, and how often."""
 
 SURFACES = {
@@ -22,9 +22,8 @@ SURFACES = {
     "cloth": "a piece of woven cloth",
 }
 LOOKS = {
-    "plain": "without any pattern", "striped": "with stripes", "dotted": "with dots", "checked": "with checks",
-    "patchy": "with big patches",
-    "matte": "a matte", "shiny": "a shiny", "glowing": "a glowing", "snowy": "a snowy",
+    "plain": "without any pattern", "striped": "with stripes", "dotted": "with dots",
+    "matte": "a matte", "glowing": "a glowing", "snowy": "a snowy",
 }  # fmt: skip
 
 

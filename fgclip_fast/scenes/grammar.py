@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 COLOURS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "grey")
-PATTERNS = ("plain", "striped", "dotted", "checked", "patchy")
-FINISHES = ("matte", "shiny", "glowing", "snowy")
+PATTERNS = ("plain", "striped", "dotted")
+FINISHES = ("matte", "glowing", "snowy")
 SIZES = ("small", "large")
 NOUNS = (
     "mug", "teapot", "house", "tree", "fish", "boat", "car", "umbrella", "mushroom", "flower", "cat", "duck",
@@ -42,6 +42,6 @@ HELD_OUT = frozenset(
 
 
 def phrase(thing: Thing, form: tuple[str, ...] = Thing._fields) -> str:
-    """``a small shiny striped red mug``, or those of its words that ``form`` names."""
+    """``a small snowy striped red mug``, or those of its words that ``form`` names."""
     words = " ".join(getattr(thing, attribute) for attribute in form)
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -2,7 +2,7 @@
 
 Each is asked for pairs of noun and colour that training has seen and for those it never read of. Levels of one
 attribute have as many negatives as the attribute has other values, ten at most: chance is 1 of 11 for hard, medium,
-easy, trivial, noun and bare-noun, 1 of 10 for colour, 1 of 5 for pattern, 1 of 4 for finish, 1 of 2 for size.
+easy, trivial, noun and bare-noun, 1 of 10 for colour, 1 of 3 for pattern and finish, 1 of 2 for size.
 """
 
 import json

@@ -13,7 +13,7 @@ from fgclip_fast.scenes.grammar import ATTRIBUTES, HELD_OUT, Thing, phrase
 CHANGES = {1: 0.7, 2: 0.2, 3: 0.1}
 """How many attributes a training negative changes, and how often."""
 
-SHARES = {"noun": 0.45, "colour": 0.25, "pattern": 0.12, "finish": 0.1, "size": 0.08}
+SHARES = {"noun": 0.32, "pattern": 0.24, "finish": 0.17, "colour": 0.15, "size": 0.12}
 """Which attribute it changes, where the phrase names them all; in proportion where it names fewer."""
 
 QUALITIES = ("size", "finish", "pattern", "colour")

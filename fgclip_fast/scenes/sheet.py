@@ -21,7 +21,7 @@ def contact_sheet(length: float = 80, seed: int = 0) -> Image.Image:
     """
     rng = np.random.default_rng(seed)
     nouns = [
-        (noun, Thing("large", FINISHES[i % 4], PATTERNS[(i + i // 5) % 5], COLOURS[i * 7 % 10], noun))
+        (noun, Thing("large", FINISHES[(i + i // 3) % 3], PATTERNS[i % 3], COLOURS[i * 7 % 10], noun))
         for i, noun in enumerate(NOUNS)
     ]
     colours = [(colour, Thing("large", "matte", "plain", colour, "mug")) for colour in COLOURS]

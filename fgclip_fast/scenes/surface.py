@@ -52,11 +52,7 @@ def inked(shape: tuple[int, int], pixel: float, print_: Print) -> np.ndarray:
     if print_.pattern == "striped":
         return u - np.floor(u) < 0.42
     v = c * y - s * x + np.float32(print_.shift[1])
-    if print_.pattern == "patchy":
-        return np.sin(6.28 * u + 1) + np.sin(6.28 * v) + np.sin(3.9 * u - 5 * v) > 0.5
     row = np.floor(v)
-    if print_.pattern == "checked":
-        return (np.floor(u) + row) % 2 == 0
     u += 0.5 * (row % 2)  # dots: every second row is shifted by half a period
     return (u - np.floor(u) - 0.5) ** 2 + (v - row - 0.5) ** 2 < 0.3**2
 
@@ -84,12 +80,10 @@ def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np
     gy, gx = np.gradient(depth)
     slope = (gx + gy) * side * 0.09  # a soft edge, bright where it faces the light
     across = ((rows.mean() - y) + (columns.mean() - x)) / side
-    relief, fall = {"matte": (0.25, 0.1), "shiny": (0.75, 0.3), "glowing": (0.0, 0.0), "snowy": (0.3, 0.1)}[finish]
+    relief, fall = {"matte": (0.25, 0.1), "glowing": (0.0, 0.0), "snowy": (0.3, 0.1)}[finish]
     light = relief * np.clip(slope, -0.8, 0.8) + fall * across
     if finish == "glowing":
         light = 0.28 * body * np.clip(depth * 1.5 - 0.75, 0, 0.8)
-    if finish == "shiny":
-        light = light + _gleam(x, y, body, rows, columns, side)
     light = light[..., None]
     if finish == "snowy":
         rgb = _snowed(rgb, alpha, x, side)
@@ -104,17 +98,6 @@ def _snowed(rgb: np.ndarray, alpha: np.ndarray, x: np.ndarray, side: int) -> np.
     edge = np.clip(thick - below + 1.8, 0, 1)  # its own shadow
     rgb = rgb * (1 - 0.45 * edge[..., None])
     return rgb * (1 - snow[..., None]) + np.array((248, 252, 255), np.float32) * snow[..., None]
-
-
-def _gleam(
-    x: np.ndarray, y: np.ndarray, body: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int
-) -> np.ndarray:
-    """Two white streaks across the body, as of a window's light on something polished."""
-    weight = body.sum() + 1e-6
-    u = ((x - (body * x).sum() / weight) + (y - (body * y).sum() / weight)) / (side * 1.414)
-    along = ((x - columns.mean()) - (y - rows.mean())) / (side * 1.414)
-    streak = np.exp(-(((u + 0.18) / 0.045) ** 6)) + 0.8 * np.exp(-(((u + 0.07) / 0.02) ** 6))
-    return 0.85 * streak * body * np.exp(-((along / 0.42) ** 6))
 
 
 def shadow(alpha: np.ndarray) -> np.ndarray:

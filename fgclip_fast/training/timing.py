@@ -53,7 +53,9 @@ class Stopwatch:
         self._step += 1
         self._since = time.perf_counter()
         if self._step == self._steps.start:
-            self._hooks = [hook for name, part in TOWERS.items() for hook in self._watch(name, getattr(self._model, part))]
+            self._hooks = [
+                hook for name, part in TOWERS.items() for hook in self._watch(name, getattr(self._model, part))
+            ]
         if self.running:
             self._seconds = dict.fromkeys(TOWERS, 0.0)
             self._since = self._now()

@@ -39,7 +39,7 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 namespace cuda_on_cpu {
 
 constexpr int WARP_SIZE = 32;
-constexpr size_t STACK = 128 << 10;
+constexpr size_t STACK = 32 << 10;
 enum class Schedule { ascending, descending, shuffled };
 enum class State { ready, at_barrier, at_warp_operation, returned };
 
@@ -119,11 +119,8 @@ inline std::string where(const Thread& thread) {
   return kind + (" in line " + std::to_string(thread.line));
 }
 
-// Called when no thread can run: finds those that have waited long enough, or the reason why nobody ever will have.
-inline bool release() {
-  bool released = false;
-  for (int first = 0; first < count; first += WARP_SIZE) released = release_warp(first) || released;
-  if (released) return true;
+// Called when no warp can run: lets all threads pass the barrier that they wait at; false when all have returned.
+inline bool release_block() {
   int first = 0;
   while (first < count && threads[first].state == State::returned) ++first;
   if (first == count) return false;
@@ -136,7 +133,7 @@ inline bool release() {
   return true;
 }
 
-inline void run_block(const std::vector<int>& order) {
+inline void start_threads() {
   for (int t = 0; t < count; ++t) {
     Thread& thread = threads[t];
     thread.state = State::ready, thread.operations = 0;
@@ -145,14 +142,29 @@ inline void run_block(const std::vector<int>& order) {
     thread.context.uc_link = nullptr;
     makecontext(&thread.context, run_thread, 0);
   }
+}
+
+// Runs one warp after another, each as far as it goes: nothing but a barrier keeps a warp from running ahead of the others.
+inline void run_block(const std::vector<int>& warps, const std::vector<int>& lanes) {
+  start_threads();
   do {
-    for (const int t : order) {
-      if (threads[t].state != State::ready) continue;
-      current = t;
-      threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
-      switch_context(&scheduler, &threads[t].context);
-    }
-  } while (release());
+    for (const int warp : warps) do {
+        for (const int lane : lanes) {
+          const int t = warp * WARP_SIZE + lane;
+          if (t >= count || threads[t].state != State::ready) continue;
+          current = t;
+          threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+          switch_context(&scheduler, &threads[t].context);
+        }
+      } while (release_warp(warp * WARP_SIZE));
+  } while (release_block());
+}
+
+inline std::vector<int> in_order(int size, Schedule schedule) {
+  std::vector<int> order(size);
+  std::iota(order.begin(), order.end(), 0);
+  if (schedule == Schedule::descending) std::reverse(order.begin(), order.end());
+  return order;
 }
 
 // kernel<<<grid, block>>>(…) is launch(grid, block, schedule, [&] { kernel(…); }).
@@ -161,15 +173,16 @@ inline void launch(dim3 grid, dim3 block, Schedule schedule, std::function<void(
   count = static_cast<int>(block.x * block.y * block.z);
   if (count < 1 || count > 1024 || grid.y > 65535 || grid.z > 65535) fail("a GPU refuses this launch");
   if (threads.size() < static_cast<size_t>(count)) threads = std::vector<Thread>(count);
-  std::vector<int> order(count);
-  std::iota(order.begin(), order.end(), 0);
-  if (schedule == Schedule::descending) std::reverse(order.begin(), order.end());
+  auto warps = in_order((count + WARP_SIZE - 1) / WARP_SIZE, schedule), lanes = in_order(WARP_SIZE, schedule);
   std::mt19937 random(0);
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
       for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
-        if (schedule == Schedule::shuffled) std::shuffle(order.begin(), order.end(), random);
-        run_block(order);
+        if (schedule == Schedule::shuffled) {
+          std::shuffle(warps.begin(), warps.end(), random);
+          std::shuffle(lanes.begin(), lanes.end(), random);
+        }
+        run_block(warps, lanes);
       }
 }
 

@@ -14,6 +14,20 @@ __global__ void rotate(const int* in, int* out, bool barrier) {
   out[threadIdx.x] = shared[(threadIdx.x + 1) % N];
 }
 
+// Uses shared memory twice; a warp operation lies between, which does not hold back the other warps.
+__global__ void rotate_twice(const int* in, int* out, bool barrier) {
+  __shared__ int shared[N];
+  int value = in[threadIdx.x];
+  for (int turn = 0; turn < 2; ++turn) {
+    if (barrier) __syncthreads();
+    __syncwarp();
+    shared[threadIdx.x] = value;
+    __syncthreads();
+    value = shared[(threadIdx.x + N / 2) % N] + turn;
+  }
+  out[threadIdx.x] = value;
+}
+
 __global__ void read_beyond(const int* in, int* out, int by) {
   out[threadIdx.x] = in[static_cast<int>(threadIdx.x) + by];
 }
@@ -67,6 +81,8 @@ int main(int argc, char** argv) {
   launch(1, N, schedule, [&] {
     if (name == "rotate") rotate(in.data(), out.data(), true);
     if (name == "rotate without a barrier") rotate(in.data(), out.data(), false);
+    if (name == "rotate twice") rotate_twice(in.data(), out.data(), true);
+    if (name == "rotate twice without a barrier") rotate_twice(in.data(), out.data(), false);
     if (name == "read beyond the end") read_beyond(in.data(), out.data(), 1);
     if (name == "read before the start") read_beyond(in.data(), out.data(), -1);
     if (name == "write beyond shared memory") write_beyond_shared(out.data(), 1);

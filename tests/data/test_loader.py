@@ -1,16 +1,20 @@
 """The loader: full batches whatever the records hold, and the same bits for any number of workers and restarts."""
 
 import logging
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fgclip_fast.config import Data
-from fgclip_fast.data import causes, loader
+from fgclip_fast.data import causes, workers
 from fgclip_fast.data.loader import Loader, examples
 from fgclip_fast.data.order import Order
 from fgclip_fast.inputs.tokenizer import Tokenizer
@@ -226,7 +230,7 @@ def test_a_set_smaller_than_a_global_batch_says_so(good):
 
 def test_too_little_shared_memory_is_noticed_at_the_start(good, monkeypatch):
     state = SimpleNamespace(f_bavail=1, f_frsize=4096)
-    monkeypatch.setattr(loader.os, "statvfs", lambda path: state)
+    monkeypatch.setattr(workers.os, "statvfs", lambda path: state)
     load(good)
     with pytest.raises(ValueError, match=r"2 workers need .* of shared memory.*0 free.*--data.workers"):
         load(good, workers=2)
@@ -238,3 +242,37 @@ def test_the_model_s_random_numbers_are_left_alone(good):
     torch.manual_seed(0)
     next(load(good).batches())
     assert torch.equal(torch.rand(1), expected)
+
+
+TRAINS = """
+import os, sys
+from fgclip_fast.config import Data
+from fgclip_fast.data.loader import Loader
+from fgclip_fast.inputs.tokenizer import Tokenizer
+
+data = Data(train=sys.argv[1], workers=1, decoder="cpu")
+next(Loader(data, image_size=32, batch_size=4, seed=0, tokenizer=Tokenizer()).batches())
+children = open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
+print(*children, *(pid for child in children for pid in open(f"/proc/{child}/task/{child}/children").read().split()))
+os.kill(os.getpid(), 9)
+"""
+
+
+def runs(process):
+    try:
+        return (process / "stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+def test_a_killed_process_takes_its_workers_with_it(good):
+    process = subprocess.run([sys.executable, "-c", TRAINS, str(good)], stdout=subprocess.PIPE, timeout=300)
+    left = [Path("/proc", pid) for pid in process.stdout.decode().split()]
+    assert process.returncode == -9 and len(left) >= 2  # the fork server and a worker
+    for _ in range(300):
+        left = list(filter(runs, left))
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left

@@ -45,7 +45,7 @@ def test_what_it_gives_it_leaves_as_it_is():
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), 3])
 def test_error_says_what_came(wrong):
-    with pytest.raises(ValueError, match=r"transform: .*got"):
+    with pytest.raises(ValueError, match=r"image: .*got"):
         Transform(8)(wrong)
 
 

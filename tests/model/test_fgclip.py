@@ -150,12 +150,14 @@ def test_error_names_the_argument(model):
         model.encode_text("a mug")
     with pytest.raises(ValueError, match="kind must be 'short' or 'long', got 'box'"):
         model.encode_text(["a mug"], kind="box")
-    with pytest.raises(ValueError, match=r"images: normalised pixels must be \[B, 3, 48, 48\], got \[1, 3, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"model: image must be \[B, 3, 48, 48\], got \[1, 3, 8, 8\]"):
         model.encode_image(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="images: a tensor must be"):
         model.encode_image(torch.zeros(8, 8))
-    with pytest.raises(ValueError, match="transform: a path, PIL image or uint8 tensor is needed, got int"):
+    with pytest.raises(ValueError, match="image: a path, PIL image or uint8 tensor is needed, got int"):
         model.encode_image([3])
+    with pytest.raises(ValueError, match="a path, PIL image or uint8 tensor is needed, got int"):
+        model.encode_regions([3], [[]])
     with pytest.raises(ValueError, match="rank: texts must hold at least one"):
         model.rank(pictures((60, 40))[0], [])
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):

@@ -206,7 +206,7 @@ def test_broken_files_are_named(folder):
 
 
 def test_a_missing_thing_is_named(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder; weights on a hub must be downloaded first"):
+    with pytest.raises(FileNotFoundError, match="does not exist; weights on a hub must be downloaded first"):
         fgclip_fast.load("openai/clip-vit-base-patch16")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds neither config\.json nor a run's"):

@@ -169,6 +169,13 @@ def test_what_follows_an_eos_is_inert():
     torch.testing.assert_close(*(model.encode_tokens(*tokens, 1)[0] for tokens in (one, other)))
 
 
+def test_a_text_that_is_too_long_for_its_path_is_refused():
+    tokens = Tokenizer()(["mug " * 80], LONG_LENGTH)
+    assert model_of().encode_tokens(*tokens, 0)[1].shape == (1, 24)
+    with pytest.raises(ValueError, match="this path takes at most 77 tokens a text, got 82"):
+        model_of().encode_tokens(*tokens, 1)
+
+
 def test_long_path_uses_both_tables_where_they_act():
     model = model_of()
     tokens = Tokenizer()(["mug " * 30], LONG_LENGTH)

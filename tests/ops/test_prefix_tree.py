@@ -1,3 +1,4 @@
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 
@@ -165,6 +166,14 @@ def test_is_the_same_in_many_threads():
     with ThreadPoolExecutor(4) as pool:
         trees = list(pool.map(lambda _: prefix_tree(*arguments), range(20)))
     assert all(torch.equal(a, b) for tree in trees for a, b in zip(tree, trees[0], strict=True))
+
+
+def test_runs_in_a_forked_worker():
+    arguments = (*flat([[1, 2], [1, 3]]), 2)
+    torch.randn(300, 300) @ torch.randn(300, 300)  # the parent has threads, which a fork does not copy
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        tree = pool.apply_async(prefix_tree, arguments).get(timeout=60)
+    assert torch.equal(tree.end, prefix_tree(*arguments).end)
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["native", "reference"])

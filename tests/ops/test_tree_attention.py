@@ -93,6 +93,12 @@ def test_kernel_reads_strided_inputs(device):
     assert_as_exact_as_eager(inputs, tree, "triton")
 
 
+def test_kernel_is_a_proper_custom_op(device):
+    tree = SMALL_TREES["one tile, ragged"]().to(device)
+    inputs = [x.requires_grad_() for x in problem(tree, device=device)[:3]]
+    torch.library.opcheck(torch.ops.fgclip_fast.tree_attention, (*inputs, list(tree)))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

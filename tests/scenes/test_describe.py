@@ -35,7 +35,7 @@ def words(text):
 
 
 def test_the_grammar_is_large_enough():
-    assert len(NOUNS) == 24 and len(COLOURS) == 10 and len(PATTERNS) == 5 and len(FINISHES) == 4 and len(SIZES) == 2
+    assert len(NOUNS) >= 24 and len(COLOURS) == 10 and len(PATTERNS) >= 3 and len(FINISHES) >= 3 and len(SIZES) == 2
 
 
 def test_held_out_pairs_touch_every_noun_and_colour():
@@ -78,7 +78,7 @@ def test_forms_come_as_often_as_specified(records):
 
 
 def test_changes_come_as_often_as_specified():
-    thing = Thing("small", "shiny", "striped", "red", "boat")
+    thing = Thing("small", "snowy", "striped", "red", "boat")
     counts, attributes = Counter(), Counter()
     for i in range(400):
         for text in contradictions(thing, Thing._fields, Random(i)):
@@ -106,5 +106,5 @@ def test_places_and_relations_are_true():
 
 
 def test_the_article_fits():
-    assert phrase(Thing("small", "shiny", "plain", "red", "apple"), ("noun",)) == "an apple"
-    assert phrase(Thing("small", "shiny", "plain", "orange", "mug"), ("colour", "noun")) == "an orange mug"
+    assert phrase(Thing("small", "snowy", "plain", "red", "apple"), ("noun",)) == "an apple"
+    assert phrase(Thing("small", "snowy", "plain", "orange", "mug"), ("colour", "noun")) == "an orange mug"

@@ -51,7 +51,7 @@ def run(steps, first=1, count=2):
 
 def test_parts_are_those_of_the_step():
     notes, _ = run(2, first=1, count=1)
-    (step, kind, seconds), = notes
+    ((step, kind, seconds),) = notes
     assert (step, kind) == (102, "time")
     assert list(seconds) == ["vision", "text", "data", "loss", "optimizer"]
     assert seconds["vision"] >= 0.06 and seconds["text"] >= 0.02 and seconds["data"] >= 0.02

@@ -1,0 +1,288 @@
+"""The text tower over a prefix tree, forward and backward, against three that pad; at B/16's width, four of its layers.
+
+pytest benchmarks/bench_text_tower.py --benchmark-only -s                  # groups of 1 + 10 texts, three kinds
+pytest benchmarks/bench_text_tower.py --benchmark-only -s -m slow          # all twelve layers
+
+padded: every text to 77 or 248 tokens, scaled_dot_product_attention; released: the same with the released eager
+attention of transformers; buckets: texts sorted by length, each bucket padded to its longest (open_clip's
+--length-bucketing). Memory is what a pass keeps for its backward pass, counted.
+"""
+
+import random
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter, process_time
+from typing import NamedTuple
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from fgclip_fast.config import Model, Text
+from fgclip_fast.inputs.tokenizer import BOS, EOS, LONG_LENGTH, SHORT_LENGTH, Tokenizer
+from fgclip_fast.model.attention import causal
+from fgclip_fast.model.text import TextTower
+from fgclip_fast.ops import Tree, prefix_tree
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+GROUPS, NEGATIVES, LONGS = 32, 10, 8
+WORDS = range(300, 20000)
+
+
+class Kind(NamedTuple):
+    """Texts of one of FG-OVD's levels: tokens of a text, words that a negative replaces, and what must come of it."""
+
+    lengths: tuple[int, int]
+    replaced: int
+    padding: float  # padded / unpadded tokens, within 0.4
+    prefixes: float  # unpadded / tree tokens, within 0.15
+
+
+KINDS = {
+    "hard": Kind((10, 16), 1, padding=6.0, prefixes=1.7),
+    "medium": Kind((11, 17), 2, padding=5.6, prefixes=1.46),
+    "easy": Kind((15, 23), 3, padding=4.1, prefixes=1.32),
+}
+
+
+class Texts(NamedTuple):
+    """Flat texts, the short ones first."""
+
+    token: Tensor
+    offsets: Tensor
+    shorts: int
+
+
+def texts_of(kind: Kind, longs: int, groups: int = GROUPS, seed: int = 0) -> Texts:
+    """Distinct groups of a positive and ten negatives, and long captions of 110 tokens."""
+    draw = random.Random(seed)
+    rows = [row for _ in range(groups) for row in _group(draw, kind)]
+    shorts = len(rows)
+    rows += [[BOS, *draw.choices(WORDS, k=draw.randint(98, 118)), EOS] for _ in range(longs)]
+    offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
+    return Texts(torch.tensor([token for row in rows for token in row], dtype=torch.int32), offsets, shorts)
+
+
+def _group(draw: random.Random, kind: Kind) -> list[list[int]]:
+    positive = [BOS, *draw.choices(WORDS, k=draw.randint(*kind.lengths) - 2), EOS]
+    group = [positive]
+    for _ in range(NEGATIVES):
+        negative = list(positive)
+        for at in draw.sample(range(1, len(positive) - 1), kind.replaced):
+            negative[at] = draw.choice(WORDS)
+        group.append(negative)
+    return group
+
+
+def tower_of(layers: int) -> TextTower:
+    torch.manual_seed(0)
+    tower = TextTower(Model(text=Text(layers=layers)))
+    for parameter in tower.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    return tower.to(DEVICE)
+
+
+def packed(tower: TextTower, texts: Texts, tree: Tree) -> Tensor:
+    return torch.cat(tower(texts.token, texts.offsets, texts.shorts, tree))
+
+
+def padded(tower: TextTower, texts: Texts) -> Tensor:
+    """As a usual CLIP: all tokens through all blocks."""
+    rows = zip(_padded(texts), _tables(tower), strict=True)
+    return torch.cat([_run(tower, ids, table) for ids, table in rows if len(ids)])
+
+
+def buckets(tower: TextTower, texts: Texts, count: int = 8) -> Tensor:
+    """Short texts in ``count`` buckets by length, long ones in another."""
+    short, long = _padded(texts)
+    length = texts.offsets.diff()
+    order = length[: texts.shorts].sort(stable=True).indices
+    parts = order.chunk(count)
+    tables = _tables(tower)
+    features = [_run(tower, short[part, : int(length[part].max())], tables[0]) for part in parts]
+    in_order = torch.cat(features).index_select(0, torch.cat(parts).argsort().to(DEVICE))
+    if len(long) == 0:
+        return in_order
+    return torch.cat([in_order, _run(tower, long[:, : int(length[texts.shorts :].max())], tables[1])])
+
+
+def _padded(texts: Texts) -> list[Tensor]:
+    """ids [N, 77] and [N, 248]."""
+    ids = []
+    for rows, size in (
+        (range(texts.shorts), SHORT_LENGTH),
+        (range(texts.shorts, len(texts.offsets) - 1), LONG_LENGTH),
+    ):
+        filled = torch.full((len(rows), size), EOS, dtype=torch.int32)
+        for n, r in enumerate(rows):
+            row = texts.token[texts.offsets[r] : texts.offsets[r + 1]]
+            filled[n, : len(row)] = row
+        ids.append(filled.to(DEVICE))
+    return ids
+
+
+def _tables(tower: TextTower) -> tuple[Tensor, Tensor]:
+    return tower.embeddings.position_embedding.weight, tower.embeddings.long_positions()
+
+
+def _run(tower: TextTower, ids: Tensor, table: Tensor) -> Tensor:
+    hidden = tower.embeddings(ids, torch.arange(ids.shape[1], device=DEVICE), table)
+    hidden = tower.final_layer_norm(tower.encoder(hidden, causal))
+    return _at_eos(hidden, ids)
+
+
+def _at_eos(hidden: Tensor, ids: Tensor) -> Tensor:
+    return hidden[torch.arange(len(ids), device=DEVICE), (ids == EOS).int().argmax(1)]
+
+
+class Released(nn.Module):
+    """transformers' encoder with eager attention and an explicit mask, holding the weights of ``tower``."""
+
+    def __init__(self, tower: TextTower, layers: int) -> None:
+        super().__init__()
+        config = transformers.CLIPTextConfig(num_hidden_layers=layers, vocab_size=49408, attn_implementation="eager")
+        self.tower = tower
+        self.encoder = transformers.CLIPTextModel(config).encoder.to(DEVICE)
+        self.encoder.load_state_dict(tower.encoder.state_dict())
+
+    def forward(self, texts: Texts) -> Tensor:
+        features = []
+        for ids, table in zip(_padded(texts), _tables(self.tower), strict=True):
+            N, L = ids.shape
+            if N > 0:
+                hidden = self.tower.embeddings(ids, torch.arange(L, device=DEVICE), table)
+                mask = torch.full((L, L), torch.finfo(torch.float32).min, device=DEVICE).triu(1).expand(N, 1, L, L)
+                hidden = self.encoder(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
+                features.append(_at_eos(self.tower.final_layer_norm(hidden), ids))
+        return torch.cat(features)
+
+
+def with_gradients(run: Callable[[], Tensor], module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Features, and the gradient of the first block's first matrix."""
+    module.zero_grad(set_to_none=True)
+    features = run()
+    features.backward(torch.ones_like(features))
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return features.detach(), module.encoder.layers[0].mlp.fc1.weight.grad  # type: ignore[union-attr]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = perf_counter()
+    run()
+    return perf_counter() - start
+
+
+def kept_bytes(run: Callable[[], Tensor], module: nn.Module) -> int:
+    """Bytes of the different storages that a pass keeps for its backward pass, parameters left out."""
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        alive = run()  # the graph holds what it keeps, so no address is used twice
+    del alive
+    for parameter in module.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    return sum(kept.values())
+
+
+def token_ratios(texts: Texts, kind: Kind) -> tuple[float, float]:
+    """padded / unpadded and unpadded / tree, of the groups alone."""
+    token, offsets = texts.token[: texts.offsets[texts.shorts]], texts.offsets[: texts.shorts + 1]
+    tree = prefix_tree(token, offsets, texts.shorts, multiple=1)
+    padding, prefixes = SHORT_LENGTH * texts.shorts / len(token), len(token) / len(tree.token)
+    assert abs(padding - kind.padding) <= 0.4, f"padded / unpadded is {padding:.2f}, must be {kind.padding} ± 0.4"
+    assert abs(prefixes - kind.prefixes) <= 0.15, f"unpadded / tree is {prefixes:.2f}, must be {kind.prefixes} ± 0.15"
+    return padding, prefixes
+
+
+@pytest.mark.parametrize("layers", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("longs", [0, LONGS], ids=["short", "long"])
+@pytest.mark.parametrize("name", KINDS)
+def test_text_tower(benchmark, name, longs, layers):
+    texts = texts_of(KINDS[name], longs)
+    padding, prefixes = token_ratios(texts, KINDS[name])
+    tree = prefix_tree(*texts).to(DEVICE)
+    tower = tower_of(layers)
+    released = Released(tower, layers)
+    ours = lambda: packed(tower, texts, tree)  # noqa: E731
+    peers: dict[str, tuple[Callable[[], Tensor], nn.Module]] = {
+        "padded": (lambda: padded(tower, texts), tower),
+        "released": (lambda: released(texts), released),
+        "buckets": (lambda: buckets(tower, texts), tower),
+    }
+    mine = with_gradients(ours, tower)
+    for run, module in peers.values():  # a fast wrong answer has no speed
+        for x, y in zip(mine, with_gradients(run, module), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5 * float(y.abs().max()))
+    times: dict[str, list[float]] = {peer: [] for peer in peers}
+
+    def peers_turn() -> None:  # by turns, since a slow spell of the machine must hit all
+        for peer, (run, module) in peers.items():
+            times[peer].append(seconds(lambda run=run, module=module: with_gradients(run, module)))
+
+    benchmark.pedantic(lambda: with_gradients(ours, tower), setup=peers_turn, rounds=3)  # agreement has warmed them up
+    if benchmark.enabled:
+        tokens = SHORT_LENGTH * texts.shorts + LONG_LENGTH * longs
+        real = len(prefix_tree(*texts, multiple=1).token)
+        ratios = {peer: median(t) / benchmark.stats["median"] for peer, t in times.items()}
+        memory = {peer: kept_bytes(run, module) / kept_bytes(ours, tower) for peer, (run, module) in peers.items()}
+        benchmark.extra_info.update(
+            peer=f"torch {torch.__version__}, transformers {transformers.__version__}", device=DEVICE,
+            time=ratios, memory=memory, padding=padding, prefixes=prefixes, tokens=tokens / real,
+        )  # fmt: skip
+        print(
+            f"\n{name}, {longs} long captions, {layers} layers on {DEVICE}: {tokens} padded tokens, {len(texts.token)} "
+            f"without padding, {real} in the tree; of the groups {padding:.2f} x by padding, {prefixes:.2f} x by "
+            f"prefixes; time {_shown(ratios)}; memory {_shown(memory)}; "
+            f"padded time / token ratio {ratios['padded'] / (tokens / real):.2f}"
+        )
+        if name == "hard" and DEVICE == "cpu":
+            assert ratios["padded"] >= (0.8 if longs else 0.95) * tokens / real
+
+
+def _shown(ratios: dict[str, float]) -> str:
+    return ", ".join(f"{value:.1f} x {peer}" for peer, value in ratios.items())
+
+
+def test_building_the_tree(benchmark):
+    texts = texts_of(KINDS["hard"], longs=0, groups=2046)
+    token, offsets = texts.token[: texts.offsets[22500]], texts.offsets[:22501]
+    spent: list[float] = []
+
+    def run() -> None:
+        start = process_time()  # one thread: what it takes on a core of its own
+        prefix_tree(token, offsets, 22500)
+        spent.append(1e3 * (process_time() - start))
+
+    benchmark.pedantic(run, rounds=25, warmup_rounds=2)
+    if benchmark.enabled:
+        print(f"\ntree of 22,500 texts, {len(token)} tokens: {median(spent):.1f} ms")
+        assert median(spent) <= 10
+
+
+def test_tokenising_and_packing_an_image(benchmark):
+    """CPU time of 50 texts, all threads counted, batches of 64 images."""
+    words = ("small", "dark", "red", "wooden", "chair", "with", "round", "legs", "and", "green", "stripes", "near")
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(words, k=draw.randint(8, 14))) for _ in range(50 * 64)]
+    tokenizer = Tokenizer()
+    flat = tokenizer(texts)
+    spent: dict[str, list[float]] = {"tokenise": [], "pack": []}
+
+    def run() -> None:
+        for part, work in (("tokenise", lambda: tokenizer(texts)), ("pack", lambda: prefix_tree(*flat, len(texts)))):
+            start = process_time()
+            work()
+            spent[part].append(1e3 * (process_time() - start) / 64)
+
+    benchmark.pedantic(run, rounds=9, warmup_rounds=1)
+    if benchmark.enabled:
+        shown = {part: median(values) for part, values in spent.items()}
+        benchmark.extra_info.update(cpu_ms_an_image=shown)
+        print(f"\nan image with 50 texts: tokenise {shown['tokenise']:.2f} CPU-ms, pack {shown['pack']:.3f} CPU-ms")
+        assert shown["pack"] <= 0.5  # a shard can hold ids instead of strings

@@ -1,0 +1,110 @@
+"""The part of a page that says what a run's model can tell apart."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fgclip_fast.report import charts
+from fgclip_fast.report.charts import Mark
+from fgclip_fast.report.files import RunFiles
+from fgclip_fast.report.html import paragraph, percent, section, table
+from fgclip_fast.scenes.levels import LEVELS
+
+LEVEL_TITLES = {
+    "hard": "Hard: one word differs",
+    "medium": "Medium: two words differ",
+    "easy": "Easy: three words differ",
+    "trivial": "Trivial: other things' texts",
+}
+TITLES = {
+    "hard_negative_top1": "Right text among its negatives",
+    "region_top1_in_image": "Right box's text in the picture",
+    "short_image_to_text_r@1": "Image finds its short caption (R@1)",
+    "short_text_to_image_r@1": "Short caption finds its image (R@1)",
+    "long_image_to_text_r@1": "Image finds its long caption (R@1)",
+    "long_text_to_image_r@1": "Long caption finds its image (R@1)",
+}
+
+
+def of_run(run: RunFiles, untrained: Mapping[str, Any]) -> str:
+    """Accuracy by level and attribute, against chance and against the model before training."""
+    names = [name.removeprefix("unseen/") for name in run.figures if name.startswith("unseen/")]
+    parts = [_levels(run, untrained, ordered(names))] if names else []
+    parts.append(_own(run.figures.get("records", {}), untrained.get("records", {})))
+    others = {n: f for n, f in run.figures.items() if "top1" in f and not n.startswith(("unseen/", "seen/"))}
+    if others:
+        parts.append(table(["suite", "top-1", "chance", "questions"], map(_suite, others.items()), "Other suites"))
+    if not any(parts):
+        parts = [paragraph(_nothing(run), "note")]
+    return section("accuracy", "What it can tell apart", *parts)
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Levels as the embedded set lists them, then the others."""
+    names = list(names)
+    return [name for name in LEVELS if name in names] + [name for name in names if name not in LEVELS]
+
+
+def level_title(name: str) -> str:
+    """A level, or one attribute alone, in words."""
+    return LEVEL_TITLES.get(name, f"Only the {name.replace('-', ' ')} differs")
+
+
+def _nothing(run: RunFiles) -> str:
+    if not run.config.data.val:
+        return "This run had no validation data, so nothing was evaluated. Name shards by --data.val."
+    return (
+        f"This run was not evaluated. To do it: python -m fgclip_fast.evaluate {run.path}, then write the report again."
+    )
+
+
+def _suite(item: tuple[str, Mapping[str, Any]]) -> Sequence[object]:
+    name, f = item
+    return name, percent(f["top1"]), percent(f["chance"]), f["questions"]
+
+
+def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -> str:
+    rows, cells = [], []
+    for name in names:
+        unseen, seen = run.figures[f"unseen/{name}"], run.figures.get(f"seen/{name}", {})
+        before = untrained.get(f"unseen/{name}", {})
+        marks = [Mark(unseen["chance"], "chance")]
+        marks += [
+            Mark(f["top1"], style) for f, style in ((before, "before"), (seen, "seen")) if f.get("top1") is not None
+        ]
+        if unseen["top1"] is not None:
+            marks.append(Mark(unseen["top1"], "unseen", (unseen["interval"][0], unseen["interval"][1])))
+        rows.append((level_title(name), marks))
+        cells.append([percent(f.get("top1")) for f in (unseen, seen, before)] + [percent(unseen["chance"])])
+    keys = "".join(
+        f'<li class="key {style}">{name}</li>'
+        for style, name in (
+            ("unseen", "unseen: noun and colour that never came together in training, with the 95 % interval"),
+            ("seen", "seen in training"),
+            ("before", "unseen, before training"),
+            ("chance", "chance"),
+        )
+    )
+    chart = charts.shares(rows, ["Unseen", "Seen", "Before", "Chance"], cells)
+    return (
+        paragraph("Share of boxes for which the right text scores highest among its negatives.")
+        + f'<ul class="keys">{keys}</ul>{chart}'
+    )
+
+
+def _own(own: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """The user's validation records: shares as dots, with the figures before training."""
+    names = [name for name in TITLES if own.get(name) is not None]
+    if not names:
+        return ""
+    rows, cells = [], []
+    for name in names:
+        interval = own.get("hard_negative_interval") if name == "hard_negative_top1" else None
+        marks = [Mark(before[name], "before")] if before.get(name) is not None else []
+        marks.append(Mark(own[name], "unseen", (interval[0], interval[1]) if interval else None))
+        rows.append((TITLES[name], marks))
+        cells.append([percent(own[name]), percent(before.get(name))])
+    counts = f"{own['images']:,} images, {own.get('regions', 0):,} boxes in pictures with several, "
+    counts += f"{own.get('hard_negative_groups', 0):,} boxes with negatives."
+    keys = '<li class="key unseen">after training</li><li class="key before">before training</li>'
+    chart = charts.shares(rows, ["After", "Before"], cells)
+    return f'<h3>On the validation records</h3>{paragraph(counts)}<ul class="keys">{keys}</ul>{chart}'

@@ -1,0 +1,87 @@
+"""CLIPs of open_clip's and OpenAI's layout become ours, with the same features."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import fgclip_fast
+from fgclip_fast.inputs.image import normalize
+from fgclip_fast.inputs.tokenizer import EOS, Tokenizer
+
+VISION = {"layers": 2, "width": 128, "patch_size": 16, "image_size": 48}
+TEXT = {"width": 64, "heads": 1, "layers": 2}
+TEXTS = ["a red mug", "two dogs on a sofa"]
+
+
+def peer_of(quick_gelu=True, **vision):
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    return open_clip.CLIP(24, {**VISION, **vision}, TEXT, quick_gelu=quick_gelu).eval()
+
+
+def assert_features_equal(ours, peer):
+    image = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    ids = torch.full((2, 77), 0)  # open_clip pads with 0 and pools at the largest id
+    for row, text in zip(ids, TEXTS, strict=True):
+        token = Tokenizer()([text]).token
+        row[: len(token)] = token
+    assert (ids == EOS).sum() == 2
+    with torch.no_grad():
+        expected = peer.encode_image(normalize(image)), peer.encode_text(ids)
+    mine = ours.encode_image(image, normalize=False), ours.encode_text(TEXTS, normalize=False)
+    for own, theirs in zip(mine, expected, strict=True):
+        torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_an_open_clip_folder(tmp_path):
+    peer = peer_of(quick_gelu=False, head_width=32)
+    save_file(peer.state_dict(), tmp_path / "open_clip_model.safetensors")
+    config = {"model_cfg": {"embed_dim": 24, "vision_cfg": {**VISION, "head_width": 32}, "text_cfg": TEXT}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    ours = fgclip_fast.load(tmp_path)
+    assert (ours.config.activation, ours.config.vision.heads, ours.config.vision.mlp) == ("gelu", 4, 512)
+    assert_features_equal(ours, peer)
+
+
+def test_a_training_checkpoint_of_open_clip(tmp_path):
+    peer = peer_of()
+    state = {f"module.{name}": value for name, value in peer.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "epoch_3.pt")
+    assert_features_equal(fgclip_fast.load(tmp_path / "epoch_3.pt"), peer)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_a_torchscript_file_as_openais(tmp_path):
+    peer = peer_of()
+    save_file(peer.state_dict(), tmp_path / "a.safetensors")
+
+    class Weights(torch.nn.Module):
+        """A module of the same parameters and of the numbers that OpenAI's files hold beside them."""
+
+        def __init__(self):
+            super().__init__()
+            self.visual, self.transformer = peer.visual, peer.transformer
+            self.token_embedding, self.ln_final = peer.token_embedding, peer.ln_final
+            self.positional_embedding, self.text_projection = peer.positional_embedding, peer.text_projection
+            self.logit_scale = peer.logit_scale
+            self.register_buffer("input_resolution", torch.tensor(48))
+
+        def forward(self, image):
+            return self.visual.conv1(image)
+
+    torch.jit.trace(Weights(), torch.zeros(1, 3, 48, 48)).save(tmp_path / "ViT.pt")
+    assert_features_equal(fgclip_fast.load(tmp_path / "ViT.pt"), peer)
+
+
+def test_a_file_that_is_no_clip_is_refused(tmp_path):
+    save_file({"head.weight": torch.ones(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors is no CLIP of OpenAI's or open_clip's; its tensors are"):
+        fgclip_fast.load(tmp_path / "a.safetensors")
+
+
+def test_a_tensor_of_another_architecture_is_named(tmp_path):
+    save_file({**peer_of().state_dict(), "logit_bias": torch.zeros(())}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="has 1 tensors that are not FG-CLIP's, the first: logit_bias"):
+        fgclip_fast.load(tmp_path / "a.safetensors")

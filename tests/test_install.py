@@ -1,0 +1,132 @@
+"""Every way to install the package, and what is said where it is not installed. The builds are slow: -m slow."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+USE_IT = (
+    "import torch; from fgclip_fast.ops import region_embedding; from fgclip_fast import kernels;"
+    "print(region_embedding(torch.ones(1, 4, 2), torch.tensor([[0, 0, 1, 1.0]]), torch.tensor([0]), (2, 2)).tolist())"
+)
+
+
+def run(*command: object, where: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, cwd=where, env=os.environ | environment
+    )
+
+
+def without_nvcc(folder: Path) -> str:
+    """A PATH of links to all programs but nvcc."""
+    folder.mkdir()
+    for name in ("g++", "gcc", "c++", "cc", "ld", "as", "ar", "ranlib", "uname", "sh", "env"):
+        found = shutil.which(name)
+        if found:
+            (folder / name).symlink_to(found)
+    return str(folder)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the source tree, as from a fresh clone."""
+    files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", where=ROOT).stdout.splitlines()
+    for file in files:
+        if (ROOT / file).is_file():
+            (tmp_path / "tree" / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, tmp_path / "tree" / file)
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The interpreter of a new environment that sees what this one has installed, without fgclip_fast."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    seen = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "seen.pth").write_text("\n".join(seen))  # their own .pth files, an editable install's too, are not read
+    return tmp_path / "venv" / "bin" / "python"
+
+
+def pip(python: Path, *words: object, where: Path, **environment: str) -> subprocess.CompletedProcess:
+    return run(python, "-m", "pip", *words, where=where, MAX_JOBS="2", **environment)
+
+
+def test_a_source_tree_that_is_not_installed_says_what_to_do(tree):
+    alone = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)];"
+    done = run(sys.executable, "-c", f"{alone} import fgclip_fast.ops", where=tree)
+    assert done.returncode != 0
+    assert f"source tree {tree}, which is not installed: run `pip install -e .` there" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_wheel_works_from_another_folder_and_holds_what_it_should(tree, python, tmp_path):
+    built = pip(python, "wheel", "--no-deps", "-w", tmp_path, ".", where=tree, FGCLIP_CUDA="0")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "fgclip_fast/kernels/hard_negative_loss.py" in names and "fgclip_fast/py.typed" in names
+    assert any(name.startswith("fgclip_fast/_native.") for name in names)
+    assert {name.split("/")[0] for name in names if not name.startswith("fgclip_fast-")} == {"fgclip_fast"}
+    python_files = {
+        f"fgclip_fast/{file.relative_to(tree / 'fgclip_fast')}" for file in tree.glob("fgclip_fast/**/*.py")
+    }
+    assert python_files <= set(names), python_files - set(names)
+    assert pip(python, "install", "--no-deps", wheel, where=tmp_path).returncode == 0
+    assert run(python, "-c", USE_IT, where=tmp_path).stdout == "[[1.0, 1.0]]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editable", [True, False], ids=["editable", "plain"])
+def test_pip_install_works_outside_the_tree(tree, python, tmp_path, editable):
+    words = ["-e", "."] if editable else ["."]
+    done = pip(python, "install", "--no-deps", *words, where=tree, FGCLIP_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    assert run(python, "-c", USE_IT, where=tmp_path).stdout == "[[1.0, 1.0]]\n"
+    inside = run(python, "-c", USE_IT, where=tree)
+    if editable:
+        assert inside.stdout == "[[1.0, 1.0]]\n", inside.stderr
+    else:  # the folder hides the installed package
+        assert "run `pip install -e .` there, or start Python in another folder" in inside.stderr
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_the_sources_of_the_build(tree, tmp_path):
+    build = "from setuptools.build_meta import build_sdist; print(build_sdist('out'))"
+    done = run(sys.executable, "-c", build, where=tree)
+    assert done.returncode == 0, done.stderr
+    (archive,) = (tree / "out").glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    for folder, pattern in (("csrc", "**/*.*"), ("kernels", "*.py"), ("fgclip_fast", "**/*.py")):
+        sources = {str(file.relative_to(tree)) for file in (tree / folder).glob(pattern)}
+        assert sources and sources <= names, sources - names
+    assert {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "succeeds", "said"),
+    [("auto", True, "CPU-only build"), ("1", False, "asks for the CUDA build, but no nvcc is on PATH")],
+)
+def test_without_nvcc(tree, python, tmp_path, wanted, succeeds, said):
+    environment = {"PATH": without_nvcc(tmp_path / "bin"), "FGCLIP_CUDA": wanted, "CUDACXX": ""}
+    done = pip(python, "install", "-v", "--no-deps", ".", where=tree, **environment)
+    assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on PATH")
+def test_with_nvcc_the_extension_has_cuda_and_imports_without_a_driver(tree, python, tmp_path):
+    words = ("install", "--no-deps", ".")
+    done = pip(python, *words, where=tree, FGCLIP_CUDA="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run(python, "-c", "import fgclip_fast._native as n; print(n.cuda)", where=tmp_path).stdout == "True\n"
