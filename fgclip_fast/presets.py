@@ -27,6 +27,7 @@ TINY = Config(
     optim=Optim(lr=2e-3, weight_decay=0.05, decay_scales=False, betas=(0.9, 0.98), warmup=100, clip=1.0),
     batch_size=16,
     steps=2750,
+    eval_every=550,
 )
 
 # Spec section 7: stage 1 as the paper tells it, stage 2 as the released scripts run it.
