@@ -60,6 +60,8 @@ def _op(op: str, device_type: str) -> dict[str, str | None]:
     reason = native.why_not(op, device_type)
     if reason is not None:
         server = f"fgclip_fast.ops.reference.{op}"
+    elif native.SERVERS[op][device_type] == "torch":
+        server = f"fgclip_fast.ops.{op}"
     elif native.SERVERS[op][device_type] == "triton":
         server = f"fgclip_fast.kernels.{op}"
     else:

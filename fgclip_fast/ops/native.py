@@ -13,13 +13,14 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-# op -> device type -> who serves it: "native" (the extension has <op>_forward_<device>) or "triton" (kernels/<op>.py).
+# op -> device type -> who serves it: "native" (the extension has <op>_forward_<device>), "triton" (kernels/<op>.py), or
+# "torch" (ops/<op>.py itself, in plain torch).
 SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "hard_negative_loss": {"cpu": "native", "cuda": "triton"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
     "prefix_tree": {"cpu": "native"},
-    "tree_attention": {"cuda": "triton"},  # on a CPU, tiles in plain torch; other packages: ops/tree_attention.why_not
+    "tree_attention": {"cpu": "torch", "cuda": "triton"},  # other packages: ops/tree_attention.why_not
 }
 
 
@@ -50,6 +51,8 @@ def why_not(op: str, device_type: str) -> str | None:
         return "FGCLIP_REFERENCE=1 asks for the eager reference"
     if server is None:
         return f"no {device_type} kernel exists for it"
+    if server == "torch":
+        return None
     if server == "triton":
         return None if importlib.util.find_spec("triton") else "triton is not installed"
     module = extension()
