@@ -57,6 +57,7 @@ def one_rank(rank: int, world: int, folder: str) -> None:
         results["refusal"] = str(refusal)
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads now and then abort an interpreter that shuts down; all is written
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
