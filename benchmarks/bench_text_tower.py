@@ -267,10 +267,9 @@ def test_building_the_tree(benchmark):
 
 def test_tokenising_and_packing_an_image(benchmark):
     """CPU time of 50 texts, all threads counted, batches of 64 images."""
-    words = ("small", "dark", "red", "wooden", "chair", "with", "round", "legs", "and", "green", "stripes", "near")
-    draw = random.Random(0)
+    draw, tokenizer = random.Random(0), Tokenizer()
+    words = [tokenizer.decode(torch.tensor([word])) for word in draw.sample(WORDS, 5000)]
     texts = [" ".join(draw.choices(words, k=draw.randint(8, 14))) for _ in range(50 * 64)]
-    tokenizer = Tokenizer()
     flat = tokenizer(texts)
     spent: dict[str, list[float]] = {"tokenise": [], "pack": []}
 
@@ -285,4 +284,4 @@ def test_tokenising_and_packing_an_image(benchmark):
         shown = {part: median(values) for part, values in spent.items()}
         benchmark.extra_info.update(cpu_ms_an_image=shown)
         print(f"\nan image with 50 texts: tokenise {shown['tokenise']:.2f} CPU-ms, pack {shown['pack']:.3f} CPU-ms")
-        assert shown["pack"] <= 0.5  # a shard can hold ids instead of strings
+        assert sum(shown.values()) <= 0.5

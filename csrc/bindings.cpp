@@ -134,12 +134,20 @@ PYBIND11_MODULE(_native, m) {
         "token"_a, "T0"_a, "offsets"_a, "M"_a, "shorts"_a, "share"_a, "multiple"_a, "eos"_a);
 
   py::class_<fgclip::LogitsChunk>(m, "LogitsChunk")
-      .def(py::init([](uintptr_t logits, int64_t rows, int64_t columns, float scale, int64_t first, uintptr_t row_ids,
-                       uintptr_t column_ids) {
-             return fgclip::LogitsChunk{at<float>(logits), rows, columns, scale, first, at<int64_t>(row_ids),
+      .def(py::init([](uintptr_t logits, int64_t rows, int64_t columns, float scale, uintptr_t row_inverse,
+                       uintptr_t column_inverse, int64_t first, uintptr_t row_ids, uintptr_t column_ids) {
+             return fgclip::LogitsChunk{at<float>(logits),
+                                        rows,
+                                        columns,
+                                        scale,
+                                        at<float>(row_inverse),
+                                        at<float>(column_inverse),
+                                        first,
+                                        at<int64_t>(row_ids),
                                         at<int64_t>(column_ids)};
            }),
-           "logits"_a, "rows"_a, "columns"_a, "scale"_a, "first"_a, "row_ids"_a, "column_ids"_a);
+           "logits"_a, "rows"_a, "columns"_a, "scale"_a, "row_inverse"_a, "column_inverse"_a, "first"_a, "row_ids"_a,
+           "column_ids"_a);
   py::class_<fgclip::Lse>(m, "Lse")
       .def(py::init([](uintptr_t maximum, uintptr_t log) { return fgclip::Lse{at<float>(maximum), at<float>(log)}; }),
            "maximum"_a, "log"_a);

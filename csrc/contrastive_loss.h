@@ -27,12 +27,14 @@ inline float exp2_fast(float x) {
   return x < -126.0f ? 0.0f : p * power;  // a NaN stays one
 }
 
-// A chunk of `rows` by `columns` cosines, changed in place. Row r belongs to column `first` + r. Where ids are given (else
-// null), the other columns of a row's own id are left out: their logit is minus infinity.
+// A chunk of `rows` by `columns` products of embeddings, changed in place; the inverses are 1 / length of each embedding. Row r
+// belongs to column `first` + r. Where ids are given (else null), the other columns of a row's own id are left out: their
+// logit is minus infinity.
 struct LogitsChunk {
   float* logits;
   int64_t rows, columns;
   float scale;
+  const float *row_inverse, *column_inverse;
   int64_t first;
   const int64_t *row_ids, *column_ids;
 };
@@ -43,12 +45,12 @@ struct Lse {
   float *maximum, *log;
 };
 
-// Cosines become logits in base 2. Gives each row's log-sum-exp and own logit; the columns' running maxima and sums (not yet
+// Products become logits in base 2. Gives each row's log-sum-exp and own logit; the columns' running maxima and sums (not yet
 // logarithms) go on from `lowest` and 0, unless null.
 void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* positive, Lse columns);
 
-// Cosines (or, where `kept`, the logits that the forward pass left) become softmax over their row + softmax over their
-// column - 2 on the diagonal.
+// Products (or, where `kept`, the logits that the forward pass left) become softmax over their row + softmax over their
+// column - 2 on the diagonal, times both inverses.
 void contrastive_loss_backward_cpu(const LogitsChunk& chunk, bool kept, Lse rows, Lse columns);
 
 }  // namespace fgclip

@@ -18,9 +18,9 @@ namespace {
 constexpr int tile_rows = 16, tile_columns = 1024;  // 64 KiB: read twice, the second time from the L2 cache
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-FGCLIP_SIMD void scale_row(float* row, int columns, float k) {
+FGCLIP_SIMD void scale_row(float* row, const float* column_inverse, int columns, float k) {
 #pragma omp simd
-  for (int c = 0; c < columns; ++c) row[c] *= k;
+  for (int c = 0; c < columns; ++c) row[c] *= k * column_inverse[c];
 }
 
 FGCLIP_SIMD void leave_out(float* row, const int64_t* column_ids, int columns, int64_t id) {
@@ -53,20 +53,25 @@ FGCLIP_SIMD void rescale(float* sum, int columns, const float* old_maximum, cons
   for (int c = 0; c < columns; ++c) sum[c] *= exp2_fast(old_maximum[c] - maximum[c]);
 }
 
-FGCLIP_SIMD void softmaxes(float* row, int columns, Lse row_lse, Lse lse) {
+// Softmax over the row + softmax over the column, of one logit.
+inline float both_softmaxes(float logit, float row_maximum, float row_log, float maximum, float log) {
+  return exp2_fast(logit - row_maximum - row_log) + exp2_fast(logit - maximum - log);
+}
+
+FGCLIP_SIMD void weigh_row(float* row, int columns, Lse row_lse, Lse lse, float row_inverse, const float* column_inverse) {
   const float row_maximum = *row_lse.maximum, row_log = *row_lse.log;
 #pragma omp simd
   for (int c = 0; c < columns; ++c) {
-    row[c] = exp2_fast(row[c] - row_maximum - row_log) + exp2_fast(row[c] - lse.maximum[c] - lse.log[c]);
+    row[c] = both_softmaxes(row[c], row_maximum, row_log, lse.maximum[c], lse.log[c]) * (row_inverse * column_inverse[c]);
   }
 }
 
 Lse operator+(Lse lse, int64_t step) { return {lse.maximum + step, lse.log + step}; }
 
-// Cosines of row r, columns [begin, begin + columns), become logits in base 2.
+// Products of row r, columns [begin, begin + columns), become logits in base 2.
 float* logits_of(const LogitsChunk& chunk, int64_t r, int64_t begin, int columns) {
   float* const row = chunk.logits + r * chunk.columns + begin;
-  scale_row(row, columns, chunk.scale * log2_e);
+  scale_row(row, chunk.column_inverse + begin, columns, chunk.scale * log2_e * chunk.row_inverse[r]);
   if (chunk.row_ids) {
     const int64_t own = chunk.first + r - begin;
     const bool here = own >= 0 && own < columns;
@@ -139,9 +144,18 @@ void contrastive_loss_backward_cpu(const LogitsChunk& chunk, bool kept, Lse rows
     for (int64_t begin = 0; begin < chunk.columns; begin += tile_columns) {
       const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));
       float* const row = kept ? chunk.logits + r * chunk.columns + begin : logits_of(chunk, r, begin, size);
-      softmaxes(row, size, rows + r, columns + begin);
+      const Lse own_row = rows + r, own_columns = columns + begin;
+      const float* const inverse = chunk.column_inverse + begin;
+      const int64_t own = chunk.first + r - begin;
+      const bool here = own >= 0 && own < size;
+      const float positive = here ? row[own] : 0.0f;
+      weigh_row(row, size, own_row, own_columns, chunk.row_inverse[r], inverse);
+      if (here) {  // 2 is taken off before anything is rounded: near the end of training little remains
+        const float weight =
+            both_softmaxes(positive, *own_row.maximum, *own_row.log, own_columns.maximum[own], own_columns.log[own]);
+        row[own] = (weight - 2.0f) * (chunk.row_inverse[r] * inverse[own]);
+      }
     }
-    chunk.logits[r * chunk.columns + chunk.first + r] -= 2.0f;
   }
 }
 

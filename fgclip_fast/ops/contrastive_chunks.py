@@ -3,6 +3,8 @@
 Pass one makes each chunk's logits by one product and draws the rows' and the columns' log-sum-exps from it. Pass two
 turns the logits into their gradient in place, and two more products make the embeddings' gradients of it. The logits
 of as many rows as the memory budget allows are kept between the passes; each other row costs a fourth product.
+Embeddings stand in the products as they came: logits, and their gradients, are divided by the lengths instead, so that
+no normalised copy is held.
 """
 
 import math
@@ -31,13 +33,14 @@ class Lse(NamedTuple):
 
 
 class Logits:
-    """Scaled cosines, in base 2, of ``rows [B, D]`` with ``columns [N, D]``, both of unit length; whole only if kept.
+    """Scaled cosines, in base 2, of ``rows [B, D]`` with ``columns [N, D]``, of any length; whole only if kept.
 
     Row ``r`` belongs to column ``first + r``. Where ids are given, other columns of the same id are left out.
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids = None, first: int = 0, kept: int = 0):
         self.rows, self.columns, self.scale, self.first = rows, columns, scale, first
+        self.row_inverse, self.column_inverse = inverse_length(rows), inverse_length(columns)
         self.ids = None if ids is None else (ids[0].contiguous(), ids[1].contiguous())
         B, N = len(rows), len(columns)
         size = chunk_rows(B, N)
@@ -56,7 +59,10 @@ class Logits:
         return rows, columns, positive
 
     def gradients(self, rows: Lse, columns: Lse) -> Iterator[tuple[slice, Tensor]]:
-        """Chunk by chunk ``softmax over rows + softmax over columns - 2 on the diagonal``."""
+        """Chunk by chunk ``softmax over rows + softmax over columns - 2 on the diagonal``, by both lengths.
+
+        A product of these with the columns is the gradient of the rows before what would stretch them is taken off.
+        """
         for chunk in self.chunks:
             logits = self.kept[chunk] if self._is_kept(chunk) else self._product(chunk)
             self._differentiate(logits, chunk, rows, columns)
@@ -70,7 +76,7 @@ class Logits:
         return torch.mm(self.rows[chunk], self.columns.T, out=logits)
 
     def _summarise(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse, positive: Tensor) -> None:
-        """Cosines become logits; fills the chunk's rows of ``rows`` and ``positive``, and adds to the columns' sums."""
+        """Products become logits; fills the chunk's rows of ``rows`` and ``positive``, adds to the columns' sums."""
         self._scale(logits, chunk)
         rows.maximum[chunk] = logits.amax(1)
         rows.log[chunk] = (logits - rows.maximum[chunk, None]).exp2_().sum(1).log2_()
@@ -81,19 +87,20 @@ class Logits:
             columns.maximum.copy_(raised)
 
     def _differentiate(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse) -> None:
-        """Cosines, or kept logits, become their gradient."""
+        """Products, or kept logits, become their gradient."""
         if not self._is_kept(chunk):
             self._scale(logits, chunk)
         by_row = (logits - rows.maximum[chunk, None]).sub_(rows.log[chunk, None]).exp2_()
         logits.sub_(columns.maximum).sub_(columns.log).exp2_().add_(by_row)
         logits.diagonal(self.first + chunk.start)[: len(logits)].sub_(2)
+        logits.mul_(self.row_inverse[chunk, None]).mul_(self.column_inverse)
 
-    def _scale(self, cosines: Tensor, chunk: slice) -> None:
-        cosines.mul_(self.scale * math.log2(math.e))
+    def _scale(self, products: Tensor, chunk: slice) -> None:
+        products.mul_(self.row_inverse[chunk, None] * (self.scale * math.log2(math.e))).mul_(self.column_inverse)
         if self.ids is not None:
             equal = self.ids[0][chunk, None] == self.ids[1]
-            equal.diagonal(self.first + chunk.start)[: len(cosines)].fill_(False)
-            cosines.masked_fill_(equal, -torch.inf)
+            equal.diagonal(self.first + chunk.start)[: len(products)].fill_(False)
+            products.masked_fill_(equal, -torch.inf)
 
 
 class NativeLogits(Logits):
@@ -111,8 +118,11 @@ class NativeLogits(Logits):
 
     def _native(self, logits: Tensor, chunk: slice):
         ids = (0, 0) if self.ids is None else (native.address(self.ids[0][chunk]), native.address(self.ids[1]))
-        at, first = native.address(logits), self.first + chunk.start
-        return _extension().LogitsChunk(at, *logits.shape, self.scale.item(), first, *ids)
+        inverses = native.address(self.row_inverse[chunk]), native.address(self.column_inverse)
+        first = self.first + chunk.start
+        return _extension().LogitsChunk(
+            native.address(logits), *logits.shape, self.scale.item(), *inverses, first, *ids
+        )
 
 
 def _extension() -> Any:
@@ -128,7 +138,7 @@ def logits_of(
 ) -> Logits:
     """The fastest kind for these, keeping as many rows as fit ``memory_budget`` beside all else that the loss needs."""
     B, N = len(rows), len(columns)
-    fixed = 4 * B * rows.shape[1] + chunk_rows(B, N) * N  # units, gradients, a chunk
+    fixed = 4 * B * rows.shape[1] + chunk_rows(B, N) * N  # fp32 copies, gradients, a chunk
     kept = max(0, memory_budget // rows.element_size() - fixed) // max(1, N)
     serves = (
         rows.dtype == torch.float32 and rows.device.type == "cpu" and native.serves("contrastive_loss", rows.device)
@@ -140,27 +150,28 @@ def whole(
     image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, wanted: list[bool], memory_budget: int
 ) -> tuple[Lse, Lse, Tensor, list[Tensor]]:
     """Statistics of the logits, and of a mean loss of 1 the gradients of image, text and scale; empty unless wanted."""
-    unit_image, unit_text = unit(image), unit(text)
+    rows, columns = _operand(image), _operand(text)
     ids = None if text_ids is None else (text_ids, text_ids)
-    logits = logits_of(unit_image, unit_text, scale, ids, memory_budget=memory_budget if any(wanted) else 0)
-    rows, columns, positive = logits.statistics()
+    logits = logits_of(rows, columns, scale, ids, memory_budget=memory_budget if any(wanted) else 0)
+    row_lse, column_lse, positive = logits.statistics()
     with_image, with_text = wanted[0] or wanted[2], wanted[1]  # the scale's comes out of the image's
-    grad_image = torch.empty_like(unit_image if with_image else unit_image[:0])
-    grad_text = torch.zeros_like(unit_text if with_text else unit_text[:0])
-    for chunk, weights in logits.gradients(rows, columns) if any(wanted) else ():
+    grad_image = torch.empty_like(rows if with_image else rows[:0])
+    grad_text = torch.zeros_like(columns if with_text else columns[:0])
+    for chunk, weights in logits.gradients(row_lse, column_lse) if any(wanted) else ():
         if with_image:
-            torch.mm(weights, unit_text, out=grad_image[chunk])
+            torch.mm(weights, columns, out=grad_image[chunk])
         if with_text:
-            grad_text.addmm_(weights.T, unit_image[chunk])
-    grad_scale = through_unit_(grad_image, image[: len(grad_image)], unit_image[: len(grad_image)], scale)
-    through_unit_(grad_text, text[: len(grad_text)], unit_text[: len(grad_text)], scale)
+            grad_text.addmm_(weights.T, rows[chunk])
+    grad_scale = _finish(grad_image, rows, logits.row_inverse, scale)
+    _finish(grad_text, columns, logits.column_inverse, scale)
     gradients = zip((grad_image, grad_text, grad_scale), wanted, strict=True)
-    return rows, columns, positive, [grad if wants else grad.new_empty(0) for grad, wants in gradients]
+    return row_lse, column_lse, positive, [grad if wants else grad.new_empty(0) for grad, wants in gradients]
 
 
 def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids, first: int) -> tuple[Lse, Tensor]:
     """Log-sum-exp of a rank's own rows against all columns, and their own logits; all [B]."""
-    lse, _, positive = logits_of(unit(rows), unit(columns), scale, ids, first).statistics(with_columns=False)
+    logits = logits_of(_operand(rows), _operand(columns), scale, ids, first)
+    lse, _, positive = logits.statistics(with_columns=False)
     return lse, positive
 
 
@@ -168,11 +179,11 @@ def own_gradient(
     rows: Tensor, columns: Tensor, scale: Tensor, row_lse: Lse, column_lse: Lse, ids: Ids, first: int
 ) -> tuple[Tensor, Tensor]:
     """Gradient of a rank's own rows [B, D], times the number of ranks, and these rows' share of the scale's."""
-    unit_rows, unit_columns = unit(rows), unit(columns)
-    grad = torch.empty_like(unit_rows)
-    for chunk, weights in logits_of(unit_rows, unit_columns, scale, ids, first).gradients(row_lse, column_lse):
-        torch.mm(weights, unit_columns, out=grad[chunk])
-    return grad, through_unit_(grad, rows, unit_rows, scale)
+    logits = logits_of(_operand(rows), _operand(columns), scale, ids, first)
+    grad = torch.empty_like(logits.rows)
+    for chunk, weights in logits.gradients(row_lse, column_lse):
+        torch.mm(weights, logits.columns, out=grad[chunk])
+    return grad, _finish(grad, logits.rows, logits.row_inverse, scale)
 
 
 def mean_loss(rows: Lse | Tensor, columns: Lse | Tensor, positive: Tensor) -> Tensor:
@@ -186,23 +197,25 @@ def chunk_rows(B: int, N: int) -> int:
     return max(1, min(B, max(CHUNK_ROWS, CHUNK_BYTES // (4 * max(1, N)) // 64 * 64)))
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows of length one, in fp32 at least; a zero row stays zero."""
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32), copy=True, memory_format=torch.contiguous_format)
-    return rows.mul_(inverse_length(rows))
-
-
 def inverse_length(rows: Tensor) -> Tensor:
-    """1 / length, 0 for a zero row; Tensor[N, 1]."""
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.promote_types(rows.dtype, torch.float32))
+    """1 / length, 0 for a zero row; Tensor[N]."""
+    length = torch.linalg.vector_norm(rows, dim=1)
     return length.reciprocal().where(length > 1e-12, 0)
 
 
-def through_unit_(grad: Tensor, rows: Tensor, unit_rows: Tensor, scale: Tensor) -> Tensor:
+def _operand(embedding: Tensor) -> Tensor:
+    """In fp32 at least, and contiguous; most are so already."""
+    return embedding.to(torch.promote_types(embedding.dtype, torch.float32)).contiguous()
+
+
+def _finish(grad: Tensor, rows: Tensor, inverse: Tensor, scale: Tensor) -> Tensor:
     """From ``gradient of logits @ the others`` the gradient of ``rows``, in place; returns the scale's.
 
-    The scale multiplies every cosine, so its gradient is what lies along the rows.
+    The scale multiplies every cosine, so its gradient is what lies along the rows. Gradients of no rows are none.
     """
-    along, weight = torch.linalg.vecdot(unit_rows, grad)[:, None], 1 / (2 * max(1, len(rows)))
-    grad.addcmul_(unit_rows, along, value=-1).mul_(inverse_length(rows) * (scale * weight))
+    weight, along = 1 / (2 * max(1, len(grad))), inverse.new_empty(len(grad))
+    parts = (x[: len(grad)].split(CHUNK_ROWS) for x in (grad, rows, inverse, along))
+    for part, own, own_inverse, own_along in zip(*parts, strict=True):  # by parts: a product of all would be a copy
+        own_along.copy_(torch.linalg.vecdot(own, part))
+        part.addcmul_(own, (own_along * own_inverse.square())[:, None], value=-1).mul_(scale * weight)
     return along.sum() * weight

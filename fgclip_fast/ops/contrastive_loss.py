@@ -209,9 +209,18 @@ def _keep(ctx, inputs, output):
 
 
 def _hand_out(ctx, grad_loss):
-    gradients = _backward(grad_loss, *ctx.saved_tensors)
+    made, inputs = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    if _is_plain_one(grad_loss):  # no copy of both gradients
+        gradients = tuple(grad.to(x.dtype) for grad, x in zip(made, inputs, strict=True))
+    else:
+        gradients = _backward(grad_loss, *made, *inputs)
     wanted = (grad if needed else None for grad, needed in zip(gradients, ctx.needs_input_grad[:3], strict=True))
     return *wanted, None, None, None, None
+
+
+def _is_plain_one(grad_loss: Tensor) -> bool:
+    """Whether the upstream gradient is 1 and may be looked at: not traced, not on a GPU, and no second derivative."""
+    return type(grad_loss) is Tensor and grad_loss.is_cpu and not torch.is_grad_enabled() and grad_loss.item() == 1
 
 
 _attach.register_autograd(_hand_out, setup_context=_keep)

@@ -65,7 +65,7 @@ class Tree(NamedTuple):
 
 
 def prefix_tree(
-    token: Tensor, offsets: Tensor, shorts: int, *, share: bool = True, multiple: int = 256, eos: int = EOS
+    token: Tensor, offsets: Tensor, shorts: int, *, share: bool = True, multiple: int = TILE, eos: int = EOS
 ) -> Tree:
     """Builds the prefix tree of short-path texts, and after it that of long-path texts.
 

@@ -71,6 +71,23 @@ def test_any_string_is_read_as_transformers_does(peer, text):
     assert ids([text]) == [peer(text, max_length=SHORT_LENGTH, truncation=True)["input_ids"]]
 
 
+@given(words=st.lists(st.sampled_from([*"a \u0301'\n", "mug", "Σ", "\u2028", "é", "s", "<|endoftext|>"]), max_size=30))
+def test_words_are_encoded_alone_as_in_their_text(words):
+    text = "".join(words)
+    whole = TOKENIZER._encoder.encode(text, add_special_tokens=False).ids
+    assert ids([text]) == [[BOS, *whole, EOS]]
+
+
+def test_remembers_a_limited_number_of_words(monkeypatch):
+    monkeypatch.setattr(module, "_WORDS", 4)
+    tokenizer = Tokenizer()
+    first = tokenizer(NASTY)
+    for text in NASTY:
+        tokenizer([text])
+        assert len(tokenizer._known) <= 4 + len(text.split(" "))
+    assert torch.equal(tokenizer(NASTY).token, first.token)
+
+
 @given(texts=st.lists(st.text(max_size=30), max_size=5), max_length=st.integers(2, 20))
 def test_rows_are_bos_to_eos_and_never_too_long(texts, max_length):
     rows = ids(texts, max_length)

@@ -254,6 +254,17 @@ def test_does_no_gradient_work_that_nobody_wants(monkeypatch):
         assert contrastive_loss(image.requires_grad_(), text, scale).equal(expected)
 
 
+def test_gradients_that_are_handed_out_twice_stay_what_they_were(device):
+    """Two losses share an embedding, so autograd adds up what each handed out."""
+    image, text, scale = (x.requires_grad_() for x in problem(20, 16, device=device))
+    both = contrastive_loss(image * 1, text, scale) + contrastive_loss(image * 1, text.flip(0), scale)
+    first, again = (torch.autograd.grad(both, (image, text, scale), retain_graph=True) for _ in range(2))
+    assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+    both.backward(retain_graph=True)
+    both.backward()
+    assert all(x.grad.equal(2 * grad) for x, grad in zip((image, text, scale), first, strict=True))
+
+
 def test_second_derivative_raises(device):
     image, text, scale = problem(3, 4, device=device)
     (grad,) = torch.autograd.grad(contrastive_loss(image.requires_grad_(), text, scale), image, create_graph=True)
