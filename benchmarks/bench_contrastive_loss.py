@@ -4,13 +4,9 @@ pytest benchmarks/bench_contrastive_loss.py --benchmark-only -s                #
 pytest benchmarks/bench_contrastive_loss.py --benchmark-only -s -m slow        # 16384 and 32768
 """
 
-import ctypes
-import gc
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import open_clip
 import pytest
@@ -18,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.measure import DEVICE, peak_bytes, seconds, synchronize
 from fgclip_fast.ops import contrastive_chunks as chunks
 from fgclip_fast.ops import contrastive_loss
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 D = 512
 PEER_UP_TO = 16384  # of 32768 pairs open_clip would hold 38 GB
 ROUNDS = {1024: 15, 2048: 11, 4096: 9, 8192: 7, 16384: 3, 32768: 1}
@@ -101,42 +97,6 @@ def products(N: int, count: int) -> Callable[[], None]:
     return run
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Of one run; its results are freed outside the clock."""
-    _synchronize()
-    start = perf_counter()
-    result = run()
-    _synchronize()
-    elapsed = perf_counter() - start
-    del result
-    return elapsed
-
-
-def extra_bytes(run: Callable[[], object]) -> int:
-    """Peak memory of a run beyond what was held before; on a CPU by the system's count of resident pages."""
-    if DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # freed pages that the process still holds would hide what a run needs
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
-    run()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field)]
-    return 1024 * int(line.split()[1])
-
-
-def _synchronize() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(
     "N", [1024, 2048, 4096, 8192, *(pytest.param(n, marks=pytest.mark.slow) for n in (16384, 32768))]
@@ -160,7 +120,7 @@ def test_contrastive_loss(benchmark, N, plan):
 
     def timed() -> None:
         ours()
-        _synchronize()
+        synchronize()
 
     benchmark.pedantic(timed, setup=by_turns, rounds=ROUNDS[N], warmup_rounds=1)
     report(benchmark, N, plan, ours, peers, times)
@@ -169,7 +129,7 @@ def test_contrastive_loss(benchmark, N, plan):
 def report(benchmark, N: int, plan: str, ours, peers, times: dict[str, list[float]]) -> None:
     took = benchmark.stats["median"]
     ratios = {name: median(values) / took for name, values in times.items()}
-    extra = {name: extra_bytes(run) for name, run in (("ours", ours), *peers.items())}
+    extra = {name: peak_bytes(run)[0] for name, run in (("ours", ours), *peers.items())}
     products_share, rate = 1 / ratios["products"], 2 * PLANS[plan][1] * N * N * D / took / 1e9
     benchmark.extra_info.update(
         ratios=ratios, extra_bytes=extra, gflops=rate, device=DEVICE, threads=torch.get_num_threads(),

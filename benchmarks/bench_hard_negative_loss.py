@@ -1,19 +1,21 @@
 """Hard-negative loss, forward and backward: against the released einsum and cross_entropy, and a copy of the texts.
 
 pytest benchmarks/bench_hard_negative_loss.py --benchmark-only -s
+
+Copy and gradients are written to fresh memory, as a step of training does where blocks are this large.
 """
 
+from itertools import chain
 from statistics import median
-from time import perf_counter
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.measure import DEVICE, give_freed_memory_back, seconds, synchronize
 from fgclip_fast.ops import hard_negative_loss
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 R, TEXTS, D = 2048, 11, 512
 BARS = {"released": 8.0, "clone": 1 / 1.4}  # how many times faster; design section 4
 
@@ -38,26 +40,9 @@ def with_gradients(loss, arguments: tuple[Tensor, ...]) -> list[Tensor]:
     return [value.detach(), *(x.grad for x in arguments if x.grad is not None)]
 
 
-def seconds(run, arguments: tuple[Tensor, ...]) -> float:
-    """Of one run; its results are freed outside the clock, as the gradients are."""
-    _synchronize()
-    start = perf_counter()
-    result = run()
-    _synchronize()
-    elapsed = perf_counter() - start
-    del result
-    forget(arguments)
-    return elapsed
-
-
-def forget(arguments: tuple[Tensor, ...]) -> None:
-    for x in arguments:
+def forget(*sides: tuple[Tensor, ...]) -> None:
+    for x in chain(*sides):
         x.grad = None
-
-
-def _synchronize() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -70,14 +55,15 @@ def test_hard_negative_loss(benchmark, dtype):
     times: dict[str, list[float]] = {name: [] for name in BARS}
 
     def peers() -> None:  # by turns, since a slow spell of the machine must hit all
-        forget(ours)
-        times["released"].append(seconds(lambda: with_gradients(released, theirs), theirs))
-        times["clone"].append(seconds(texts.clone, theirs))
-        _synchronize()
+        times["released"].append(seconds(lambda: with_gradients(released, theirs)))
+        forget(ours, theirs)
+        give_freed_memory_back()
+        times["clone"].append(seconds(texts.clone))
+        give_freed_memory_back()
 
     def run() -> None:
         with_gradients(hard_negative_loss, ours)
-        _synchronize()
+        synchronize()
 
     benchmark.pedantic(run, setup=peers, rounds=25, warmup_rounds=2)
     if benchmark.enabled:  # CI runs this with --benchmark-disable: agreement only

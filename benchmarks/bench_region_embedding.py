@@ -6,7 +6,6 @@ pytest benchmarks/bench_region_embedding.py --benchmark-only -s
 from collections.abc import Callable
 from functools import partial
 from statistics import median
-from time import perf_counter
 
 import pytest
 import torch
@@ -14,9 +13,9 @@ import torchvision
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from benchmarks.measure import DEVICE, seconds
 from fgclip_fast.ops import reference, region_embedding
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 B, G, C, D = 64, 14, 768, 512  # ViT-B/16: images, side of the grid, width, projected width
 BARS = {4: 10.0, 32: 8.0}  # boxes an image -> how many times faster than the released way; design section 4
 
@@ -62,19 +61,6 @@ def with_gradients(function: Callable[..., Tensor], *arguments: Tensor) -> list[
 
 def _image_index(boxes: Tensor) -> Tensor:
     return torch.arange(B, device=DEVICE).repeat_interleave(len(boxes) // B)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    _synchronize()
-    start = perf_counter()
-    run()
-    _synchronize()
-    return perf_counter() - start
-
-
-def _synchronize() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 def compare(benchmark, mine: Callable[[], list[Tensor]], peer: Callable[[], list[Tensor]], rounds: int) -> float:

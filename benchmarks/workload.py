@@ -51,13 +51,15 @@ def stage2(model: Model, regions: list[int], hard: list[int], seed: int = 0) -> 
     return ours, released
 
 
-def group(draw: random.Random) -> list[Row]:
-    """A positive of FG-OVD's hard kind and ten negatives: 12.8 tokens in the mean, one word replaced in each."""
-    positive = _text(draw, draw.randint(10, 16))
+def group(draw: random.Random, lengths: tuple[int, int] = (10, 16), replaced: int = 1) -> list[Row]:
+    """A positive and ten negatives with some words replaced in each; as it stands, of FG-OVD's hard kind."""
+    positive = _text(draw, draw.randint(*lengths))
     texts = [positive]
-    while len(texts) <= NEGATIVES:
-        at = draw.randrange(2, len(positive) - 1)
-        texts.append([*positive[:at], draw.choice(WORDS), *positive[at + 1 :]])
+    for _ in range(NEGATIVES):
+        negative = list(positive)
+        for at in draw.sample(range(1, len(positive) - 1), replaced):
+            negative[at] = draw.choice(WORDS)
+        texts.append(negative)
     return texts
 
 

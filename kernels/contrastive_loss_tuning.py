@@ -57,8 +57,8 @@ class LseConfig(NamedTuple):
 
 
 _HALF = (128, 128, 64, 8, 3), (256, 64, 64, 8, 3), (128, 64, 64, 4, 4), (128, 64, 64, 8, 4), (64, 64, 64, 4, 4)
-_TF32 = (128, 64, 32, 8, 3), (128, 128, 32, 8, 3), (64, 64, 32, 4, 4)
-_FP32 = (64, 64, 16, 8, 2), (32, 64, 16, 4, 2)  # no tensor cores: operands pass through registers
+_TF32 = (128, 64, 32, 8, 3), (64, 64, 32, 4, 4)
+_FP32 = (64, 64, 16, 16, 2), (64, 64, 8, 8, 2), (32, 32, 16, 4, 2)  # no tensor cores: operands pass through registers
 
 
 def lse_configs(target: Target, dtype: torch.dtype, precision: str, B: int, N: int) -> list[LseConfig]:

@@ -7,6 +7,7 @@ up across programs, so results are the same bits every time. Statistics are fp32
 import torch
 import triton
 import triton.language as tl
+from fgclip_fast.kernels.launch import on_own_device
 from torch import Tensor
 
 MAX_D = 8192
@@ -106,6 +107,7 @@ def _backward_kernel(
     tl.store(grad_scale_ptr + r, grad_scale)
 
 
+@on_own_device
 def forward(regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
     """Mean loss [], each region's loss [R] and rank of its positive [R], each text's similarity and 1 / length [M]."""
     regions, texts = _rows(regions), _rows(texts)
@@ -119,6 +121,7 @@ def forward(regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor) -> t
     return losses.sum() / _choosing(offsets), losses, rank, similarity, text_inverse
 
 
+@on_own_device
 def backward(
     grad_loss: Tensor,
     regions: Tensor,
@@ -156,5 +159,5 @@ def _tile(regions: Tensor) -> dict[str, int]:
         raise ValueError(f"hard_negative_loss: on a GPU D must be at most {MAX_D}, got {D}")
     BLOCK_D = max(16, triton.next_power_of_2(D))
     BLOCK_M = max(1, min(16, 8192 // BLOCK_D))  # 16 rows: FineHARD's group of 11 is one load
-    num_warps = max(1, min(16, BLOCK_D // 128))
+    num_warps = 32 if BLOCK_D == 8192 else max(1, min(16, BLOCK_D // 128))  # 16 would spill the widest rows
     return {"BLOCK_M": BLOCK_M, "BLOCK_D": BLOCK_D, "num_warps": num_warps}

@@ -1,6 +1,6 @@
 """What a Triton kernel would be on a GPU that is not here: registers, spills, shared memory and PTX.
 
-    launches = recorded_launches(kernels_module, lambda: kernels_module.forward(*fake_cuda_tensors))
+    launches = recorded_launches(lambda: kernels_module.forward(*fake_cuda_tensors), kernels_module)
     launches[0].resources(90)   # compiled for sm_90 exactly as this call would have launched it
     resources(kernel, {"x_ptr": "*bf16", "x_stride": "i32:16", "N": "i32"}, {"BLOCK": 64}, arch=90, num_warps=4)
 
@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -99,11 +100,14 @@ class Launch:
         return resources(self.kernel, signature, constexprs, arch, **self.options)
 
 
-def recorded_launches(module: ModuleType, call: Callable[[], Any]) -> list[Launch]:
-    """Runs ``call`` with every kernel of ``module`` replaced by a recorder; nothing is computed, so use `fake_cuda`."""
+def recorded_launches(call: Callable[[], Any], *modules: ModuleType) -> list[Launch]:
+    """Runs ``call`` with every kernel of ``modules`` replaced by a recorder; nothing is computed: use `fake_cuda`."""
     launches: list[Launch] = []
-    kernels = {name: value for name, value in vars(module).items() if hasattr(value, "arg_names")}
-    with mock.patch.multiple(module, **{name: _Recorder(kernel, launches) for name, kernel in kernels.items()}):
+    with ExitStack() as patches:
+        for module in modules:
+            kernels = {name: value for name, value in vars(module).items() if hasattr(value, "arg_names")}
+            recorders = {name: _Recorder(kernel, launches) for name, kernel in kernels.items()}
+            patches.enter_context(mock.patch.multiple(module, **recorders))
         call()
     return launches
 

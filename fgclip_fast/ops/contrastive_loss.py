@@ -177,7 +177,8 @@ def _engine(rows: Tensor) -> Any:
     fits = rows.is_cuda and rows.dtype != torch.float64 and len(rows) > 0  # a grid of no programs is a launch error
     if not fits or not native.serves("contrastive_loss", rows.device):
         return chunks
-    return importlib.import_module("fgclip_fast.kernels.contrastive_loss")  # here, since Triton may not be installed
+    # here, since Triton may not be installed
+    return importlib.import_module("fgclip_fast.kernels.contrastive_loss_plan")
 
 
 def _both(row_ids: Tensor | None, column_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:

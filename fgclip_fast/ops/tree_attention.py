@@ -105,10 +105,10 @@ def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, tree: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    from fgclip_fast.kernels import tree_attention
+    from fgclip_fast.kernels import tree_attention_backward
 
     _, _, end, _, *lists = Tree(*tree)
-    return tree_attention.backward(grad, q, k, v, out, lse, end, *lists[:7], TILE, CHUNK)
+    return tree_attention_backward.backward(grad, q, k, v, out, lse, end, *lists[:7], TILE, CHUNK)
 
 
 @_backward.register_fake

@@ -29,7 +29,7 @@ def launches_of(N, D, kind, arch=90, ids=False, config=0):
             text_ids = torch.empty(N, dtype=torch.int64, device="cuda") if ids else None
             contrastive_loss(image, text, scale, text_ids=text_ids)
 
-        return recorded_launches(kernels, step)
+        return recorded_launches(step, kernels)
 
 
 def test_launches_one_pass_over_all_logits_and_one_epilogue_a_part():

@@ -32,7 +32,7 @@ def launches_of(D, dtype):
             loss = hard_negative_loss(regions, texts, offsets, scale)
             op._differentiate(SimpleNamespace(saved_tensors=saved), loss)
 
-        return recorded_launches(kernels, step)
+        return recorded_launches(step, kernels)
 
 
 def test_launches_one_program_a_region_on_a_gpu():

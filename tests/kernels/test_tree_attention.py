@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 from fgclip_fast.kernels import tree_attention as kernels
+from fgclip_fast.kernels import tree_attention_backward as backward_kernels
 
 from fgclip_fast.ops import tree_attention
 from fgclip_fast.ops.prefix_tree import CHUNK, TILE
@@ -33,7 +34,7 @@ def fake_launches(tree, heads, head_dim, dtype, monkeypatch):
         ops._backward(grad, q, k, v, out, lse, list(on_gpu))
 
     with fake_cuda():
-        return recorded_launches(kernels, call)
+        return recorded_launches(call, kernels, backward_kernels)
 
 
 def test_a_cuda_tensor_reaches_the_kernels(monkeypatch):

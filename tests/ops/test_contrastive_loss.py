@@ -4,7 +4,8 @@ import sys
 
 import pytest
 import torch
-from fgclip_fast.kernels import contrastive_loss as kernels
+from fgclip_fast.kernels import contrastive_loss_plan as plan
+from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 from torch import Tensor
 
 from fgclip_fast.ops import contrastive_chunks as chunks
@@ -34,19 +35,19 @@ def device(request, monkeypatch):
         small_spans(monkeypatch)
         if GPU:
             return torch.device("cuda")
-        monkeypatch.setattr(op, "_engine", lambda rows: kernels if len(rows) else chunks)
+        monkeypatch.setattr(op, "_engine", lambda rows: plan if len(rows) else chunks)
     return torch.device("cpu")
 
 
 def small_spans(monkeypatch):
     """Two by two tiles a program, and parts of the logits that divide nothing: what large problems have."""
-    plain = kernels.tuning.lse_configs
+    plain = tuning.lse_configs
 
     def configs(*args):
         return [c._replace(span_m=2 * c.block_m, span_n=2 * c.block_n) for c in plain(*args)]
 
-    monkeypatch.setattr(kernels.tuning, "lse_configs", configs)
-    monkeypatch.setattr(kernels.tuning, "part_shape", lambda target, dtype, B, N: (min(B, 100), min(N, 72)))
+    monkeypatch.setattr(tuning, "lse_configs", configs)
+    monkeypatch.setattr(tuning, "part_shape", lambda target, dtype, B, N: (min(B, 100), min(N, 72)))
 
 
 def small_chunks(monkeypatch, rows=37):

@@ -1,0 +1,55 @@
+"""Time and memory of one run, on a CPU or a GPU."""
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Result = TypeVar("Result")
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Of one run; its results are freed outside the clock."""
+    synchronize()
+    start = perf_counter()
+    result = run()
+    synchronize()
+    elapsed = perf_counter() - start
+    del result
+    return elapsed
+
+
+def peak_bytes(run: Callable[[], Result]) -> tuple[int, Result]:
+    """Peak memory of a run beyond what was held before, and its result; on a CPU by the system's count of pages."""
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = run()
+        return torch.cuda.max_memory_allocated() - before, result
+    give_freed_memory_back()  # freed pages that the process still holds would hide what the run needs
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    result = run()
+    return _status("VmHWM") - before, result
+
+
+def give_freed_memory_back() -> None:
+    """To the system, so that what is allocated next is fresh."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def synchronize() -> None:
+    """Waits for the GPU, if there is one."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def _status(field: str) -> int:
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field)]
+    return 1024 * int(line.split()[1])
