@@ -20,7 +20,7 @@ from fgclip_fast.ops import contrastive_loss
 
 D = 512
 PEER_UP_TO = 16384  # of 32768 pairs open_clip would hold 38 GB
-ROUNDS = {1024: 15, 2048: 11, 4096: 9, 8192: 7, 16384: 3, 32768: 1}
+ROUNDS = {1024: 15, 2048: 11, 4096: 7, 8192: 5, 16384: 3, 32768: 1}
 PLANS = {"kept": (2**40, 3), "recomputed": (0, 4)}  # memory budget, and products of N x N x D
 BARS = {
     "kept": (2.0, 1.15),

@@ -193,7 +193,7 @@ def test_text_tower(benchmark, name, longs, layers):
             times[peer].append(seconds(lambda run=run, module=module: with_gradients(run, module)))
 
     own_turn = lambda: seconds(lambda: with_gradients(ours, tower))  # noqa: E731
-    benchmark.pedantic(own_turn, setup=peers_turn, rounds=3)  # agreement has warmed them up
+    benchmark.pedantic(own_turn, setup=peers_turn, rounds=2)  # agreement has warmed them up
     if benchmark.enabled:
         tokens = SHORT_LENGTH * texts.shorts + LONG_LENGTH * longs
         real = len(prefix_tree(*texts, multiple=1).token)

@@ -1,0 +1,82 @@
+"""What the kernels of tree attention move for a stage-2 batch of 512 images, counted from its tree.
+
+python -m benchmarks.roofline_tree_attention            # the table of docs/performance.md; needs no GPU
+
+A row is one token's values of one of q, k, v, their gradients, the output or its gradient: 8 heads of 64 in bf16.
+The least reads each row once and writes each result. "From memory" has what a kernel loads twice come from the L2 cache
+the second time, since programs that share rows run side by side; "all loads" has none of it.
+"""
+
+import random
+from typing import NamedTuple
+
+import torch
+from fgclip_fast.kernels.tree_attention import blocks_of
+
+from benchmarks.workload import NEGATIVES, WORDS, group
+from fgclip_fast.inputs.tokenizer import BOS, EOS
+from fgclip_fast.ops import Tree, prefix_tree
+from fgclip_fast.ops.prefix_tree import CHUNK, TILE
+
+IMAGES, GROUPS, HEADS, HEAD_DIM = 512, 4, 8, 64
+ROW = 2 * HEADS * HEAD_DIM  # bytes
+
+
+class Rows(NamedTuple):
+    """Rows of bf16 that a pass moves; an fp32 row counts twice."""
+
+    least: int
+    from_memory: int
+    all_loads: int
+
+
+def batch_tree() -> Tree:
+    """Of each image a short and a long caption, four region texts of which each has ten hard negatives."""
+    draw = random.Random(0)
+    short = [row for _ in range(GROUPS * IMAGES) for row in group(draw)]
+    short += [[BOS, *draw.choices(WORDS, k=18), EOS] for _ in range(IMAGES)]
+    long = [[BOS, *draw.choices(WORDS, k=draw.randint(98, 118)), EOS] for _ in range(IMAGES)]
+    assert len(short) == IMAGES * (GROUPS * (1 + NEGATIVES) + 1)
+    lengths = torch.tensor([0, *map(len, short + long)])
+    token = torch.tensor([token for row in short + long for token in row], dtype=torch.int32)
+    return prefix_tree(token, lengths.cumsum(0), len(short))
+
+
+def forward(tree: Tree) -> Rows:
+    """q read, out written; k and v of each tile and of its spine."""
+    T = len(tree.token)
+    return Rows(least=4 * T, from_memory=4 * T, all_loads=2 * T + 2 * (T + len(tree.spine)))
+
+
+def backward(tree: Tree) -> Rows:
+    """The kernels for queries, for keys, for keys of far descendants, and their sum."""
+    T, far = len(tree.token), len(tree.wide)
+    queries = 4 * T + 2 * (T + len(tree.spine))  # grad, q, out read, grad_q written; k and v
+    keys = 4 * T + 2 * _near_queries(tree)  # k and v read, their gradients written; q and grad
+    chunks = (tree.wide_offsets.diff() > 0).sum().item()
+    parts = 2 * far + 2 * chunks * CHUNK * TILE + 2 * 2 * 2 * far  # k and v; q and grad; fp32 parts written and read
+    return Rows(least=8 * T, from_memory=6 * T + 6 * T + parts, all_loads=queries + keys + parts)
+
+
+def _near_queries(tree: Tree) -> int:
+    """Of each block of keys the queries up to its last descendant, at most CHUNK tiles on; by blocks."""
+    blocks = blocks_of("near", torch.empty(0, HEADS, HEAD_DIM, dtype=torch.bfloat16))
+    first = torch.arange(0, len(tree.token), blocks["BLOCK_K"])
+    last = torch.stack([part.max() for part in tree.end.split(blocks["BLOCK_K"])])
+    last = last.minimum((first // TILE + CHUNK) * TILE)
+    return int(((last - first + blocks["BLOCK_Q"] - 1) // blocks["BLOCK_Q"] * blocks["BLOCK_Q"]).sum())
+
+
+def main() -> None:
+    tree = batch_tree()
+    T, tiles = len(tree.token), len(tree.spine_offsets) - 1
+    mean_spine = len(tree.spine) / tiles
+    print(f"{IMAGES} images: {T} tokens in the tree, mean spine {mean_spine:.1f}, {len(tree.wide)} far rows")
+    print("\n| pass | least | from memory | all loads |\n|---|---|---|---|")
+    for name, rows in (("forward", forward(tree)), ("backward", backward(tree))):
+        least, memory, loads = (count * ROW / 1e9 for count in rows)
+        print(f"| {name} | {least:.2f} GB | {memory:.2f} GB, {memory / least:.2f} x | {loads:.2f} GB |")
+
+
+if __name__ == "__main__":
+    main()
