@@ -31,17 +31,12 @@ def peak_bytes(run: Callable[[], Result]) -> tuple[int, Result]:
         before = torch.cuda.memory_allocated()
         result = run()
         return torch.cuda.max_memory_allocated() - before, result
-    give_freed_memory_back()  # freed pages that the process still holds would hide what the run needs
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # freed pages that the process still holds would hide what the run needs
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
     result = run()
     return _status("VmHWM") - before, result
-
-
-def give_freed_memory_back() -> None:
-    """To the system, so that what is allocated next is fresh."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def synchronize() -> None:

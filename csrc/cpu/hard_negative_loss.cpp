@@ -2,14 +2,12 @@
 // region and all its texts belong to one thread, and sums over regions run in their order: the same bits on any number of threads.
 #include "hard_negative_loss.h"
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
+
+#include "cpu/huge_pages.h"
 
 // Runs on the widest vectors that the machine has; the compiler makes one copy for each.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -161,16 +159,6 @@ S backward_group(const Problem<T>& p, int64_t r, S grad_loss, S* unit, S* grad_u
   for (int64_t d = 0; d < D; ++d)
     from_statistics(inverse * (grad_unit[d] - p.scale * grad_scale * unit[d]), grad_regions + r * D + d);
   return grad_scale;
-}
-
-// Fresh memory costs more than all else here: a page fault for each 4 KiB. Asks for pages of 2 MiB instead.
-inline void advise_huge_pages(void* data, int64_t bytes) {
-#ifdef __linux__
-  constexpr std::uintptr_t PAGE = 2 << 20;
-  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(data) + PAGE - 1) / PAGE * PAGE;
-  const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / PAGE * PAGE;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // refused: no matter
-#endif
 }
 
 template <typename T>

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "cpu/huge_pages.h"
 #include "cpu/sum_rows.h"
 
 namespace fgclip {
@@ -66,6 +67,7 @@ void forward(const T* tokens, const Boxes& boxes, T* out, const RegionShape& sha
 
 template <typename T>
 void backward(const T* grad_out, const Boxes& boxes, T* grad_tokens, const RegionShape& shape) {
+  advise_huge_pages(grad_tokens, shape.B * shape.H * shape.W * shape.C * static_cast<int64_t>(sizeof(T)));
 #pragma omp parallel
   {
     Rows<T> rows;
