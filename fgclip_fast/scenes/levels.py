@@ -18,6 +18,7 @@ from fgclip_fast.scenes.negatives import level, others, single
 MARGIN = 3.0
 """Each side of a question's box moves out by up to so many pixels, as in training: a tight box would tell the size."""
 
+NEGATIVES = 10
 CHANGES = {"hard": 1, "medium": 2, "easy": 3}
 TEST_TYPES = {"hard": "1_attributes", "medium": "2_attributes", "easy": "3_attributes", "trivial": "shuffle_negatives"}
 LEVELS = ("hard", "medium", "easy", "trivial", "colour", "pattern", "finish", "size", "noun", "bare-noun")
@@ -30,8 +31,16 @@ def write_levels(folder: Path, scenes: Sequence[tuple[str, Scene]], seed: int) -
         folder: where the two folders go.
         scenes: file name of the image, relative to the image folder, and what is in it.
         seed: of the draws.
+
+    Raises:
+        ValueError: fewer different things than a question of the trivial level has texts.
     """
     things = [placed.thing for _, scene in scenes for placed in scene.placed]
+    if scenes and len(set(things)) <= NEGATIVES:
+        raise ValueError(
+            f"scenes: questions need more than {NEGATIVES} different things, got {len(set(things))} in {len(scenes)} "
+            "validation scenes; write more of these"
+        )
     for name in LEVELS:
         draw, form = _kind(name, things)
         lines: dict[str, list[str]] = {"unseen": [], "seen": []}
@@ -52,7 +61,7 @@ def _kind(name: str, things: Sequence[Thing]) -> tuple[Callable[[Thing, Random],
     if name in CHANGES:
         return lambda thing, rng: level(thing, CHANGES[name], rng), Thing._fields
     if name == "trivial":
-        return lambda thing, rng: others(thing, things, rng), Thing._fields
+        return lambda thing, rng: others(thing, things, rng, NEGATIVES), Thing._fields
     if name == "bare-noun":
         return lambda thing, rng: single(thing, "noun", rng), ("noun",)
     return lambda thing, rng: single(thing, name, rng), Thing._fields

@@ -95,3 +95,8 @@ def test_unseen_questions_are_about_held_out_pairs(folder):
 def test_all_levels_ask_about_the_same_regions(folder):
     places = {name: [(q["img_path"], q["category_id"]) for q in questions(folder, "unseen", name)] for name in LEVELS}
     assert all(found == places["hard"] for found in places.values())
+
+
+def test_too_few_scenes_to_ask_about_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"more than 10 different things, got \d+ in 1 validation scenes"):
+        write(tmp_path, train=1, val=1)
