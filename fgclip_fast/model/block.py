@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from fgclip_fast.config import Model, Text, Vision
@@ -129,5 +130,22 @@ class Encoder(nn.Module):
 
 
 def quick_gelu(hidden: Tensor) -> Tensor:
-    """``x · sigmoid(1.702 x)``, written so that one tensor is kept for the backward pass; overwrites ``hidden``."""
-    return F.silu(hidden.mul_(1.702)).mul_(1 / 1.702)
+    """``x · sigmoid(1.702 x)``."""
+    return _QuickGELU.apply(hidden)
+
+
+class _QuickGELU(torch.autograd.Function):
+    """``silu(1.702 x) / 1.702``: in its derivative both factors cancel, which autograd does not see."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden)
+        return F.silu(hidden * 1.702, inplace=True).mul_(1 / 1.702)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (hidden,) = ctx.saved_tensors
+        scaled = hidden * 1.702
+        # in place, since fresh memory costs more than the arithmetic
+        return torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)
