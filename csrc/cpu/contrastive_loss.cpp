@@ -101,6 +101,15 @@ void tile_sums(const LogitsChunk& chunk, int64_t top, int64_t bottom, int64_t be
   }
 }
 
+// What a chunk adds to the columns' running sums.
+void add_chunk(Lse total, const float* maximum, const float* sum, int columns) {
+  for (int c = 0; c < columns; ++c) {
+    const float raised = std::max(total.maximum[c], maximum[c]);
+    total.log[c] = total.log[c] * exp2_fast(total.maximum[c] - raised) + sum[c] * exp2_fast(maximum[c] - raised);
+    total.maximum[c] = raised;
+  }
+}
+
 // `sums` holds one an interval of columns and row: [intervals, rows].
 Sum total(const Sum* sums, int64_t intervals, int64_t rows) {
   Sum all{lowest, 0.0f};
@@ -121,13 +130,13 @@ void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* pos
   for (int64_t i = 0; i < intervals; ++i) {
     const int64_t begin = i * tile_columns;
     const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));
-    float unused_maximum[tile_columns], unused_sum[tile_columns] = {};
-    std::fill_n(unused_maximum, tile_columns, lowest);
-    const Lse sums = columns.maximum ? columns + begin : Lse{unused_maximum, unused_sum};
+    float column_maximum[tile_columns], column_sum[tile_columns] = {};  // of this chunk: one long sum would lose digits
+    std::fill_n(column_maximum, tile_columns, lowest);
     for (int64_t top = 0; top < chunk.rows; top += tile_rows) {
       const int64_t bottom = std::min(top + tile_rows, chunk.rows);
-      tile_sums(chunk, top, bottom, begin, size, row_sums.data() + i * chunk.rows, sums.maximum, sums.log);
+      tile_sums(chunk, top, bottom, begin, size, row_sums.data() + i * chunk.rows, column_maximum, column_sum);
     }
+    if (columns.maximum) add_chunk(columns + begin, column_maximum, column_sum, size);
   }
 #pragma omp parallel for schedule(static) if (is_large(chunk))
   for (int64_t r = 0; r < chunk.rows; ++r) {
