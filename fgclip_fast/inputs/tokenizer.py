@@ -82,7 +82,7 @@ class Tokenizer:
             self._known = {}
         known = self._known
         rows = [text.split(" ") for text in texts]  # no token and no normalisation reaches across a space
-        if new := list(set(chain.from_iterable(rows)) - known.keys()):
+        if new := [word for word in set(chain.from_iterable(rows)) if word not in known]:
             known.update(zip(new, self._encode(new), strict=True))
         return [list(chain.from_iterable(map(known.__getitem__, row))) for row in rows]
 
