@@ -13,12 +13,11 @@ from typing import Any
 
 from fgclip_fast.scenes.compose import SIDE, Placed, Scene
 from fgclip_fast.scenes.grammar import HELD_OUT, NOUNS, Thing, phrase
-from fgclip_fast.scenes.negatives import level, others, single
+from fgclip_fast.scenes.negatives import NEGATIVES, level, others, single
 
 MARGIN = 3.0
 """Each side of a question's box moves out by up to so many pixels, as in training: a tight box would tell the size."""
 
-NEGATIVES = 10
 CHANGES = {"hard": 1, "medium": 2, "easy": 3}
 TEST_TYPES = {"hard": "1_attributes", "medium": "2_attributes", "easy": "3_attributes", "trivial": "shuffle_negatives"}
 LEVELS = ("hard", "medium", "easy", "trivial", "colour", "pattern", "finish", "size", "noun", "bare-noun")
@@ -61,7 +60,7 @@ def _kind(name: str, things: Sequence[Thing]) -> tuple[Callable[[Thing, Random],
     if name in CHANGES:
         return lambda thing, rng: level(thing, CHANGES[name], rng), Thing._fields
     if name == "trivial":
-        return lambda thing, rng: others(thing, things, rng, NEGATIVES), Thing._fields
+        return lambda thing, rng: others(thing, things, rng), Thing._fields
     if name == "bare-noun":
         return lambda thing, rng: single(thing, "noun", rng), ("noun",)
     return lambda thing, rng: single(thing, name, rng), Thing._fields

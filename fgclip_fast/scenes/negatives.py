@@ -10,6 +10,9 @@ from random import Random
 
 from fgclip_fast.scenes.grammar import ATTRIBUTES, HELD_OUT, Thing, phrase
 
+NEGATIVES = 10
+"""Of a text; FG-OVD's levels and FineHARD's regions have as many."""
+
 CHANGES = {1: 0.7, 2: 0.2, 3: 0.1}
 """How many attributes a training negative changes, and how often."""
 
@@ -20,7 +23,7 @@ QUALITIES = ("size", "finish", "pattern", "colour")
 """What FG-OVD's levels change; the noun stays."""
 
 
-def contradictions(thing: Thing, form: tuple[str, ...], rng: Random, count: int = 10) -> list[str]:
+def contradictions(thing: Thing, form: tuple[str, ...], rng: Random, count: int = NEGATIVES) -> list[str]:
     """Negatives for training: ``count`` different phrases of the same form, without a held-out pair."""
     found: dict[str, None] = {}
     while len(found) < count:
@@ -41,13 +44,13 @@ def _changed(thing: Thing, form: tuple[str, ...], rng: Random) -> Thing:
     )
 
 
-def single(thing: Thing, attribute: str, rng: Random, count: int = 10) -> list[Thing]:
+def single(thing: Thing, attribute: str, rng: Random, count: int = NEGATIVES) -> list[Thing]:
     """Things that differ in one attribute only: all of them, or ``count`` where there are more."""
     values = [value for value in ATTRIBUTES[attribute] if value != getattr(thing, attribute)]
     return [thing._replace(**{attribute: value}) for value in rng.sample(values, min(count, len(values)))]
 
 
-def level(thing: Thing, changes: int, rng: Random, count: int = 10) -> list[Thing]:
+def level(thing: Thing, changes: int, rng: Random, count: int = NEGATIVES) -> list[Thing]:
     """Things that differ in exactly so many qualities, as FG-OVD's hard (1), medium (2) and easy (3) do.
 
     The right text of a hard group is the middle of it, by definition of the level. Of a medium group it need not be:
@@ -78,7 +81,7 @@ def _agreement(one: Thing, other: Thing) -> int:
     return sum(a == b for a, b in zip(one, other, strict=True))
 
 
-def others(thing: Thing, things: Sequence[Thing], rng: Random, count: int = 10) -> list[Thing]:
+def others(thing: Thing, things: Sequence[Thing], rng: Random, count: int = NEGATIVES) -> list[Thing]:
     """Other things of the data set, all different (the trivial level)."""
     found: dict[Thing, None] = {}
     while len(found) < count:
