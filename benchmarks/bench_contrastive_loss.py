@@ -6,7 +6,6 @@ pytest benchmarks/bench_contrastive_loss.py --benchmark-only -s -m slow        #
 
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import open_clip
 import pytest
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import DEVICE, peak_bytes, seconds, synchronize
+from benchmarks.measure import DEVICE, by_turns, peak_bytes
 from fgclip_fast.ops import contrastive_chunks as chunks
 from fgclip_fast.ops import contrastive_loss
 
@@ -22,10 +21,8 @@ D = 512
 PEER_UP_TO = 16384  # of 32768 pairs open_clip would hold 38 GB
 ROUNDS = {1024: 15, 2048: 11, 4096: 7, 8192: 5, 16384: 1, 32768: 1}
 PLANS = {"kept": (2**40, 3), "recomputed": (0, 4)}  # memory budget, and products of N x N x D
-BARS = {
-    "kept": (2.0, 1.15),
-    "recomputed": (1.5, 1.15),
-}  # x ClipLoss at least, x the products at most; N = 8192, 2 cores
+# x ClipLoss at least, x the products at most; N = 8192, 2 cores
+BARS = {"kept": (2.0, 1.15), "recomputed": (1.5, 1.15)}
 
 
 def clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -107,28 +104,17 @@ def test_contrastive_loss(benchmark, N, plan):
     peers = {"open_clip": partial(with_gradients, clip_loss, leaves), "inf_cl": partial(with_gradients, inf_cl, leaves)}
     if N > PEER_UP_TO:
         del peers["open_clip"]
+    mine = ours()
     for peer in peers.values():  # a fast wrong answer has no speed
-        torch.testing.assert_close(ours(), peer(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine, peer(), rtol=1e-4, atol=1e-6)
     if not benchmark.enabled:  # CI runs this with --benchmark-disable: agreement only
         return
-    runs = peers | {"products": products(N, count)}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-
-    def by_turns() -> None:  # since a slow spell of the machine must hit all
-        for name, run in runs.items():
-            times[name].append(seconds(run))
-
-    def timed() -> None:
-        ours()
-        synchronize()
-
-    benchmark.pedantic(timed, setup=by_turns, rounds=ROUNDS[N], warmup_rounds=int(N < PEER_UP_TO))
-    report(benchmark, N, plan, ours, peers, times)
+    ratios = by_turns(benchmark, ours, peers | {"products": products(N, count)}, ROUNDS[N])
+    report(benchmark, N, plan, ours, peers, ratios)
 
 
-def report(benchmark, N: int, plan: str, ours, peers, times: dict[str, list[float]]) -> None:
+def report(benchmark, N: int, plan: str, ours, peers, ratios: dict[str, float]) -> None:
     took = benchmark.stats["median"]
-    ratios = {name: median(values) / took for name, values in times.items()}
     extra = {name: peak_bytes(run)[0] for name, run in (("ours", ours), *peers.items())}
     products_share, rate = 1 / ratios["products"], 2 * PLANS[plan][1] * N * N * D / took / 1e9
     benchmark.extra_info.update(

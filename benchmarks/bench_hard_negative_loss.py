@@ -6,15 +6,14 @@ Copy and gradients are written to fresh memory, as a process gets it for blocks 
 (so conftest.py runs this first): then both are faster, and the copy, which reads the texts once, more than ours.
 """
 
-from itertools import chain
-from statistics import median
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import DEVICE, seconds, synchronize
+from benchmarks.measure import DEVICE, by_turns
 from fgclip_fast.ops import hard_negative_loss
 
 R, TEXTS, D = 2048, 11, 512
@@ -37,13 +36,7 @@ def inputs(dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 def with_gradients(loss, arguments: tuple[Tensor, ...]) -> list[Tensor]:
     value = loss(*arguments)
-    value.backward()
-    return [value.detach(), *(x.grad for x in arguments if x.grad is not None)]
-
-
-def forget(*sides: tuple[Tensor, ...]) -> None:
-    for x in chain(*sides):
-        x.grad = None
+    return [value.detach(), *torch.autograd.grad(value, [x for x in arguments if x.requires_grad])]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -53,20 +46,9 @@ def test_hard_negative_loss(benchmark, dtype):
     tolerance = {} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.05}  # the peer's softmax is bf16 then
     for mine, peer in zip(with_gradients(hard_negative_loss, ours), with_gradients(released, theirs), strict=True):
         torch.testing.assert_close(mine, peer, check_dtype=False, **tolerance)
-    times: dict[str, list[float]] = {name: [] for name in BARS}
-
-    def peers() -> None:  # by turns, since a slow spell of the machine must hit all
-        times["released"].append(seconds(lambda: with_gradients(released, theirs)))
-        forget(ours, theirs)
-        times["clone"].append(seconds(texts.clone))
-
-    def run() -> None:
-        with_gradients(hard_negative_loss, ours)
-        synchronize()
-
-    benchmark.pedantic(run, setup=peers, rounds=25, warmup_rounds=2)
+    peers = {"released": partial(with_gradients, released, theirs), "clone": texts.clone}
+    ratios = by_turns(benchmark, partial(with_gradients, hard_negative_loss, ours), peers, rounds=25, warmup_rounds=2)
     if benchmark.enabled:  # CI runs this with --benchmark-disable: agreement only
-        ratios = {name: median(t) / benchmark.stats["median"] for name, t in times.items()}
         benchmark.extra_info.update(peer=f"torch {torch.__version__}", dtype=str(dtype), device=DEVICE, **ratios)
         benchmark.extra_info.update(bytes_over_minimum=bytes_over_minimum(ours))
         released_ratio, clone_ratio = ratios["released"], 1 / ratios["clone"]

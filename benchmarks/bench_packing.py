@@ -6,13 +6,12 @@ pytest benchmarks/bench_packing.py --benchmark-only -s
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
-from statistics import median
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.measure import DEVICE, seconds
+from benchmarks.measure import DEVICE, by_turns
 from fgclip_fast.config import Packing
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.batch import Batch
@@ -66,15 +65,8 @@ def test_packing(benchmark, scenes):
         losses = [step() for step in steps.values()]
         torch.testing.assert_close(losses[1:], 2 * losses[:1], rtol=1e-4, atol=0)
     ours = steps.pop("prefix-tree")
-    times: dict[str, list[float]] = {packing: [] for packing in steps}
-
-    def by_turns() -> None:  # since a slow spell of the machine must hit all
-        for packing, step in steps.items():
-            times[packing].append(seconds(step))
-
-    benchmark.pedantic(lambda: seconds(ours), setup=by_turns, rounds=10 * BATCHES, warmup_rounds=BATCHES)
+    ratios = by_turns(benchmark, ours, steps, rounds=10 * BATCHES)  # agreement has warmed them up
     if benchmark.enabled:
-        ratios = {packing: median(spent) / benchmark.stats["median"] for packing, spent in times.items()}
         tokens = {packing: sum(_tokens(batch) for batch in own) / BATCHES for packing, own in batches.items()}
         benchmark.extra_info.update(ratios=ratios, tokens=tokens, device=DEVICE)
         faster = ", ".join(f"{ratio:.2f} x {packing}" for packing, ratio in ratios.items())

@@ -5,7 +5,6 @@ pytest benchmarks/bench_region_embedding.py --benchmark-only -s
 
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ import torchvision
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from benchmarks.measure import DEVICE, seconds
+from benchmarks.measure import DEVICE, by_turns
 from fgclip_fast.ops import reference, region_embedding
 
 B, G, C, D = 64, 14, 768, 512  # ViT-B/16: images, side of the grid, width, projected width
@@ -67,11 +66,7 @@ def compare(benchmark, mine: Callable[[], list[Tensor]], peer: Callable[[], list
     """How many times faster ``mine`` is; first they must agree."""
     for a, b in zip(mine(), peer(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    theirs: list[float] = []  # by turns, since a slow spell of the machine must hit both
-    benchmark.pedantic(
-        lambda: seconds(mine), setup=lambda: theirs.append(seconds(peer)), rounds=rounds, warmup_rounds=1
-    )
-    return median(theirs) / benchmark.stats["median"] if benchmark.enabled else 0.0
+    return by_turns(benchmark, mine, {"peer": peer}, rounds, warmup_rounds=1).get("peer", 0.0)
 
 
 @pytest.mark.parametrize("boxes_an_image", BARS)

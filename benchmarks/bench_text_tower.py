@@ -10,6 +10,7 @@ attention of transformers; buckets: texts sorted by length, each bucket padded t
 
 import random
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import process_time
 from typing import NamedTuple
@@ -19,10 +20,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from benchmarks.measure import DEVICE, peak_bytes, seconds
-from benchmarks.workload import WORDS, group
+from benchmarks.measure import DEVICE, by_turns, peak_bytes
+from benchmarks.workload import WORDS, flat, group, random_text
 from fgclip_fast.config import Model, Text
-from fgclip_fast.inputs.tokenizer import BOS, EOS, LONG_LENGTH, SHORT_LENGTH, Tokenizer
+from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, SHORT_LENGTH, Tokenizer
 from fgclip_fast.model.attention import causal
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.ops import Tree, prefix_tree
@@ -59,9 +60,8 @@ def texts_of(kind: Kind, longs: int, groups: int = GROUPS, seed: int = 0) -> Tex
     draw = random.Random(seed)
     rows = [row for _ in range(groups) for row in group(draw, kind.lengths, kind.replaced)]
     shorts = len(rows)
-    rows += [[BOS, *draw.choices(WORDS, k=draw.randint(98, 118)), EOS] for _ in range(longs)]
-    offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
-    return Texts(torch.tensor([token for row in rows for token in row], dtype=torch.int32), offsets, shorts)
+    rows += [random_text(draw, draw.randint(100, 120)) for _ in range(longs)]
+    return Texts(*flat(rows), shorts)
 
 
 def tower_of(layers: int) -> TextTower:
@@ -174,30 +174,22 @@ def test_text_tower(benchmark, name, longs, layers):
     tree = prefix_tree(*texts).to(DEVICE)
     tower = tower_of(layers)
     released = Released(tower, layers)
-    ours = lambda: packed(tower, texts, tree)  # noqa: E731
-    peers: dict[str, tuple[Callable[[], Tensor], nn.Module]] = {
-        "padded": (lambda: padded(tower, texts), tower),
-        "released": (lambda: released(texts), released),
-        "buckets": (lambda: buckets(tower, texts), tower),
+    ours = partial(with_gradients, lambda: packed(tower, texts, tree), tower)
+    peers = {
+        "padded": partial(with_gradients, lambda: padded(tower, texts), tower),
+        "released": partial(with_gradients, lambda: released(texts), released),
+        "buckets": partial(with_gradients, lambda: buckets(tower, texts), tower),
     }
-    own_peak, mine = peak_bytes(lambda: with_gradients(ours, tower))
+    own_peak, mine = peak_bytes(ours)
     peaks: dict[str, int] = {}
-    for peer, (run, module) in peers.items():  # a fast wrong answer has no speed
-        peaks[peer], theirs = peak_bytes(lambda run=run, module=module: with_gradients(run, module))
+    for peer, run in peers.items():  # a fast wrong answer has no speed
+        peaks[peer], theirs = peak_bytes(run)
         for x, y in zip(mine, theirs, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5 * float(y.abs().max()))
-    times: dict[str, list[float]] = {peer: [] for peer in peers}
-
-    def peers_turn() -> None:  # by turns, since a slow spell of the machine must hit all
-        for peer, (run, module) in peers.items():
-            times[peer].append(seconds(lambda run=run, module=module: with_gradients(run, module)))
-
-    own_turn = lambda: seconds(lambda: with_gradients(ours, tower))  # noqa: E731
-    benchmark.pedantic(own_turn, setup=peers_turn, rounds=2)  # agreement has warmed them up
+    ratios = by_turns(benchmark, ours, peers, rounds=2)  # agreement has warmed them up
     if benchmark.enabled:
         tokens = SHORT_LENGTH * texts.shorts + LONG_LENGTH * longs
         real = len(prefix_tree(*texts, multiple=1).token)
-        ratios = {peer: median(t) / benchmark.stats["median"] for peer, t in times.items()}
         memory = {peer: peak / own_peak for peer, peak in peaks.items()}
         benchmark.extra_info.update(
             peer=f"torch {torch.__version__}, transformers {transformers.__version__}", device=DEVICE,

@@ -8,8 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.measure import by_turns
 from benchmarks.released_step import EOS, Inputs, Released
 from benchmarks.workload import stage2
 from fgclip_fast.config import Loss, Model, Optim
@@ -134,20 +134,13 @@ def test_train_step(benchmark, size, workload, tmp_path):
     ours = Ours(model, batch)
     theirs = Theirs(model, inputs, ours.model.state_dict(), tmp_path)
     _agree(ours, theirs)
-    seconds: list[float] = []
-
-    def peer() -> None:  # by turns, since a slow spell of the machine must hit both
-        start = perf_counter()
-        theirs.step()
-        seconds.append(perf_counter() - start)
-
-    benchmark.pedantic(ours.step, setup=peer, rounds=ROUNDS)
+    ratios = by_turns(benchmark, ours.step, {"released": theirs.step}, ROUNDS)
     if benchmark.enabled:
-        ratio = median(seconds) / benchmark.stats["median"]
+        ratio, took = ratios["released"], benchmark.stats["median"]
         benchmark.extra_info.update(peer=f"released step, transformers {transformers.__version__}", ratio=ratio)
         print(f"\n{size}, {workload}: {_texts(batch, inputs)}")
         _print_parts(ours.clock.parts, theirs.clock.parts)
-        print(f"  {'wall time':18} {median(seconds):7.2f} s -> {benchmark.stats['median']:6.2f} s, {ratio:6.2f} x")
+        print(f"  {'wall time':18} {ratio * took:7.2f} s -> {took:6.2f} s, {ratio:6.2f} x")
         assert workload != "four regions, all hard" or ratio >= BAR
 
 

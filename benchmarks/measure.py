@@ -2,18 +2,20 @@
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Result = TypeVar("Result")
+Run = Callable[[], object]
 
 
-def seconds(run: Callable[[], object]) -> float:
+def seconds(run: Run) -> float:
     """Of one run; its results are freed outside the clock."""
     synchronize()
     start = perf_counter()
@@ -22,6 +24,25 @@ def seconds(run: Callable[[], object]) -> float:
     elapsed = perf_counter() - start
     del result
     return elapsed
+
+
+def by_turns(
+    benchmark: Any, ours: Run, peers: Mapping[str, Run], rounds: int, warmup_rounds: int = 0
+) -> dict[str, float]:
+    """How many times as long as ``ours`` each peer takes, medians; empty under ``--benchmark-disable``.
+
+    All run in each round, since a slow spell of the machine must hit all.
+    """
+    times: dict[str, list[float]] = {name: [] for name in peers}
+
+    def peers_turn() -> None:
+        for name, run in peers.items():
+            times[name].append(seconds(run))
+
+    benchmark.pedantic(lambda: seconds(ours), setup=peers_turn, rounds=rounds, warmup_rounds=warmup_rounds)
+    if not benchmark.enabled:
+        return {}
+    return {name: median(spent) / benchmark.stats["median"] for name, spent in times.items()}
 
 
 def peak_bytes(run: Callable[[], Result]) -> tuple[int, Result]:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from fgclip_fast.kernels.tree_attention import blocks_of
 
-from benchmarks.workload import NEGATIVES, WORDS, group
-from fgclip_fast.inputs.tokenizer import BOS, EOS
+from benchmarks.workload import NEGATIVES, flat, group, random_text
 from fgclip_fast.ops import Tree, prefix_tree
 from fgclip_fast.ops.prefix_tree import CHUNK, TILE
 
@@ -34,12 +33,10 @@ def batch_tree() -> Tree:
     """Of each image a short and a long caption, four region texts of which each has ten hard negatives."""
     draw = random.Random(0)
     short = [row for _ in range(GROUPS * IMAGES) for row in group(draw)]
-    short += [[BOS, *draw.choices(WORDS, k=18), EOS] for _ in range(IMAGES)]
-    long = [[BOS, *draw.choices(WORDS, k=draw.randint(98, 118)), EOS] for _ in range(IMAGES)]
+    short += [random_text(draw, 20) for _ in range(IMAGES)]
+    long = [random_text(draw, draw.randint(100, 120)) for _ in range(IMAGES)]
     assert len(short) == IMAGES * (GROUPS * (1 + NEGATIVES) + 1)
-    lengths = torch.tensor([0, *map(len, short + long)])
-    token = torch.tensor([token for row in short + long for token in row], dtype=torch.int32)
-    return prefix_tree(token, lengths.cumsum(0), len(short))
+    return prefix_tree(*flat(short + long), len(short))
 
 
 def forward(tree: Tree) -> Rows:

@@ -28,10 +28,10 @@ def stage2(model: Model, regions: list[int], hard: list[int], seed: int = 0) -> 
     B, size = len(regions), model.vision.image_size
     image = torch.randint(0, 256, (B, 3, size, size), generator=torch.Generator().manual_seed(seed)).byte()
     boxes = [[_box(draw) for _ in range(count)] for count in regions]
-    shorts = [_text(draw, 20) for _ in range(B)]
-    box_texts = [[_text(draw, draw.randint(11, 15)) for _ in range(count)] for count in regions]
+    shorts = [random_text(draw, 20) for _ in range(B)]
+    box_texts = [[random_text(draw, draw.randint(11, 15)) for _ in range(count)] for count in regions]
     groups = [[group(draw) for _ in range(count)] for count in hard]
-    longs = [_text(draw, draw.randint(100, 120)) for _ in range(B)]
+    longs = [random_text(draw, draw.randint(100, 120)) for _ in range(B)]
 
     hard_rows = [text for own in groups for texts in own for text in texts]
     rows = [*shorts, *(text for own in box_texts for text in own), *hard_rows]
@@ -53,7 +53,7 @@ def stage2(model: Model, regions: list[int], hard: list[int], seed: int = 0) -> 
 
 def group(draw: random.Random, lengths: tuple[int, int] = (10, 16), replaced: int = 1) -> list[Row]:
     """A positive and ten negatives with some words replaced in each; as it stands, of FG-OVD's hard kind."""
-    positive = _text(draw, draw.randint(*lengths))
+    positive = random_text(draw, draw.randint(*lengths))
     texts = [positive]
     for _ in range(NEGATIVES):
         negative = list(positive)
@@ -64,9 +64,7 @@ def group(draw: random.Random, lengths: tuple[int, int] = (10, 16), replaced: in
 
 
 def _batch(image: Tensor, rows: list[Row], longs: list[Row], boxes: list, hard_region: list[int]) -> Batch:
-    lengths = [len(row) for row in (*rows, *longs)]
-    token = torch.tensor([token for row in (*rows, *longs) for token in row], dtype=torch.int32)
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    token, offsets = flat([*rows, *longs])
     return Batch(
         image=image,
         token=token,
@@ -75,12 +73,19 @@ def _batch(image: Tensor, rows: list[Row], longs: list[Row], boxes: list, hard_r
         image_index=torch.tensor([i for i, own in enumerate(boxes) for _ in own]),
         hard_region=torch.tensor(hard_region),
         hard_offsets=torch.arange(0, (1 + NEGATIVES) * len(hard_region) + 1, 1 + NEGATIVES),
-        text_ids=torch.arange(len(lengths)),
+        text_ids=torch.arange(len(offsets) - 1),
         tree=prefix_tree(token, offsets, len(rows)),
     )
 
 
-def _text(draw: random.Random, length: int) -> Row:
+def flat(rows: list[Row]) -> tuple[Tensor, Tensor]:
+    """int32 [T], all rows end to end, and int64 [M + 1], where each begins."""
+    token = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
+    return token, torch.tensor([0, *map(len, rows)]).cumsum(0)
+
+
+def random_text(draw: random.Random, length: int) -> Row:
+    """Of random words, ``length`` tokens with BOS and EOS."""
     return [BOS, *draw.choices(WORDS, k=length - 2), EOS]
 
 
