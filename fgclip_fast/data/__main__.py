@@ -85,7 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     commands: dict[str, Any] = {"jsonl": jsonl, "index": index, "check": check}
-    tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fgclip_fast.data", args=arguments)
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fgclip_fast.data", args=arguments)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
 
 
 def _print(counts: Counter[str]) -> None:

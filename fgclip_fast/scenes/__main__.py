@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if request.scene:
         _show_scene(request)
     if request.output:
-        _write(request)
+        try:
+            _write(request)
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from None
 
 
 def _show_scene(request: Request) -> None:

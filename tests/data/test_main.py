@@ -110,3 +110,9 @@ def test_the_commands_say_what_they_did(tmp_path, photos, capsys):
     main(["check", str(tmp_path / "out")])
     out = capsys.readouterr().out
     assert "2 good records, 0 bad" in out and "1 regions, 0 of them with negatives" in out and "1  empty box" in out
+
+
+@pytest.mark.parametrize("command", ["index", "check"])
+def test_shards_that_are_not_there_are_one_line(command, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: shards: .*nowhere\.tar, where there is no tar file$"):
+        main([command, str(tmp_path / "nowhere.tar")])

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fgclip_fast.data.records import parse
+from fgclip_fast.scenes.__main__ import main
 from fgclip_fast.scenes.grammar import HELD_OUT
 from fgclip_fast.scenes.levels import LEVELS
 from fgclip_fast.scenes.write import write
@@ -100,3 +101,5 @@ def test_all_levels_ask_about_the_same_regions(folder):
 def test_too_few_scenes_to_ask_about_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"more than 10 different things, got \d+ in 1 validation scenes"):
         write(tmp_path, train=1, val=1)
+    with pytest.raises(SystemExit, match=r"^error: scenes: questions need more than 10"):
+        main(["--output", str(tmp_path), "--train", "1", "--val", "1"])
