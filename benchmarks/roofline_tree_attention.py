@@ -15,7 +15,7 @@ from fgclip_fast.kernels.tree_attention import blocks_of
 
 from benchmarks.workload import NEGATIVES, flat, group, random_text
 from fgclip_fast.ops import Tree, prefix_tree
-from fgclip_fast.ops.prefix_tree import CHUNK, TILE
+from fgclip_fast.ops.prefix_tree import REACH, TILE
 
 IMAGES, GROUPS, HEADS, HEAD_DIM = 512, 4, 8, 64
 ROW = 2 * HEADS * HEAD_DIM  # bytes
@@ -46,29 +46,32 @@ def forward(tree: Tree) -> Rows:
 
 
 def backward(tree: Tree) -> Rows:
-    """The kernels for queries, for keys, for keys of far descendants, and their sum."""
-    T, far = len(tree.token), len(tree.wide)
-    queries = 4 * T + 2 * (T + len(tree.spine))  # grad, q, out read, grad_q written; k and v
-    keys = 4 * T + 2 * _near_queries(tree)  # k and v read, their gradients written; q and grad
-    chunks = (tree.wide_offsets.diff() > 0).sum().item()
-    parts = 2 * far + 2 * chunks * CHUNK * TILE + 2 * 2 * 2 * far  # k and v; q and grad; fp32 parts written and read
-    return Rows(least=8 * T, from_memory=6 * T + 6 * T + parts, all_loads=queries + keys + parts)
+    """q, k, v, out and grad read, three gradients written; and the rows of keys that reach far, which are added up."""
+    T, far, blocks = len(tree.token), len(tree.sum_row), backward_blocks()
+    parts = 2 * far + 2 * 2 * 2 * far * (TILE // blocks["BLOCK"])  # k and v, gathered; fp32 parts, written and read
+    ahead = 3 * _near_queries(tree, **blocks)  # q, grad, out
+    queries = 3 * T + 2 * (T + len(tree.spine))
+    return Rows(least=8 * T, from_memory=8 * T + parts, all_loads=queries + ahead + 2 * T + 3 * T + parts)
 
 
-def _near_queries(tree: Tree) -> int:
-    """Of each block of keys the queries up to its last descendant, at most CHUNK tiles on; by blocks."""
-    blocks = blocks_of("near", torch.empty(0, HEADS, HEAD_DIM, dtype=torch.bfloat16))
-    first = torch.arange(0, len(tree.token), blocks["BLOCK_K"])
-    last = torch.stack([part.max() for part in tree.end.split(blocks["BLOCK_K"])])
-    last = last.minimum((first // TILE + CHUNK) * TILE)
-    return int(((last - first + blocks["BLOCK_Q"] - 1) // blocks["BLOCK_Q"] * blocks["BLOCK_Q"]).sum())
+def backward_blocks() -> dict[str, int]:
+    blocks = blocks_of("backward", torch.empty(0, HEADS, HEAD_DIM, dtype=torch.bfloat16))
+    return {name: blocks[name] for name in ("BLOCK", "STEP")}
+
+
+def _near_queries(tree: Tree, BLOCK: int, STEP: int) -> int:
+    """Of each block of keys the queries up to its last descendant, at most REACH tiles on; by steps."""
+    first = torch.arange(0, len(tree.token), BLOCK)
+    last = torch.stack([part.max() for part in tree.end.split(BLOCK)])
+    last = last.minimum((first // TILE + REACH) * TILE)
+    return int(((last - first + STEP - 1) // STEP * STEP).sum())
 
 
 def main() -> None:
     tree = batch_tree()
     T, tiles = len(tree.token), len(tree.spine_offsets) - 1
     mean_spine = len(tree.spine) / tiles
-    print(f"{IMAGES} images: {T} tokens in the tree, mean spine {mean_spine:.1f}, {len(tree.wide)} far rows")
+    print(f"{IMAGES} images: {T} tokens in the tree, mean spine {mean_spine:.1f}, {len(tree.sum_row)} far rows")
     print("\n| pass | least | from memory | all loads |\n|---|---|---|---|")
     for name, rows in (("forward", forward(tree)), ("backward", backward(tree))):
         least, memory, loads = (count * ROW / 1e9 for count in rows)

@@ -125,7 +125,7 @@ PYBIND11_MODULE(_native, m) {
           }
           py::list arrays;  // in the order of ops/prefix_tree.py's Tree
           for (auto* array : {&tree.token, &tree.position, &tree.end, &tree.pooled, &tree.spine_offsets, &tree.spine,
-                              &tree.wide_offsets, &tree.wide, &tree.sum_key, &tree.sum_offsets, &tree.sum_row,
+                              &tree.far_offsets, &tree.sum_key, &tree.sum_offsets, &tree.sum_row,
                               &tree.query_offsets, &tree.key_offsets, &tree.key}) {
             arrays.append(Int32s{std::move(*array)});
           }

@@ -7,7 +7,7 @@
 namespace fgclip {
 
 constexpr int TILE = 64;          // tokens that attend together
-constexpr int CHUNK = 8;          // tiles whose gradient of one spine key is summed in a register
+constexpr int REACH = 8;          // tiles, its own and those after it, that a key meets as its program's queries
 constexpr int SHORT_LENGTH = 77;  // tokens, the short path
 constexpr int LONG_LENGTH = 248;  // the long path
 
@@ -15,8 +15,8 @@ struct PrefixTree {
   std::vector<int32_t> token, position, end;      // [T]; position is a row of the short table followed by the long one
   std::vector<int32_t> pooled;                    // [M], where each text's first EOS went
   std::vector<int32_t> spine_offsets, spine;      // of each tile: the ancestors of its first token, root first
-  std::vector<int32_t> wide_offsets, wide;        // of each chunk: those ancestors that reach CHUNK tiles or further
-  std::vector<int32_t> sum_key, sum_offsets, sum_row;  // the keys in wide, and where in it each one stands
+  std::vector<int32_t> far_offsets;               // the first of each spine lie REACH tiles back or further: so many
+  std::vector<int32_t> sum_key, sum_offsets, sum_row;  // these keys, and where in the list of all of them each stands
   std::vector<int32_t> query_offsets;             // [G + 1] runs of one tree edge, and
   std::vector<int32_t> key_offsets, key;          // of each run: the path from the root to its end
 };

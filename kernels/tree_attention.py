@@ -65,26 +65,26 @@ def _forward_kernel(
     q_ptr, k_ptr, v_ptr, end_ptr, spine_offsets_ptr, spine_ptr,  # [T, heads, D] x 3, [T], [tiles + 1], [S]
     out_ptr, lse_ptr,                                            # [T, heads, D], [heads, T]
     q_stride, k_stride, v_stride, out_stride, q_head, k_head, v_head,
-    T, D, scale, TILE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    T, D, scale, TILE: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    first_query = tl.program_id(0) * BLOCK_Q
+    first_query = tl.program_id(0) * BLOCK
     head = tl.program_id(1)
     tile = first_query // TILE
     q_ptr, k_ptr, v_ptr = q_ptr + head * q_head, k_ptr + head * k_head, v_ptr + head * v_head
-    i = first_query + tl.arange(0, BLOCK_Q)
+    i = first_query + tl.arange(0, BLOCK)
     q = load_rows(q_ptr, i, q_stride, i < T, D, BLOCK_D)
-    maximum = tl.full([BLOCK_Q], -float("inf"), tl.float32)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    out = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    maximum = tl.full([BLOCK], -float("inf"), tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    out = tl.zeros([BLOCK, BLOCK_D], tl.float32)
     first, last = tl.load(spine_offsets_ptr + tile), tl.load(spine_offsets_ptr + tile + 1)
-    for start in range(first, last, BLOCK_K):
-        place = start + tl.arange(0, BLOCK_K)
+    for start in range(first, last, STEP):
+        place = start + tl.arange(0, STEP)
         j = tl.load(spine_ptr + place, mask=place < last, other=T)
         maximum, total, out = _attend(
             q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
         )
-    for start in range(tile * TILE, first_query + BLOCK_Q, BLOCK_K):
-        j = start + tl.arange(0, BLOCK_K)
+    for start in range(tile * TILE, first_query + BLOCK, STEP):
+        j = start + tl.arange(0, STEP)
         maximum, total, out = _attend(
             q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
         )
@@ -103,7 +103,7 @@ def forward(
     out, lse = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(heads, T, dtype=torch.float32)
     if T > 0 and heads > 0:  # a grid of no programs is a launch error
         blocks = blocks_of("forward", q)
-        _forward_kernel[(triton.cdiv(T, blocks["BLOCK_Q"]), heads)](
+        _forward_kernel[(triton.cdiv(T, blocks["BLOCK"]), heads)](
             q, k, v, end, spine_offsets, spine, out, lse,
             q.stride(0), k.stride(0), v.stride(0), heads * D, q.stride(1), k.stride(1), v.stride(1),
             T, D, D**-0.5 * LOG2E, TILE=tile, **blocks,
@@ -116,18 +116,15 @@ def dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 else x.contiguous()
 
 
-# Queries, keys, warps and stages that keep a kernel in registers: tests/kernels/test_tree_attention.py compiles all.
+# Block of a program (queries; backward its keys too), step over the other side, warps and stages that keep a kernel in
+# registers: tests/kernels/test_tree_attention.py compiles all.
 _HALF = {
     "forward": {32: (64, 64, 4, 2), 64: (64, 64, 4, 2), 128: (64, 32, 4, 2)},
-    "query": {32: (64, 64, 4, 2), 64: (64, 32, 4, 2), 128: (64, 32, 4, 2)},
-    "near": {32: (32, 32, 4, 2), 64: (64, 32, 4, 2), 128: (64, 32, 8, 2)},
-    "far": {32: (64, 16, 4, 2), 64: (64, 16, 4, 2), 128: (64, 16, 4, 2)},  # few keys reach far
+    "backward": {32: (32, 32, 4, 2), 64: (32, 32, 4, 2), 128: (32, 32, 8, 2)},
 }
 _SINGLE = {
     "forward": {32: (32, 16, 4, 1), 64: (32, 16, 8, 1), 128: (32, 16, 8, 1)},
-    "query": {32: (32, 16, 8, 1), 64: (32, 16, 8, 1), 128: (16, 16, 8, 1)},
-    "near": {32: (32, 16, 8, 1), 64: (16, 16, 8, 1), 128: (16, 16, 8, 1)},
-    "far": {32: (32, 16, 4, 1), 64: (16, 16, 8, 1), 128: (16, 16, 8, 1)},
+    "backward": {32: (32, 16, 8, 1), 64: (16, 16, 8, 1), 128: (16, 16, 8, 1)},
 }
 
 
@@ -135,6 +132,5 @@ def blocks_of(kernel: str, q: Tensor) -> dict[str, int]:
     """Sizes and options of a launch."""
     BLOCK_D = max(16, triton.next_power_of_2(q.shape[2]))
     table = (_SINGLE if q.dtype == torch.float32 else _HALF)[kernel]
-    BLOCK_Q, BLOCK_K, num_warps, num_stages = table[max(32, BLOCK_D)]
-    sizes = {"BLOCK_Q": BLOCK_Q, "BLOCK_K": BLOCK_K, "BLOCK_D": BLOCK_D}
-    return {**sizes, "num_warps": num_warps, "num_stages": num_stages}
+    BLOCK, STEP, num_warps, num_stages = table[max(32, BLOCK_D)]
+    return {"BLOCK": BLOCK, "STEP": STEP, "BLOCK_D": BLOCK_D, "num_warps": num_warps, "num_stages": num_stages}

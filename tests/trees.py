@@ -70,5 +70,5 @@ TREES = {
 SMALL_TREES = {
     "one tile, ragged": lambda: tree_of([[1, 2, 3], [1, 2], [5]], multiple=1),
     "spine longer than a block": lambda: tree_of([], [[1] * 150, [1] * 120 + [2] * 20], multiple=1),
-    "a key that reaches past its chunk": lambda: tree_of([[n // 9, n, n] for n in range(190)], multiple=1),
+    "a key that reaches far": lambda: tree_of([[n // 9, n, n] for n in range(190)], multiple=1),
 }

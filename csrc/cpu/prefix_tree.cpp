@@ -70,7 +70,7 @@ class Writer {
   Writer(int64_t T0, int64_t M) {
     for (auto* array : {&tree_.token, &tree_.position, &tree_.end, &tree_.key}) array->reserve(T0);
     tree_.pooled.resize(M);
-    for (auto* offsets : {&tree_.spine_offsets, &tree_.wide_offsets, &tree_.sum_offsets, &tree_.query_offsets,
+    for (auto* offsets : {&tree_.spine_offsets, &tree_.far_offsets, &tree_.sum_offsets, &tree_.query_offsets,
                           &tree_.key_offsets}) {
       offsets->push_back(0);
     }
@@ -99,8 +99,7 @@ class Writer {
 
   PrefixTree finish() {
     if (!tree_.token.empty()) tree_.spine_offsets.push_back(tree_.spine.size());
-    gather_wide();
-    order_sums();
+    order_sums(gather_far());
     return std::move(tree_);
   }
 
@@ -127,23 +126,24 @@ class Writer {
     tree_.key_offsets.push_back(tree_.key.size());
   }
 
-  void gather_wide() {
-    for (size_t tile = 0; tile + 1 < tree_.spine_offsets.size(); tile += CHUNK) {
+  std::vector<int32_t> gather_far() {
+    std::vector<int32_t> far;
+    for (int32_t tile = 0; tile + 1 < static_cast<int32_t>(tree_.spine_offsets.size()); ++tile) {
       for (int32_t s = tree_.spine_offsets[tile]; s < tree_.spine_offsets[tile + 1]; ++s) {
-        const int32_t key = tree_.spine[s];
-        if ((tree_.end[key] - 1) / TILE - key / TILE >= CHUNK) tree_.wide.push_back(key);
+        if (tile - tree_.spine[s] / TILE >= REACH) far.push_back(tree_.spine[s]);
       }
-      tree_.wide_offsets.push_back(tree_.wide.size());
+      tree_.far_offsets.push_back(far.size());
     }
+    return far;
   }
 
-  void order_sums() {
+  void order_sums(const std::vector<int32_t>& far) {
     auto& rows = tree_.sum_row;
-    for (size_t row = 0; row < tree_.wide.size(); ++row) rows.push_back(row);
-    std::stable_sort(rows.begin(), rows.end(), [this](int a, int b) { return tree_.wide[a] < tree_.wide[b]; });
+    for (size_t row = 0; row < far.size(); ++row) rows.push_back(row);
+    std::stable_sort(rows.begin(), rows.end(), [&far](int a, int b) { return far[a] < far[b]; });
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (i == 0 || tree_.wide[rows[i]] != tree_.wide[rows[i - 1]]) {
-        tree_.sum_key.push_back(tree_.wide[rows[i]]);
+      if (i == 0 || far[rows[i]] != far[rows[i - 1]]) {
+        tree_.sum_key.push_back(far[rows[i]]);
         tree_.sum_offsets.push_back(0);
       }
       tree_.sum_offsets.back() = i + 1;

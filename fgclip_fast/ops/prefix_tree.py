@@ -9,7 +9,7 @@ from fgclip_fast.ops import native, reference
 
 EOS = 49407
 TILE = 64  # tokens that attend together; csrc/prefix_tree.h has the same two
-CHUNK = 8  # tiles whose gradient of one spine key is summed before it is written
+REACH = 8  # tiles, its own and those after it, that a key meets as its program's queries
 SHORT_LENGTH, LONG_LENGTH = 77, 248  # tokens, short and long path
 
 
@@ -33,16 +33,14 @@ class Tree(NamedTuple):
     """[ceil(T / TILE) + 1]"""
     spine: Tensor
     """Of each tile of TILE tokens: the ancestors of its first token, root first."""
-    wide_offsets: Tensor
-    """[ceil(T / (TILE * CHUNK)) + 1]"""
-    wide: Tensor
-    """Of each chunk of CHUNK tiles: the part of its first spine whose descendants reach CHUNK tiles or further."""
+    far_offsets: Tensor
+    """[ceil(T / TILE) + 1], of the list of all far keys: the first of each spine, REACH tiles back or further."""
     sum_key: Tensor
-    """The different tokens in ``wide``, rising."""
+    """The different far keys, rising."""
     sum_offsets: Tensor
     """[len(sum_key) + 1]"""
     sum_row: Tensor
-    """Of each ``sum_key``: where it stands in ``wide``, rising. Gradients are added in this order."""
+    """Of each ``sum_key``: where it stands in the list of far keys, rising. Gradients are added in this order."""
     query_offsets: Tensor
     """[G + 1], where each run of one tree edge begins."""
     key_offsets: Tensor

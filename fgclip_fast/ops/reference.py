@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> Tensor:
-    """RoIAlign with a 1 × 1 output, a mean over samples of x and of y: a cell weighs its row's times its column's."""
+    """RoIAlign with a 1 × 1 output, a mean over samples of x and of y: a cell weighs its row's times its column's.
+
+    Unlike in the kernels, a token that is not finite reaches all boxes of its image: a weight of 0 times it is NaN.
+    """
     H, W = grid
     weight_x = _axis_weights(boxes[:, 0], boxes[:, 2], W)
     weight_y = _axis_weights(boxes[:, 1], boxes[:, 3], H)
@@ -138,14 +141,12 @@ def _lists(paths: list[list[int]]) -> list[list[int]]:
         for j in path:
             end[j] = path[-1] + 1  # the last path through j wins
             path_of.setdefault(j, path)
-    tiles, chunks = range(0, T, 64), range(0, T, 8 * 64)
-    spine = [[j for j in path_of[first] if j < first] for first in tiles]
-    wide = [[j for j in spine[first // 64] if (end[j] - 1) // 64 - j // 64 >= 8] for first in chunks]
-    flat = [j for keys in wide for j in keys]
-    sum_key = sorted(set(flat))
-    sum_row = [[row for row, j in enumerate(flat) if j == key] for key in sum_key]
+    spine = [[j for j in path_of[first] if j < first] for first in range(0, T, 64)]
+    far_offsets, far = _ragged([[j for j in keys if tile - j // 64 >= 8] for tile, keys in enumerate(spine)])
+    sum_key = sorted(set(far))
+    sum_row = [[row for row, j in enumerate(far) if j == key] for key in sum_key]
     runs = [0, *(path[-1] + 1 for path in paths)]
-    return [end, *_ragged(spine), *_ragged(wide), sum_key, *_ragged(sum_row), runs, *_ragged(paths)]
+    return [end, *_ragged(spine), far_offsets, sum_key, *_ragged(sum_row), runs, *_ragged(paths)]
 
 
 def _ragged(lists: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fgclip_fast.ops import reference, segment_attention
-from fgclip_fast.ops.prefix_tree import CHUNK, TILE, Tree
+from fgclip_fast.ops.prefix_tree import REACH, TILE, Tree
 
 MAX_HEAD_DIM = 128  # of kernels/tree_attention.py: more does not fit its registers
 SPINE_STEP = 16  # tiles whose spines round up to the same multiple go through one scaled_dot_product_attention
@@ -108,7 +108,7 @@ def _backward(
     from fgclip_fast.kernels import tree_attention_backward
 
     _, _, end, _, *lists = Tree(*tree)
-    return tree_attention_backward.backward(grad, q, k, v, out, lse, end, *lists[:7], TILE, CHUNK)
+    return tree_attention_backward.backward(grad, q, k, v, out, lse, end, *lists[:6], TILE, REACH)
 
 
 @_backward.register_fake

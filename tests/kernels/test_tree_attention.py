@@ -9,7 +9,7 @@ from fgclip_fast.kernels import tree_attention as kernels
 from fgclip_fast.kernels import tree_attention_backward as backward_kernels
 
 from fgclip_fast.ops import tree_attention
-from fgclip_fast.ops.prefix_tree import CHUNK, TILE
+from fgclip_fast.ops.prefix_tree import TILE
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
 from tests.trees import SMALL_TREES, tree_of
 
@@ -38,24 +38,22 @@ def fake_launches(tree, heads, head_dim, dtype, monkeypatch):
 
 
 def test_a_cuda_tensor_reaches_the_kernels(monkeypatch):
-    tree = SMALL_TREES["a key that reaches past its chunk"]()
+    tree = SMALL_TREES["a key that reaches far"]()
     launches = fake_launches(tree, 8, 64, torch.bfloat16, monkeypatch)
     assert [launch.kernel.fn.__name__ for launch in launches] == [
         "_forward_kernel",
-        "_query_kernel",
-        "_near_kernel",
-        "_far_kernel",
+        "_backward_kernel",
         "_sum_kernel",
     ]
     T, blocks = len(tree.end), launches[0].arguments
-    assert launches[0].grid == (-(-T // blocks["BLOCK_Q"]), 8)
+    assert launches[0].grid == (-(-T // blocks["BLOCK"]), 8)
     assert (blocks["T"], blocks["D"], blocks["TILE"], blocks["q_stride"], blocks["q_head"]) == (T, 64, TILE, 1536, 64)
-    assert launches[3].grid == (-(-T // (TILE * CHUNK)), 8)
-    assert launches[4].grid == (len(tree.sum_key), 4)
+    assert launches[1].grid == (-(-T // TILE) * (TILE // launches[1].arguments["BLOCK"]), 8)
+    assert launches[2].grid == (len(tree.sum_key), 16)
 
 
 def assert_fits_in_registers(head_dim, dtype, monkeypatch):
-    tree = SMALL_TREES["a key that reaches past its chunk"]()
+    tree = SMALL_TREES["a key that reaches far"]()
     for launch, arch in product(fake_launches(tree, 8, head_dim, dtype, monkeypatch), ARCHITECTURES):
         used = launch.resources(arch)
         print(f"{launch.kernel.fn.__name__} sm_{arch} {dtype} head_dim {head_dim}: {used}")
@@ -83,4 +81,4 @@ def test_partial_gradients_stay_within_their_budget():
     hard = positives.scatter(2, at, torch.randint(0, 2000, at.shape, generator=generator)).flatten(0, 1)
     tree = tree_of(hard.tolist(), long.tolist())
     assert len(tree.token) > 100_000
-    assert len(tree.wide) * 2 * 512 * 4 <= 256 * 2**20
+    assert len(tree.sum_row) * 2 * 512 * 4 <= 256 * 2**20

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgclip_fast.ops import native, reference
-from fgclip_fast.ops.prefix_tree import CHUNK, EOS, TILE, Tree, prefix_tree
+from fgclip_fast.ops.prefix_tree import EOS, REACH, TILE, Tree, prefix_tree
 
 BOS = 49406
 words = st.lists(st.integers(0, 3), max_size=12)  # few words: much is shared
@@ -94,16 +94,17 @@ def test_spines_and_runs_hold_the_ancestors(short, long):
         assert keys == path(tree, last).tolist()
 
 
-def test_wide_keys_cover_every_tile_that_is_far():
+def test_far_keys_are_the_first_of_each_spine():
     texts = torch.randint(0, 4, (300, 12), generator=torch.Generator().manual_seed(0)).tolist()
     tree = build(texts[:200], texts[200:])
-    tiles = [path(tree, first).tolist() for first in range(0, len(tree.token), TILE)]
-    wide = lists(tree.wide_offsets, tree.wide)
-    assert tree.wide.numel() > 0
-    for tile, spine in enumerate(tiles):
-        assert {key for key in spine if tile - key // TILE >= CHUNK} <= set(wide[tile // CHUNK])
+    spines = lists(tree.spine_offsets, tree.spine)
+    far = [[key for key in spine if tile - key // TILE >= REACH] for tile, spine in enumerate(spines)]
+    assert tree.sum_row.numel() > 0
+    assert tree.far_offsets.diff().tolist() == [len(keys) for keys in far]
+    assert all(spine[: len(keys)] == keys for spine, keys in zip(spines, far, strict=True))
+    flat = [key for keys in far for key in keys]
     for key, rows in zip(tree.sum_key.tolist(), lists(tree.sum_offsets, tree.sum_row), strict=True):
-        assert rows == (tree.wide == key).nonzero()[:, 0].tolist()
+        assert rows == [row for row, other in enumerate(flat) if other == key]
 
 
 @property_of
