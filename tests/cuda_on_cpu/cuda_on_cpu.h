@@ -4,6 +4,7 @@
 // goes first is the schedule's choice: a result that depends on it lacks a barrier. Compile with -fsanitize=address,undefined,
 // which sees a read or write out of bounds and a vector load that is not aligned. Any fault ends the process with a message.
 // Not modelled: races between blocks, atomics, asynchronous copies, tensor cores. `extern __shared__` needs a fixed size here.
+// Shared memory begins as zeros and keeps its values from block to block: what a kernel forgets to write there is not seen.
 #pragma once
 
 #include <ucontext.h>
@@ -52,10 +53,11 @@ struct Thread {
   ucontext_t context;
   std::vector<char> stack = std::vector<char>(STACK);
   State state;
-  unsigned mask;          // of the warp operation that it waits at
-  int line;               // where it waits
-  unsigned operations;    // warp operations so far; their parity chooses the slot
-  uint64_t slot[2];       // what it shows the other lanes
+  unsigned mask;              // of the warp operation that it waits at
+  int line;                   // where it waits
+  uint64_t value;             // what it shows there
+  uint64_t shown[WARP_SIZE];  // what the lanes of its last warp operation showed
+  unsigned lanes;             // those that showed something
 };
 
 inline std::vector<Thread> threads;
@@ -106,8 +108,16 @@ inline bool release_warp(int first) {
                    threads[other].line == mine.line;
     if (!complete) continue;
     const unsigned mask = mine.mask;
+    std::vector<int> together;
     for (int other = first; other < last; ++other)
-      if (mask >> (other - first) & 1u && threads[other].state != State::returned) threads[other].state = State::ready;
+      if (mask >> (other - first) & 1u && threads[other].state != State::returned) together.push_back(other);
+    for (const int reader : together) {
+      threads[reader].state = State::ready, threads[reader].lanes = 0;
+      for (const int other : together) {
+        threads[reader].shown[other - first] = threads[other].value;
+        threads[reader].lanes |= 1u << (other - first);
+      }
+    }
     released = true;
   }
   return released;
@@ -136,7 +146,7 @@ inline bool release_block() {
 inline void start_threads() {
   for (int t = 0; t < count; ++t) {
     Thread& thread = threads[t];
-    thread.state = State::ready, thread.operations = 0;
+    thread.state = State::ready;
     getcontext(&thread.context);
     thread.context.uc_stack.ss_sp = thread.stack.data(), thread.context.uc_stack.ss_size = STACK;
     thread.context.uc_link = nullptr;
@@ -171,7 +181,7 @@ inline std::vector<int> in_order(int size, Schedule schedule) {
 inline void launch(dim3 grid, dim3 block, Schedule schedule, std::function<void()> body) {
   gridDim = grid, blockDim = block, kernel = std::move(body);
   count = static_cast<int>(block.x * block.y * block.z);
-  if (count < 1 || count > 1024 || grid.y > 65535 || grid.z > 65535) fail("a GPU refuses this launch");
+  if (count < 1 || count > 1024 || grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535) fail("a GPU refuses this launch");
   if (threads.size() < static_cast<size_t>(count)) threads = std::vector<Thread>(count);
   auto warps = in_order((count + WARP_SIZE - 1) / WARP_SIZE, schedule), lanes = in_order(WARP_SIZE, schedule);
   std::mt19937 random(0);
@@ -186,20 +196,25 @@ inline void launch(dim3 grid, dim3 block, Schedule schedule, std::function<void(
       }
 }
 
-// Shows a value to the lanes of the mask and returns what a lane shows; one that has returned shows its last value.
+// What the lanes of a warp operation showed.
 template <typename T>
-auto exchange(unsigned mask, T value, int line) {
+struct Shown {
+  bool by(int lane) const { return threads[current].lanes >> lane & 1u; }
+  T operator()(int lane) const {
+    if (lane < 0 || lane >= WARP_SIZE || !(threads[current].mask >> lane & 1u)) fail("a lane outside the mask is read");
+    if (!by(lane)) fail("a lane that has returned is read");
+    T value;
+    std::memcpy(&value, &threads[current].shown[lane], sizeof(T));
+    return value;
+  }
+};
+
+template <typename T>
+Shown<T> exchange(unsigned mask, T value, int line) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
-  const unsigned parity = threads[current].operations++ % 2;
-  std::memcpy(&threads[current].slot[parity], &value, sizeof(T));
+  std::memcpy(&threads[current].value, &value, sizeof(T));
   wait(State::at_warp_operation, mask, line);
-  return [parity, mask](int lane) {
-    if (lane < 0 || lane >= WARP_SIZE || !(mask >> lane & 1u)) fail("a lane outside the mask is read");
-    const int thread = current / WARP_SIZE * WARP_SIZE + lane;
-    T shown{};
-    if (thread < count) std::memcpy(&shown, &threads[thread].slot[parity], sizeof(T));
-    return shown;
-  };
+  return {};
 }
 
 inline int lane() { return current % WARP_SIZE; }
@@ -232,7 +247,7 @@ inline unsigned __ballot_sync(unsigned mask, bool holds, int line = __builtin_LI
   const auto shown = cuda_on_cpu::exchange(mask, holds, line);
   unsigned lanes = 0;
   for (int lane = 0; lane < cuda_on_cpu::WARP_SIZE; ++lane)
-    if (mask >> lane & 1u) lanes |= static_cast<unsigned>(shown(lane)) << lane;
+    if (shown.by(lane)) lanes |= static_cast<unsigned>(shown(lane)) << lane;
   return lanes;
 }
 

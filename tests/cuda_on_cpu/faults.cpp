@@ -58,6 +58,20 @@ __global__ void half_in_the_shuffle(const int* in, int* out) {
   __syncthreads();
 }
 
+// Lanes come to an operation of all with different numbers of operations behind them.
+__global__ void half_before_all(const int* in, int* out) {
+  int value = in[threadIdx.x];
+  if (threadIdx.x % 32 < 16) value += __shfl_xor_sync(0xffffu, value, 1);
+  out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, value, 16);
+}
+
+// Returned lanes count as false in a ballot; nobody may ask what they hold.
+__global__ void after_a_return(const int* in, int* out, bool reads) {
+  if (threadIdx.x % 2 == 1) return;
+  const unsigned lanes = __ballot_sync(0xffffffffu, true);
+  out[threadIdx.x] = reads ? __shfl_xor_sync(0xffffffffu, in[threadIdx.x], 1) : static_cast<int>(lanes & 0xffffu);
+}
+
 struct alignas(16) Four {
   int value[4];
 };
@@ -78,7 +92,7 @@ int main(int argc, char** argv) {
   const auto schedule = static_cast<Schedule>(argc > 2 ? std::atoi(argv[2]) : 0);
   std::vector<int> in(N), out(N);
   std::iota(in.begin(), in.end(), 0);
-  launch(1, N, schedule, [&] {
+  launch(name == "no blocks" ? 0 : 1, N, schedule, [&] {
     if (name == "rotate") rotate(in.data(), out.data(), true);
     if (name == "rotate without a barrier") rotate(in.data(), out.data(), false);
     if (name == "rotate twice") rotate_twice(in.data(), out.data(), true);
@@ -89,6 +103,9 @@ int main(int argc, char** argv) {
     if (name == "half at the barrier") half_at_the_barrier(out.data());
     if (name == "two barriers") two_barriers(out.data());
     if (name == "half in the shuffle") half_in_the_shuffle(in.data(), out.data());
+    if (name == "half before all") half_before_all(in.data(), out.data());
+    if (name == "ballot after a return") after_a_return(in.data(), out.data(), false);
+    if (name == "shuffle after a return") after_a_return(in.data(), out.data(), true);
     if (name == "aligned load") load_four(in.data(), out.data(), 0);
     if (name == "unaligned load") load_four(in.data(), out.data(), 1);
     if (name == "sum of a warp") sum_of_a_warp(in.data(), out.data());

@@ -28,6 +28,14 @@ void write(std::ofstream& file, const std::vector<V>& values) {
   file.write(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(V));
 }
 
+// As memory comes from the allocator, but for its values: these are NaN, and far outside as an index.
+template <typename V>
+std::vector<V> unwritten(int64_t size) {
+  std::vector<V> values(size);
+  if (size > 0) std::memset(values.data(), 0xff, size * sizeof(V));
+  return values;
+}
+
 template <typename T, int VECTOR>
 void run(const Header& h, std::ifstream& problem, std::ofstream& result) {
   const RegionShape shape{h.B, h.R, int(h.H), int(h.W), int(h.C), h.image_stride, h.token_stride};
@@ -37,9 +45,9 @@ void run(const Header& h, std::ifstream& problem, std::ofstream& result) {
   const auto grad_out = read<T>(problem, h.R * h.C);
   std::vector<T> first_out, first_grad;
   for (const auto schedule : {Schedule::ascending, Schedule::descending, Schedule::shuffled}) {
-    std::vector<T> out(h.R * h.C), grad_tokens(h.B * h.H * h.W * h.C);
-    std::vector<int64_t> begin(h.B + 1), order(h.R);
-    std::vector<float> weights(h.R * (h.H + h.W));
+    auto out = unwritten<T>(h.R * h.C), grad_tokens = unwritten<T>(h.B * h.H * h.W * h.C);
+    auto begin = unwritten<int64_t>(h.B + 1), order = unwritten<int64_t>(h.R);
+    auto weights = unwritten<float>(h.R * (h.H + h.W));
     const dim3 block(WARP, WARPS);
     launch(forward_grid(shape, VECTOR), block, schedule, [&] {
       forward_kernel<T, VECTOR>(tokens.data() + h.offset, boxes.data(), image_index.data(), out.data(), shape);

@@ -26,6 +26,8 @@ def test_right_kernels_give_their_result_under_every_schedule(program, schedule)
     assert values(program, "rotate", schedule) == [*range(1, 64), 0]
     assert values(program, "rotate twice", schedule) == list(range(1, 65))
     assert values(program, "aligned load", schedule)[:15] == list(range(0, 60, 4))
+    assert values(program, "half before all", schedule)[:32] == [*range(16, 32), *(4 * (n // 2) + 1 for n in range(16))]
+    assert values(program, "ballot after a return", schedule)[::2] == [0x5555] * 32
     sums = [sum(range(32)) + 160_000] * 32 + [sum(range(32, 64)) + 160_000] * 32
     assert values(program, "sum of a warp", schedule) == sums
 
@@ -47,6 +49,8 @@ def test_a_missing_barrier_shows_in_the_result(program, kernel):
         ("two barriers", r"thread 0 waits at the barrier in line \d+ in vain: thread 32 waits at the barrier"),
         ("half in the shuffle", r"waits at the warp operation in line \d+ in vain: thread 1 waits at the barrier"),
         ("unaligned load", "misaligned address"),
+        ("shuffle after a return", "a lane that has returned is read"),
+        ("no blocks", "a GPU refuses this launch"),
     ],
 )
 def test_a_fault_ends_the_program_with_its_reason(program, kernel, message):
