@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.model.fgclip import FGCLIP
@@ -66,14 +68,16 @@ def read(path: Path, images: Path, skipped: Counter[str]) -> Iterator[Question]:
     Raises:
         OSError: no such file.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # as bytes: one that is no UTF-8 spoils its line, not the file
         for number, line in enumerate(lines):
             if not line.strip():
                 continue
             try:
                 yield _question(json.loads(line), images, number)
-            except (KeyError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
-                skipped["malformed line" if not isinstance(error, _Unaskable) else str(error)] += 1
+            except _Unaskable as error:
+                skipped[str(error)] += 1
+            except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError):
+                skipped["malformed line"] += 1
 
 
 @torch.inference_mode()
@@ -104,14 +108,27 @@ class _Unaskable(ValueError):
 def _question(raw: dict[str, Any], images: Path, line: int) -> Question:
     x, y, w, h = (float(v) for v in raw["bbox"][:4])
     width, height = float(raw["width"]), float(raw["height"])
-    box = (x / width, y / height, (x + w) / width, (y + h) / height)
-    if not all(map(math.isfinite, box)) or w <= 0 or h <= 0:
+    box = x / width, y / height, (x + w) / width, (y + h) / height
+    left, top, right, bottom = torch.tensor(box).tolist()  # fp32, which may leave no width
+    if not all(map(math.isfinite, box)) or not (left < right and top < bottom):
         raise _Unaskable("empty box")
+    if left >= 1 or top >= 1 or right <= 0 or bottom <= 0:
+        raise _Unaskable("box outside the image")
     positive, negatives = raw["pos_expression"], raw["neg_expression"]
-    positive = positive if isinstance(positive, str) else positive[0]
-    if not negatives:
+    texts = (positive if isinstance(positive, str) else positive[0], *negatives)
+    if len(texts) < 2:
         raise _Unaskable("no negatives")
-    return Question(images / raw["img_path"], box, (positive, *map(str, negatives)), line)
+    if isinstance(negatives, str) or not all(isinstance(text, str) for text in texts):
+        raise _Unaskable("text of a wrong type")
+    return Question(images / raw["img_path"], box, texts, line)
+
+
+def _encode(model: FGCLIP, texts: list[str]) -> Tensor:
+    """Each text once: equal ones tie only if their features have the same bits, which two passes do not promise."""
+    different = list(dict.fromkeys(texts))
+    row = {text: n for n, text in enumerate(different)}
+    features = model.encode_text(different)
+    return features[torch.tensor([row[text] for text in texts], device=features.device)]
 
 
 def _ask(model: FGCLIP, groups: Sequence[list[Question]], answers: Answers) -> float:
@@ -121,14 +138,14 @@ def _ask(model: FGCLIP, groups: Sequence[list[Question]], answers: Answers) -> f
         try:
             pixels.append(model.transform(group[0].image))
             askable.append(group)
-        except (OSError, ValueError):
+        except (OSError, ValueError, Image.DecompressionBombError):
             answers.skipped["missing or unreadable image"] += len(group)
     if not askable:
         return 0.0
     questions = [q for group in askable for q in group]
     boxes = [torch.tensor([q.box for q in group]) for group in askable]
     regions = model.encode_regions(torch.stack(pixels), boxes, unit="fraction")
-    texts = model.encode_text([text for q in questions for text in q.texts])
+    texts = _encode(model, [text for q in questions for text in q.texts])
     sizes = torch.tensor([0] + [len(q.texts) for q in questions], device=regions.device)
     scores = hard_negative_scores(regions, texts, sizes.cumsum(0))
     answers.total += len(questions)

@@ -69,12 +69,25 @@ def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
     bad = [
         "{not json", line(bbox=[1, 1, 0, 5]), line(bbox=[1, 2]), line(neg_expression=[]), line(width=0),
         line(img_path="val2017/none.jpg"), line(bbox=[float("nan"), 1, 2, 3]), "",
+        line(neg_expression="a mug"), line(neg_expression=["a mug", None]), line(pos_expression=[3]), "[" * 100_000,
+        line(bbox=[10**400, 1, 2, 3]), line(bbox=[1000, 5, 20, 30]),
+        line(bbox=[-30, 5, 20, 30]), line(bbox=[10, 5, 1e-7, 30]),
     ]  # fmt: skip
     answers = fg_ovd.evaluate(model, write(tmp_path, line(), *bad), tmp_path)
     assert answers.total == 1
     assert answers.skipped == {
-        "malformed line": 3, "empty box": 2, "no negatives": 1, "missing or unreadable image": 1,
+        "text of a wrong type": 3, "malformed line": 5, "empty box": 3, "box outside the image": 2, "no negatives": 1,
+        "missing or unreadable image": 1,
     }  # fmt: skip
+
+
+def test_bytes_that_are_no_text_and_pictures_that_are_too_large_spoil_one_question(model, tmp_path, monkeypatch):
+    path = write(tmp_path, line(), line(img_path="val2017/b.jpg"))
+    path.write_bytes(path.read_bytes() + b'\n{"img_path": "\xff"}')
+    Image.new("L", (80, 80)).save(tmp_path / "val2017" / "b.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48)  # twice as many are refused
+    answers = fg_ovd.evaluate(model, path, tmp_path)
+    assert (answers.total, answers.skipped) == (1, {"malformed line": 1, "missing or unreadable image": 1})
 
 
 def test_figures_of_an_empty_file_are_no_division_by_zero(model, tmp_path):
