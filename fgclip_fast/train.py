@@ -111,10 +111,11 @@ def train(config: Config) -> Run:
             if ending:
                 break
     monitor.close()
+    stop.close()
+    distributed.stop(processes)  # before the first one evaluates: the others need not wait for that
     if processes.first and not interruption.wanted:
         figures = evaluate.evaluate_run(run, model, config)
     log.info("%s: %d of %d steps done", run, step, steps)
-    distributed.stop(processes)
     return Run(run, model, config, figures)
 
 

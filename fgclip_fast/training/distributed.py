@@ -58,8 +58,9 @@ def start(device: str) -> Processes:
 
 
 def stop(processes: Processes) -> None:
-    """Leaves the group."""
+    """Leaves the group, when all have come so far."""
     if processes.group is not None and dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
@@ -95,3 +96,8 @@ class StopFlag:
         flag = torch.tensor(float(wanted), device=self._processes.device)
         self._pending = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._processes.group, async_op=True)
         return agreed
+
+    def close(self) -> None:
+        """Waits for what was asked last: a collective that ends after the interpreter began to would abort it."""
+        if self._pending is not None:
+            self._pending[1].wait()
