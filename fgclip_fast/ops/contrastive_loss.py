@@ -31,20 +31,23 @@ def contrastive_loss(
     (:func:`agree_batch_size`). Without one, nothing is communicated. Source: arXiv 2103.00020 (CLIP).
 
     Args:
-        image: Tensor[B, D], fp32, fp16, bf16 (or fp64, slowly), of any length: normalised here, in fp32.
+        image: Tensor[B, D], fp32, fp16, bf16 (or fp64, slowly): normalised here, in fp32; a row shorter than 1e-12
+            counts as zero, and its cosines as 0. Lengths above 1e18 are beyond fp32.
         text: Tensor[B, D], dtype and device of ``image``.
         scale: Tensor[], ``logit_scale.exp()``.
         group: process group whose ranks share the batch; None: this process alone.
         text_ids: Tensor[B], int64; texts of equal id are no negatives of each other. None: all are.
-        memory_budget: bytes of extra memory that a CPU may use to keep logits rather than make them twice.
+        memory_budget: bytes of extra memory that a CPU may use to keep logits rather than make them twice. With a
+            ``group`` none are kept.
 
     Returns:
-        Tensor[], fp32, once differentiable in ``image``, ``text`` and ``scale``; 0 for no pair and for one.
+        Tensor[], fp32 (of fp64 inputs fp64), once differentiable in ``image``, ``text`` and ``scale``, in reverse mode
+        and without ``torch.vmap``; 0 for no pair and for one.
 
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names the argument.
     """
-    _check(image, text, scale, text_ids)
+    _check(image, text, scale, text_ids, memory_budget)
     wanted = [torch.is_grad_enabled() and x.requires_grad for x in (image, text, scale)]
     inputs = image.detach(), text.detach(), scale.detach().to(torch.promote_types(image.dtype, torch.float32))
     if group is None or dist.get_world_size(group) == 1:
@@ -69,7 +72,12 @@ def agree_batch_size(batch_size: int, group: dist.ProcessGroup | None, device: t
     return int(sizes.sum())
 
 
-def _check(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None) -> None:
+def _check(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int) -> None:
+    for name, argument in (("image", image), ("text", text), ("scale", scale), ("text_ids", text_ids)):
+        if not isinstance(argument, Tensor) and not (name == "text_ids" and argument is None):
+            raise ValueError(f"contrastive_loss: {name} must be a tensor, got {type(argument).__name__}")
+    if memory_budget < 0:
+        raise ValueError(f"contrastive_loss: memory_budget must be at least 0 bytes, got {memory_budget}")
     if image.ndim != 2 or image.dtype not in DTYPES:
         raise ValueError(f"contrastive_loss: image must be [B, D] of floats, got {list(image.shape)} {image.dtype}")
     if text.shape != image.shape or text.dtype != image.dtype or text.device != image.device:
@@ -133,6 +141,9 @@ def _whole(
 def _(image, text, scale, text_ids, memory_budget, wanted):
     shapes = (x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True))
     return scale.new_empty(()), *(scale.new_empty(shape) for shape in shapes)
+
+
+_whole.register_vmap(native.refuse_vmap)
 
 
 @torch.library.custom_op("fgclip_fast::contrastive_loss_own_lse", mutates_args=())
@@ -210,7 +221,8 @@ def _keep(ctx, inputs, output):
 
 
 def _hand_out(ctx, grad_loss):
-    made, inputs = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    saved = ctx.saved_tensors  # once: a checkpoint unpacks them no second time
+    made, inputs = saved[:3], saved[3:]
     if _is_plain_one(grad_loss):  # no copy of both gradients
         gradients = tuple(grad.to(x.dtype) for grad, x in zip(made, inputs, strict=True))
     else:

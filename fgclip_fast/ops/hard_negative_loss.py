@@ -29,8 +29,9 @@ def hard_negative_loss(regions: Tensor, texts: Tensor, offsets: Tensor, scale: T
     negative (a group of one text) is left out of the mean. Source: arXiv 2505.05071, hard fine-grained negative loss.
 
     Args:
-        regions: Tensor[R, D], fp32, fp16 or bf16, of any length: normalised here, in fp32. A zero row has similarity 0
-            and gradient 0. (fp64 is computed in fp64, to check gradients with.)
+        regions: Tensor[R, D], fp32, fp16 or bf16: normalised here, in fp32. A zero row, or one shorter than 1e-12, has
+            similarity 0 and gradient 0, as has one whose square fp32 cannot hold (longer than 1e19). fp64 is computed
+            in fp64, to check gradients with.
         texts: Tensor[M, D], dtype and device of ``regions``.
         offsets: Tensor[R + 1], int32 or int64, strictly rising from 0 to M.
         scale: Tensor[], fp32: ``logit_scale.exp()``.
@@ -45,7 +46,7 @@ def hard_negative_loss(regions: Tensor, texts: Tensor, offsets: Tensor, scale: T
     _check("hard_negative_loss", regions, texts, offsets)
     _check_scale(regions, scale)
     if not native.serves("hard_negative_loss", regions.device):
-        _check_rising(offsets, texts)
+        _check_rising("hard_negative_loss", offsets, texts)
         return reference.hard_negative_loss(regions, texts, offsets, scale)
     return _forward(regions, texts, offsets, scale)[0]
 
@@ -55,7 +56,7 @@ def hard_negative_scores(regions: Tensor, texts: Tensor, offsets: Tensor) -> Sco
     _check("hard_negative_scores", regions, texts, offsets)
     regions, texts = regions.detach(), texts.detach()
     if not native.serves("hard_negative_loss", regions.device):
-        _check_rising(offsets, texts)
+        _check_rising("hard_negative_scores", offsets, texts)
         similarity, rank = reference.hard_negative_scores(regions, texts, offsets)
         return Scores(similarity, rank, rank == 0)
     scale = torch.ones((), dtype=_statistics(regions), device=regions.device)
@@ -78,6 +79,8 @@ def _check(op: str, regions: Tensor, texts: Tensor, offsets: Tensor) -> None:
 
 
 def _check_scale(regions: Tensor, scale: Tensor) -> None:
+    if not isinstance(scale, Tensor):
+        raise ValueError(f"hard_negative_loss: scale must be a tensor, logit_scale.exp(), got {scale!r}")
     if scale.dim() != 0 or (scale.dtype, scale.device) != (_statistics(regions), regions.device):
         wanted, got = f"[] of {_statistics(regions)} on {regions.device}", f"{_what(scale)} on {scale.device}"
         raise ValueError(f"hard_negative_loss: scale must be {wanted}, got {got}")
@@ -91,18 +94,17 @@ def _statistics(rows: Tensor) -> torch.dtype:
     return torch.promote_types(rows.dtype, torch.float32)
 
 
-def _check_rising(offsets: Tensor, texts: Tensor) -> None:
+def _check_rising(op: str, offsets: Tensor, texts: Tensor) -> None:
     if offsets.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1":
         return  # reading them would make the host wait for the GPU
     first, last = int(offsets[0]), int(offsets[-1])
     if (first, last) != (0, len(texts)):
-        raise ValueError(f"hard_negative_loss: offsets must run from 0 to M = {len(texts)}, got {first} to {last}")
-    stays = (offsets.diff() <= 0).nonzero()
+        raise ValueError(f"{op}: offsets must run from 0 to M = {len(texts)}, got {first} to {last}")
+    stays = (offsets[1:] <= offsets[:-1]).nonzero()  # a difference of int32 may wrap
     if len(stays):
         r = int(stays[0])
         raise ValueError(
-            f"hard_negative_loss: offsets must rise, got {offsets[r : r + 2].tolist()} at region {r}; "
-            "each region needs its positive"
+            f"{op}: offsets must rise, got {offsets[r : r + 2].tolist()} at region {r}; each region needs its positive"
         )
 
 
@@ -113,7 +115,7 @@ def _forward(
     """Mean loss [], each region's loss [R] and rank of its positive [R], each text's similarity and 1 / length [M]."""
     from fgclip_fast.kernels import hard_negative_loss  # here, since a CPU-only install has no Triton
 
-    _check_rising(offsets, texts)
+    _check_rising("hard_negative_loss", offsets, texts)
     return hard_negative_loss.forward(regions, texts, offsets, scale)
 
 
@@ -121,7 +123,7 @@ def _forward(
 def _forward_cpu(
     regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check_rising(offsets, texts)
+    _check_rising("hard_negative_loss", offsets, texts)
     loss, losses, rank, similarity, text_inverse = outputs = _empty_outputs(regions, texts, offsets, scale)
     problem = regions, texts, offsets, scale, losses, similarity, text_inverse
     _call_extension("forward", problem, (), (loss, rank))
@@ -196,3 +198,4 @@ def _differentiate(ctx: Any, grad_loss: Tensor, *_: Tensor | None) -> tuple[Tens
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_vmap(native.refuse_vmap)

@@ -1,6 +1,6 @@
 """Finds what serves an op on a device, and passes tensors to the extension as addresses.
 
-The extension knows nothing of torch: everything that could go wrong between the two is checked in this file.
+The extension knows nothing of torch: strides are checked here; shapes, dtypes and devices by the op that calls it.
 """
 
 import importlib
@@ -77,11 +77,16 @@ def require_installed_kernels() -> None:
         )
 
 
+def refuse_vmap(info, in_dims, *arguments):
+    """What an op does under torch.vmap, which would run it and lose its gradient."""
+    raise RuntimeError("fgclip_fast: an op of it does not run under torch.vmap; fold the extra dimension, or loop")
+
+
 def address(tensor: Tensor) -> int:
     """Where the extension finds the values; the caller keeps ``tensor`` alive until the call returns.
 
     Raises:
-        ValueError: not a plain contiguous tensor with storage.
+        ValueError: not contiguous.
     """
     if not tensor.is_contiguous():
         raise ValueError(

@@ -35,13 +35,15 @@ def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: t
     _check(tokens, boxes, image_index, grid)
     if tokens.dtype == torch.float64 or not native.serves("region_embedding", tokens.device):
         _check_values(boxes, image_index, tokens.shape[0])
-        return reference.region_embedding(tokens, boxes, image_index, grid)
+        return reference.region_embedding(tokens, boxes.detach(), image_index, grid)
     return _forward(tokens, boxes, image_index, *grid)
 
 
 def _check(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> None:
+    if len(grid) != 2 or min(grid) < 1:
+        raise ValueError(f"region_embedding: grid must be (H, W), both at least 1, got {tuple(grid)}")
     H, W = grid
-    if tokens.ndim != 3 or tokens.shape[1] != H * W or H < 1 or W < 1:
+    if tokens.ndim != 3 or tokens.shape[1] != H * W:
         raise ValueError(
             f"region_embedding: tokens must be [B, H * W, C] = [B, {H * W}, C], got {list(tokens.shape)}; "
             "leave out a class token: tokens[:, 1:]"
@@ -146,3 +148,4 @@ def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_vmap(native.refuse_vmap)

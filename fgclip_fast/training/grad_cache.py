@@ -6,6 +6,7 @@ gradients through it. Twice the forward arithmetic; the activations of one micro
 """
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +54,7 @@ def backward(
 def join(parts: Sequence[Embeddings]) -> Embeddings:
     """The embeddings of consecutive micro-batches as those of one batch."""
     first = parts[0]
-    rows = {
-        name: torch.cat([getattr(p, name) for p in parts]) for name in (*ROWS, "short_ids", "long_ids", "region_ids")
-    }
+    rows = {name: torch.cat([getattr(p, name) for p in parts]) for name in (*ROWS, *IDS)}
     regions, texts, hard_region, hard_offsets = 0, 0, [], [first.hard_offsets[:1]]
     for part in parts:
         hard_region.append(part.hard_region + regions)
@@ -90,7 +89,8 @@ def _pass(embed: Embed, batch: Batch, leaves: Embeddings, at: dict[str, int], la
         gradient = _gradient(getattr(leaves, name))
         outputs.append(getattr(embeddings, name))
         gradients.append(gradient if last else torch.zeros_like(gradient))
-    torch.autograd.backward(outputs, gradients)
+    trained = [output.requires_grad for output in outputs]  # not those of a tower or a scale that is frozen
+    torch.autograd.backward(list(compress(outputs, trained)), list(compress(gradients, trained)))
 
 
 def _gradient(leaf: Tensor) -> Tensor:

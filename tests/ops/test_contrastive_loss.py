@@ -129,6 +129,22 @@ def test_chunks_need_not_divide_the_batch_nor_be_kept(monkeypatch, N, kept_rows)
     assert_as_exact_as_eager(problem(N, 48), repeated_ids(N), memory_budget=budget)
 
 
+@pytest.mark.parametrize("ids", [False, True], ids=["all-negative", "ids"])
+def test_rows_of_ranks_side_by_side_have_the_gradient_of_the_batch(device, ids):
+    """What each of two ranks computes between the collectives, for both directions of a batch of 140."""
+    image, text, scale = inputs = problem(140, 24, device=device)
+    text_ids, own = repeated_ids(140, device) if ids else None, (slice(0, 70), slice(70, 140))
+    ids_of = {r.start: (text_ids[r], text_ids) if ids else (None, None) for r in own}
+    pairs = (image, text), (text, image)
+    lses = [torch.cat([op._own_lse(a[r], b, scale, *ids_of[r.start], r.start)[0] for r in own], 1) for a, b in pairs]
+    *exact, exact_scale = with_gradients(reference.contrastive_loss, inputs, torch.float64, text_ids=text_ids)[1:]
+    for (a, b), lse, other_lse, expected in zip(pairs, lses, lses[::-1], exact, strict=True):
+        parts = [op._own_gradient(a[r], b, scale, lse[:, r], other_lse, *ids_of[r.start], r.start) for r in own]
+        mine = 3 * torch.cat([rows for rows, _ in parts]) / len(own)  # a rank's is times the number of ranks
+        assert error(mine, expected) <= 1e-5 * expected.abs().max()
+        assert error(3 * sum(s for _, s in parts) / len(own), exact_scale) <= 1e-4 * exact_scale.abs()
+
+
 @pytest.mark.parametrize("scale", [100.0, 200.0])
 def test_texts_opposite_to_images_do_not_underflow(device, scale):
     image, _, scale = problem(40, 48, device=device, scale=scale)
@@ -293,13 +309,26 @@ def test_keeps_for_backward_two_gradients_and_no_logits(device):
     assert sum(x.nbytes for x in saved if x.data_ptr() not in inputs_themselves) <= 4 * (2 * N * D + 1)
 
 
+def test_runs_in_a_checkpoint_that_unpacks_what_is_saved_once(device):
+    inputs = [x.requires_grad_() for x in problem(20, 8, device=device)]
+    plain = torch.autograd.grad(contrastive_loss(*inputs), inputs)
+    again = torch.utils.checkpoint.checkpoint(contrastive_loss, *inputs, use_reentrant=False)
+    assert all(a.equal(b) for a, b in zip(torch.autograd.grad(again, inputs), plain, strict=True))
+
+
+def test_vmap_is_refused_since_it_would_lose_the_gradient():
+    image, text, scale = problem(6, 4)
+    with pytest.raises(RuntimeError, match=r"does not run under torch\.vmap"):
+        torch.vmap(contrastive_loss, (0, 0, None))(image.view(2, 3, 4), text.view(2, 3, 4), scale)
+
+
 @pytest.mark.parametrize("memory_budget", [0, 2**30], ids=["recomputed", "kept"])
 def test_gives_the_same_bits_twenty_times(monkeypatch, memory_budget):
     small_chunks(monkeypatch, rows=128)
-    torch.set_num_threads(2)
     inputs = problem(600, 64)
     first = with_gradients(contrastive_loss, inputs, memory_budget=memory_budget)
-    for _ in range(19):
+    for repeat in range(19):
+        torch.set_num_threads(1 + repeat % 3)
         again = with_gradients(contrastive_loss, inputs, memory_budget=memory_budget)
         assert all(a.equal(b) for a, b in zip(first, again, strict=True))
 
@@ -312,6 +341,9 @@ def changed(**changes):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (changed(image=[[1.0]]), "image must be a tensor, got list"),
+        (changed(scale=20.0), "scale must be a tensor, got float"),
+        (changed(memory_budget=-1), "memory_budget must be at least 0 bytes, got -1"),
         (changed(image=torch.zeros(3)), r"image must be \[B, D\] of floats, got \[3\]"),
         (changed(image=torch.zeros(3, 4, dtype=torch.int32)), r"image must be .* got \[3, 4\] torch.int32"),
         (changed(text=torch.zeros(2, 4)), r"text must be as image, \[3, 4\] .* got \[2, 4\]"),

@@ -50,14 +50,32 @@ def gradients(model, sizes, embed=None, losses_of=None):
     return losses, {name: p.grad for name, p in model.named_parameters()}
 
 
+@pytest.mark.parametrize("mask", [False, True], ids=["all texts", "equal texts masked"])
 @pytest.mark.parametrize("sizes", [[1] * 7, [3, 3, 1], [4, 3]], ids=str)
-def test_gradient_is_that_of_the_whole_batch(model, sizes):
-    whole_losses, whole = gradients(model, [7])
-    losses, cached = gradients(model, sizes)
+def test_gradient_is_that_of_the_whole_batch(model, sizes, mask):
+    losses_of = partial(objective, weights=Loss(mask_equal_texts=mask))
+    whole_losses, whole = gradients(model, [7], losses_of=losses_of)
+    losses, cached = gradients(model, sizes, losses_of=losses_of)
     torch.testing.assert_close(losses, whole_losses)
     for name, grad in whole.items():
         floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * grad.abs().max() + 1e-9  # k_proj.bias: zero in theory
         assert (cached[name] - grad).abs().max() <= floor, name
+
+
+@pytest.mark.parametrize("frozen", ["text_model", "vision_model", "logit_scale_finegraind"])
+def test_what_is_frozen_takes_no_part(model, frozen):
+    trained = {name: p for name, p in model.named_parameters() if not name.startswith(frozen)}
+    others = [p.requires_grad_(False) for name, p in model.named_parameters() if name not in trained]
+    try:
+        assert others
+        _, whole = gradients(model, [7])
+        _, cached = gradients(model, [4, 3])
+    finally:
+        model.requires_grad_(True)
+    assert [name for name, grad in cached.items() if grad is not None] == list(trained)
+    for name in trained:
+        floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * whole[name].abs().max() + 1e-9
+        assert (cached[name] - whole[name]).abs().max() <= floor, name
 
 
 def test_bf16_equals_the_step_that_keeps_its_graphs_bit_for_bit(model):
