@@ -13,8 +13,9 @@ NOT_AN_IMAGE = "not an image"
 TRUNCATED_IMAGE = "truncated image"
 CORRUPT_IMAGE = "corrupt image"
 HUGE_IMAGE = "image too large"
+UNKNOWN_RANGE = "pixels of unknown range"
 BAD: tuple[str, ...] = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
-BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE)
+BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
 # One region, or its negatives, are dropped.
 SHORT_BOX = "box of fewer than 4 numbers"
 WRONG_BOX = "box of a wrong type"

@@ -1,10 +1,12 @@
 """Encoded bytes to a square of pixels, on the CPU: libjpeg-turbo and torch's uint8 bicubic, else Pillow.
 
-The squash, its filter and its antialiasing are PIL's ``convert("RGB").resize((S, S))``, to one of 255 at most.
+The squash, its filter and its antialiasing are PIL's ``resize((S, S))`` of an RGB picture, to one of 255 at most.
 """
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
@@ -13,7 +15,15 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from fgclip_fast.data.causes import CORRUPT_IMAGE, HUGE_IMAGE, NOT_AN_IMAGE, TRUNCATED_IMAGE, BadRecord
+from fgclip_fast.data.causes import (
+    CORRUPT_IMAGE,
+    HUGE_IMAGE,
+    NOT_AN_IMAGE,
+    TRUNCATED_IMAGE,
+    UNKNOWN_RANGE,
+    BadRecord,
+)
+from fgclip_fast.inputs.image import UnknownRange, rgb
 
 MAX_PIXELS = 2**27
 """Larger images are refused: their pixels alone take 400 MB."""
@@ -25,9 +35,10 @@ def decode(encoded: bytes, size: int) -> Tensor:
     """uint8 [3, size, size] of an image file, squashed.
 
     Raises:
-        BadRecord: not an image, truncated, corrupt or too large.
+        BadRecord: not an image, truncated, corrupt, too large, or of pixels whose range is not known.
     """
-    pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
+    with _failures_refused(encoded):
+        pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, for which torch has its fast path
     return _squash(image, size)[0].contiguous()
 
@@ -36,12 +47,10 @@ def sides(encoded: bytes) -> tuple[int, int]:
     """Width and height of an image file, in pixels, as it is stored: a turn that its EXIF data ask for is not made.
 
     Raises:
-        BadRecord: not an image.
+        BadRecord: as :func:`decode`, of what the header tells.
     """
-    try:
-        return Image.open(io.BytesIO(encoded), formats=_FORMATS).size
-    except Exception:
-        raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
+    with _failures_refused(encoded):
+        return _open(encoded).size
 
 
 def keep_encoded(encoded: bytes, size: int) -> Tensor:
@@ -65,7 +74,7 @@ def is_plain_jpeg(encoded: bytes) -> bool:
         return False
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
-    except (ValueError, KeyError):  # KeyError: a colour space that simplejpeg has no name for
+    except Exception:  # ValueError, or KeyError of a colour space that simplejpeg has no name for
         return False  # Pillow says what is wrong
     _check_size(width, height)
     return colorspace == "YCbCr"
@@ -86,33 +95,49 @@ def _decode_jpeg(encoded: bytes) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(encoded, "RGB")
     except ValueError as error:
-        why = str(error)
-    if "premature end" in why.lower():
-        raise BadRecord(TRUNCATED_IMAGE, why)
-    if "extraneous bytes" not in why:
-        raise BadRecord(CORRUPT_IMAGE, why)
-    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)
+        if "extraneous bytes" not in str(error):
+            raise
+    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)  # raises again where it cannot go on after them
 
 
 def _decode_other(encoded: bytes) -> np.ndarray:
     """uint8 [H, W, 3] by Pillow: grey, CMYK, palettes, PNG under whatever name."""
+    image = _open(encoded)
+    _check_size(*image.size)
+    return np.array(rgb(image))
+
+
+def _open(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded), formats=_FORMATS)
+
+
+@contextmanager
+def _failures_refused(encoded: bytes) -> Iterator[None]:
+    """Makes a bad record of whatever a decoder raises: on broken files that is nearly anything."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large sizes, which are checked here, and of odd metadata
-            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-            _check_size(*image.size)
-            return np.array(image.convert("RGB"))
+            yield
     except BadRecord:
         raise
     except UnidentifiedImageError:
         raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
-    except Image.DecompressionBombError as error:
-        raise BadRecord(HUGE_IMAGE, str(error)) from None
-    except Exception as error:  # Pillow's readers raise nearly anything on broken files
-        truncated = "truncated" in str(error).lower()
-        raise BadRecord(TRUNCATED_IMAGE if truncated else CORRUPT_IMAGE, str(error)) from None
+    except UnknownRange as error:
+        raise BadRecord(UNKNOWN_RANGE, str(error)) from None
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise BadRecord(HUGE_IMAGE, _said(error)) from None
+    except Exception as error:
+        why = _said(error)
+        truncated = "truncated" in why.lower() or "premature end" in why.lower()
+        raise BadRecord(TRUNCATED_IMAGE if truncated else CORRUPT_IMAGE, why) from None
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise BadRecord(CORRUPT_IMAGE, f"{width} x {height} pixels")
     if width * height > MAX_PIXELS:
         raise BadRecord(HUGE_IMAGE, f"{width} x {height} pixels, at most {MAX_PIXELS} are decoded")

@@ -1,12 +1,14 @@
 """Images as the model takes them: squashed to a square, three bytes a pixel until the device normalises them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -30,15 +32,16 @@ class Transform:
         """Tensor[3, size, size], uint8, of a path, a PIL image, or a uint8 Tensor[3, H, W].
 
         Raises:
-            ValueError: a tensor of another shape or dtype, or another type of object.
+            ValueError: a tensor of another shape or dtype, another type of object, a file that cannot be decoded, or
+                pixels of which :func:`rgb` does not know the range.
             FileNotFoundError, PIL.UnidentifiedImageError: as Pillow raises them.
         """
         if isinstance(picture, Tensor):
             return self._squash(picture)
         if isinstance(picture, str | Path):
-            with Image.open(picture) as opened:
-                return self(opened.convert("RGB"))
-        squashed = _checked(picture).convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
+            with _failures_named(picture), Image.open(picture) as opened:
+                return self(rgb(opened))
+        squashed = rgb(_checked(picture)).resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
 
     def _squash(self, picture: Tensor) -> Tensor:
@@ -49,14 +52,50 @@ class Transform:
         return F.interpolate(picture[None], (self.size, self.size), mode="bicubic", antialias=True)[0]
 
 
+class UnknownRange(ValueError):
+    """Pixels that do not say what white is."""
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """Eight bits each of red, green and blue; of 16-bit grey the high byte, where Pillow's own ``convert`` clips.
+
+    Raises:
+        UnknownRange: pixels are floating-point numbers, or integers beyond 16 bits.
+    """
+    if picture.mode == "F":
+        raise UnknownRange("pixels are floating-point numbers, of which 0 to white is not known; save them as 8 bits")
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        picture = Image.fromarray(_high_byte(np.asarray(picture)))
+    return picture.convert("RGB")
+
+
+def _high_byte(grey: np.ndarray) -> np.ndarray:
+    """uint8 [H, W], as Pillow reduces 16-bit colour; mode I is how it holds the 16 bits of some formats."""
+    low, high = grey.min(initial=0), grey.max(initial=0)
+    if low < 0 or high > 65535:
+        raise UnknownRange(f"pixels must be integers of 16 bits at most, got {low} to {high}; save them as 8 bits")
+    return (grey >> 8).astype(np.uint8)
+
+
 def width_and_height(picture: Picture) -> tuple[int, int]:
     """Size of a picture in pixels; of a file only the header is read."""
     if isinstance(picture, Tensor):
         return picture.shape[-1], picture.shape[-2]
     if isinstance(picture, str | Path):
-        with Image.open(picture) as opened:
+        with _failures_named(picture), Image.open(picture) as opened:
             return opened.size
     return _checked(picture).size
+
+
+@contextmanager
+def _failures_named(path: str | Path) -> Iterator[None]:
+    """Of a broken file Pillow raises nearly anything, and seldom says which file it was."""
+    try:
+        yield
+    except (FileNotFoundError, UnidentifiedImageError):
+        raise
+    except Exception as error:
+        raise ValueError(f"image: {path} cannot be read: {str(error) or type(error).__name__}") from error
 
 
 def _checked(picture: object) -> Image.Image:

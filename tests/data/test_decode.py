@@ -39,16 +39,35 @@ def test_jpegs_equal_pil(encoded, width, height, options):
 
 @pytest.mark.parametrize(
     "mode, format",
-    [("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "PNG"), ("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"),
-     ("LA", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("P", "GIF"), ("CMYK", "TIFF")],
+    [("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "PNG"), ("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"),
+     ("RGB", "WEBP"), ("RGB", "BMP"), ("P", "GIF"), ("CMYK", "TIFF")],
 )  # fmt: skip
 def test_anything_else_equals_pil_too(encoded, mode, format):
-    file = encoded(200, 120, "RGB" if mode == "I;16" else mode, format)
-    if mode == "I;16":
-        Image.fromarray(np.arange(60_000, dtype=np.uint16).reshape(200, 300)).save(out := io.BytesIO(), "PNG")
-        file = out.getvalue()
+    file = encoded(200, 120, mode, format)
     mean, most = difference(decode(file, SIZE), pil(file))
     assert mean <= 0.01 and most <= 2
+
+
+def grey(pixels, format):
+    """A grey picture of so many bits as the numbers have, as a file."""
+    Image.fromarray(pixels).save(file := io.BytesIO(), format)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])  # of PPM Pillow makes mode I, of the others I;16
+def test_grey_of_16_bits_is_that_of_8(format):
+    ramp = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    image = decode(grey(ramp, format), SIZE)
+    assert torch.equal(image, decode(grey((ramp >> 8).astype(np.uint8), "PNG"), SIZE))
+    assert image.float().mean().item() == pytest.approx(127.5, abs=1) and image.min() <= 1 and image.max() >= 254
+
+
+@pytest.mark.parametrize("pixels", [np.eye(9, dtype=np.float32), np.eye(9, dtype=np.int32) * 70_000], ids=["F", "I"])
+def test_pixels_of_unknown_range_are_refused(pixels):
+    for take in (decode, keep_encoded):
+        with pytest.raises(BadRecord, match=r"pixels of unknown range: pixels .*; save them as 8 bits") as bad:
+            take(grey(pixels, "TIFF"), SIZE)
+        assert bad.value.cause == causes.UNKNOWN_RANGE and bad.value.cause in causes.BAD
 
 
 def test_orientation_is_ignored_as_pil_does(encoded):
@@ -110,6 +129,65 @@ def test_a_truncated_png_is_refused(encoded):
     with pytest.raises(BadRecord) as bad:
         decode(encoded(format="PNG")[:-500], SIZE)
     assert bad.value.cause == causes.TRUNCATED_IMAGE
+
+
+def mutations(file, count):
+    """The file with bytes zeroed, flipped, cut out or put in; every other time near its start, where headers are."""
+    random = np.random.default_rng(0)
+    for turn in range(count):
+        broken = bytearray(file)
+        at = int(random.integers(len(file) if turn % 2 else 300))
+        kind, length = random.integers(4), int(random.integers(1, 40))
+        if kind == 0:
+            broken[at : at + length] = bytes(length)
+        elif kind == 1:
+            broken[at] ^= int(random.integers(1, 256))
+        elif kind == 2:
+            del broken[at : at + length]
+        else:
+            broken[at:at] = random.bytes(length)
+        yield bytes(broken)
+
+
+@pytest.mark.parametrize(
+    "mode, format",
+    [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGB", "WEBP"), ("P", "GIF"), ("RGB", "BMP"), ("RGB", "TIFF"),
+     ("RGB", "PPM")],
+)  # fmt: skip
+def test_whatever_is_broken_is_an_image_or_a_bad_record(encoded, mode, format):
+    refused = []
+    for broken in mutations(encoded(64, 48, mode, format), 400):
+        for take in (decode, keep_encoded, lambda file, _: sides(file)):
+            try:
+                take(broken, 16)
+            except BadRecord as bad:
+                refused.append(bad)
+    assert len(refused) > 50 and {bad.cause for bad in refused} <= set(causes.BAD)
+    if (mode, format) == ("RGB", "JPEG"):  # what libjpeg-turbo warns of at first, and cannot go on after
+        assert any("extraneous bytes" in str(bad) for bad in refused)
+
+
+@pytest.mark.parametrize(
+    "error, cause",
+    [
+        (MemoryError(), causes.HUGE_IMAGE),
+        (Image.DecompressionBombError("vast"), causes.HUGE_IMAGE),
+        (OSError("image file is truncated"), causes.TRUNCATED_IMAGE),
+        (SyntaxError("broken PNG file"), causes.CORRUPT_IMAGE),
+        (struct.error("unpack requires 4 bytes"), causes.CORRUPT_IMAGE),
+        (OverflowError(), causes.CORRUPT_IMAGE),
+    ],
+    ids=repr,
+)
+def test_whatever_a_decoder_raises_is_a_bad_record(encoded, monkeypatch, error, cause):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    for take in (decode, keep_encoded, lambda file, _: sides(file)):
+        with pytest.raises(BadRecord, match=str(error) or type(error).__name__) as bad:
+            take(encoded(format="PNG"), SIZE)
+        assert bad.value.cause == cause
 
 
 def test_bytes_after_the_end_and_between_markers_do_no_harm(encoded):

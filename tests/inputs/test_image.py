@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from fgclip_fast.inputs.image import MEAN, STD, Transform, normalize, width_and_height
+from fgclip_fast.inputs.image import MEAN, STD, Transform, UnknownRange, normalize, width_and_height
 
 
 def picture(width=37, height=23, mode="RGB"):
@@ -23,6 +23,44 @@ def test_squashes_as_pillow_does():
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
 def test_every_mode_becomes_rgb(mode):
     assert Transform(8)(picture(mode=mode)).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, ">u2", np.int32], ids=str)  # modes I;16, I;16B and I
+def test_grey_of_16_bits_is_that_of_8(tmp_path, dtype):
+    ramp = np.arange(65_536).reshape(256, 256)
+    grey = Image.fromarray(ramp.astype(dtype))
+    grey.save(tmp_path / "a.tif")
+    expected = Transform(64)(Image.fromarray((ramp >> 8).astype(np.uint8)))
+    assert torch.equal(Transform(64)(grey), expected) and torch.equal(Transform(64)(tmp_path / "a.tif"), expected)
+    assert 126 < expected.float().mean() < 129
+
+
+@pytest.mark.parametrize("pixels", [np.eye(9, dtype=np.float32), np.eye(9, dtype=np.int32) * -1], ids=["F", "I"])
+def test_pixels_of_unknown_range_are_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(UnknownRange, match=r"pixels .*; save them as 8 bits"):
+        Transform(8)(Image.fromarray(pixels))
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read: pixels .*; save them as 8 bits"):
+        Transform(8)(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("take", [Transform(8), width_and_height], ids=["transform", "size"])
+@pytest.mark.parametrize("error", [SyntaxError("broken"), OSError("truncated"), MemoryError()], ids=repr)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, take, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ValueError, match=rf"image: .*a\.png cannot be read: {str(error) or 'MemoryError'}"):
+        take(tmp_path / "a.png")
+
+
+def test_a_file_that_is_missing_or_no_picture_is_told_as_pillow_does(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Transform(8)(tmp_path / "a.png")
+    (tmp_path / "a.png").write_text("<html>")
+    with pytest.raises(UnidentifiedImageError):
+        Transform(8)(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "Path"])
