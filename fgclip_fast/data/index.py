@@ -63,7 +63,7 @@ def index(shard: Path) -> Index:
     """The index of a shard, from its file where that is up to date, else made and kept.
 
     Raises:
-        ValueError: the file is no tar at all. A tar that ends early gives its readable part, and a warning.
+        ValueError: the file is no tar at all. A tar that ends early gives its readable part.
     """
     state = shard.stat()
     for file in _homes(shard):
@@ -107,7 +107,8 @@ def scan(shard: Path) -> Index:
                 if key is not None:
                     places[-1][1] = member.after - places[-1][0]
         except Damaged as damage:
-            _report(shard, damage, len(places))
+            if not places:
+                raise _no_tar(shard, damage) from None
             damaged_at = damage.at
     return Index(np.array(places, np.int64).reshape(-1, 2), damaged_at)
 
@@ -172,12 +173,10 @@ def _successes(shard: Path) -> int | None:
     return successes if isinstance(successes, int) else None
 
 
-def _report(shard: Path, damage: Damaged, samples: int) -> None:
-    if samples == 0:
-        with shard.open("rb") as file:
-            gzip = file.read(2) == b"\x1f\x8b"
-        raise ValueError(f"{shard}: {'compressed; unpack it first' if gzip else 'no tar file'} ({damage})") from None
-    log.warning("%s: damaged at %s; its first %d samples are used", shard, damage, samples)
+def _no_tar(shard: Path, damage: Damaged) -> ValueError:
+    with shard.open("rb") as file:
+        gzip = file.read(2) == b"\x1f\x8b"
+    return ValueError(f"{shard}: {'compressed; unpack it first' if gzip else 'no tar file'} ({damage})")
 
 
 def _homes(shard: Path) -> tuple[Path, Path]:

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from fgclip_fast import config
-from fgclip_fast.data.causes import DAMAGED_SHARD
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.draw import plain
-from fgclip_fast.data.index import Extent, extent
+from fgclip_fast.data.index import extent, index
 from fgclip_fast.data.order import Order, Place
 from fgclip_fast.data.records import Record
 from fgclip_fast.data.samples import Parcel, Samples, Tally, Visit, read_good
@@ -69,13 +68,13 @@ class Loader:
         self.decoder = _decoder(data.decoder)
         """"cpu" or "dali"; their pixels differ a little, so a run that goes on should keep to one."""
         paths = expand(data.train)
-        extents = _extents(paths)
-        counts = [each.samples for each in extents]
-        order = Order(counts, seed=seed, lanes=data.lanes, window=data.window, world_size=world_size)
+        self.counts: Counter[str] = Counter()
+        """How often each cause came in the batches so far: samples replaced, regions dropped, texts filled."""
+        order = Order(
+            _samples(paths, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
+        )
         self.steps_per_epoch = order.samples // (batch_size * world_size)
         """Global batches in an epoch; the last incomplete one is dropped."""
-        self.counts = Counter(DAMAGED_SHARD for each in extents if each.damaged_at >= 0)
-        """How often each cause came in the batches so far: samples replaced, regions dropped, texts filled."""
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"data: {data.train} holds {order.samples} samples, fewer than one global batch of {batch_size} x "
@@ -137,14 +136,18 @@ def examples(
         counts: gains how often each cause came.
     """
     data = data or config.Data()
-    found = _good_records(expand(pattern), image_size, counts)
+    found = _good_records(expand(pattern), image_size, Counter() if counts is None else counts)
     return (plain(*good, data) for good in islice(found, limit))
 
 
-def _good_records(paths: list[Path], image_size: int, counts: Counter[str] | None) -> Iterator[tuple[Record, Tensor]]:
+def _good_records(paths: list[Path], image_size: int, counts: Counter[str]) -> Iterator[tuple[Record, Tensor]]:
     shards = Shards(paths)
     for shard, path in enumerate(paths):
-        for i in range(extent(path).samples):
+        places, damaged_at = index(path)  # no extent: what img2dataset has counted says nothing of damage
+        _report_damage(path, damaged_at, len(places), counts)
+        if len(places) == 0:
+            log.warning("%s: holds no sample", path)
+        for i in range(len(places)):
             tally = Tally()
             good = read_good(shards, Place(shard, i), image_size, tally)
             _report(tally, counts)
@@ -152,19 +155,28 @@ def _good_records(paths: list[Path], image_size: int, counts: Counter[str] | Non
                 yield good
 
 
-def _extents(paths: list[Path]) -> list[Extent]:
-    began, told, extents = time.monotonic(), False, []
+def _samples(paths: list[Path], counts: Counter[str]) -> list[int]:
+    """How many each shard has; ``counts`` gains the damaged ones."""
+    began, told, samples = time.monotonic(), False, []
     for path in paths:
-        extents.append(extent(path))
+        found = extent(path)
+        samples.append(found.samples)
+        _report_damage(path, found.damaged_at, found.samples, counts)
         if not told and time.monotonic() - began > _PATIENCE:
             log.info("data: listing %d shards, once; `python -m fgclip_fast.data index` does so beforehand", len(paths))
             told = True
-    return extents
+    return samples
 
 
-def _report(tally: Tally, counts: Counter[str] | None) -> None:
-    if counts is not None:
-        counts.update(tally.counts)
+def _report_damage(shard: Path, at: int, samples: int, counts: Counter[str]) -> None:
+    if at >= 0:
+        tally = Tally()
+        tally.damaged(shard, at, samples)
+        _report(tally, counts)
+
+
+def _report(tally: Tally, counts: Counter[str]) -> None:
+    counts.update(tally.counts)
     for level, line in tally.lines:
         log.log(level, line)
 

@@ -6,6 +6,7 @@ A map-style data set whose item is a whole batch; it runs in the loader's worker
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from fgclip_fast import config
-from fgclip_fast.data.causes import DROPPED, BadRecord
+from fgclip_fast.data.causes import DAMAGED_SHARD, DROPPED, BadRecord
 from fgclip_fast.data.decode import decode, keep_encoded
 from fgclip_fast.data.draw import draw
 from fgclip_fast.data.order import Order, Place
@@ -47,6 +48,11 @@ class Tally:
         """A sample that cannot be used."""
         self.counts[bad.cause] += 1
         self.lines.append((logging.WARNING, f"{name}: {bad}; left out"))
+
+    def damaged(self, shard: Path, at: int, samples: int) -> None:
+        """A shard that cannot be read from byte ``at`` on."""
+        self.counts[DAMAGED_SHARD] += 1
+        self.lines.append((logging.WARNING, f"{shard}: damaged at byte {at}; its first {samples} samples are used"))
 
     def defects(self, name: str, record: Record) -> None:
         """What a good record lacks."""

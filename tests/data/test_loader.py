@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import simplejpeg
 import torch
 
 from fgclip_fast.config import Data
 from fgclip_fast.data import causes, workers
+from fgclip_fast.data.index import index
 from fgclip_fast.data.loader import Loader, examples
 from fgclip_fast.data.order import Order
 from fgclip_fast.inputs.tokenizer import Tokenizer
@@ -209,12 +211,40 @@ def test_examples_come_in_file_order_and_never_change(good):
     assert len(list(examples(str(good), image_size=32, limit=5))) == 5
 
 
-def test_a_damaged_shard_gives_its_readable_part_and_is_counted(tmp_path, encoded, record, write_shard):
+@pytest.mark.parametrize("indexed", [False, True], ids=["new", "indexed"])
+def test_a_damaged_shard_gives_its_readable_part_and_is_counted(
+    tmp_path, caplog, encoded, record, write_shard, indexed
+):
     path = write_shard(tmp_path / "a.tar", [(encoded(), record(number)) for number in range(8)])
     path.write_bytes(path.read_bytes()[:-15_000])
+    if indexed:
+        index(path)
     ours = load(tmp_path, batch_size=2)
     assert ours.counts == {causes.DAMAGED_SHARD: 1} and 1 <= ours.steps_per_epoch < 4
     take(ours.batches(), 4)
+    shown = list(examples(str(tmp_path), image_size=8, counts=(counts := Counter())))
+    assert counts == {causes.DAMAGED_SHARD: 1} and 2 <= len(shown) < 8
+    assert [line.split("a.tar: ")[1][:17] for line in caplog.messages] == ["damaged at byte 1"] * 2
+
+
+def test_damage_is_noticed_where_img2dataset_has_counted(tmp_path, encoded, record, write_shard):
+    path = write_shard(tmp_path / "a.tar", [(encoded(), record(number)) for number in range(8)])
+    path.write_bytes(path.read_bytes()[:-15_000])
+    (tmp_path / "a_stats.json").write_text('{"successes": 8}')
+    shown = list(examples(str(tmp_path), image_size=8, counts=(counts := Counter())))
+    assert counts == {causes.DAMAGED_SHARD: 1} and len(shown) < 8
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_jpeg_that_the_decoder_refuses_twice_is_replaced(tmp_path, encoded, record, write_shard, processes):
+    broken = bytearray(encoded(64, 48))
+    broken[200:260] = bytes(60)  # in the Huffman tables
+    with pytest.raises(ValueError, match="extraneous bytes"):
+        simplejpeg.decode_jpeg(bytes(broken), strict=False)
+    write_shard(tmp_path / "a.tar", [(bytes(broken), record(0)), *((encoded(), record(n)) for n in range(1, 8))])
+    ours = load(tmp_path, batch_size=8, workers=processes)
+    (batch,) = next(ours.batches())
+    assert len(batch.image) == 8 and ours.counts[causes.CORRUPT_IMAGE] >= 1
 
 
 def test_a_set_of_bad_records_only_ends_with_their_causes(tmp_path, encoded, write_shard):

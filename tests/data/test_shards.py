@@ -102,12 +102,11 @@ def test_count_of_img2dataset_is_believed_before_an_index_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [2048 + 512 + 2, 2048 + 100], ids=["in a file", "in a header"])
-def test_a_shard_that_ends_early_gives_what_is_readable(tmp_path, caplog, cut):
+def test_a_shard_that_ends_early_gives_what_is_readable(tmp_path, cut):
     path = archive(tmp_path / "a.tar", ["1.jpg", "2.jpg", "3.jpg"])
     path.write_bytes(path.read_bytes()[:cut])
     shard = Shard(path)
     assert shard.damaged and len(shard) == 2 and shard.read(1).parts == {"jpg": b"2.jpg"}
-    assert "a.tar: damaged at byte 2048" in caplog.text
     assert extent(path).damaged_at == 2048
 
 
