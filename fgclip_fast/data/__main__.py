@@ -69,6 +69,8 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
         shards: path, glob or {000..999} range of .tar files, or their folder.
         limit: stop after so many good records.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"data check: --limit must be at least 1 record, got {limit}")
     counts: Counter[str] = Counter()
     found: Counter[str] = Counter()
     everything = Data(regions=sys.maxsize, negatives=sys.maxsize)
@@ -76,9 +78,12 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
         found["good records"] += 1
         found["regions"] += len(example.boxes)
         found["regions with negatives"] += sum(map(bool, example.hard_texts))
-    print(f"{found['good records']} good records, {sum(counts[cause] for cause in BAD)} bad")
+    bad = sum(counts[cause] for cause in BAD)
+    print(f"{found['good records']} good records, {bad} bad")
     print(f"{found['regions']} regions, {found['regions with negatives']} of them with negatives")
     _print(counts)
+    if not found["good records"]:
+        raise ValueError(f"data check: {shards} holds no {'good record' if bad else 'record'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands: dict[str, Any] = {"jsonl": jsonl, "index": index, "check": check}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fgclip_fast.data", args=arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -104,6 +104,11 @@ def parse_json(raw: bytes) -> Any:
         raise BadRecord(NOT_JSON, str(error)) from None
 
 
+def are_numbers(sides: list) -> bool:
+    """Whether a box's sides are; JSON's true and false are not, though Python counts with them."""
+    return all(isinstance(side, int | float) and not isinstance(side, bool) for side in sides)
+
+
 def _decoded(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig").strip()
@@ -184,7 +189,7 @@ def _box(box: Any) -> tuple[float, float, float, float]:
         raise _Drop(WRONG_BOX, f"bbox must be a list, got {_named(box)}")
     if len(box) < 4:
         raise _Drop(SHORT_BOX, f"bbox is {box}")
-    if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in box[:4]):
+    if not are_numbers(box[:4]):
         raise _Drop(WRONG_BOX, f"bbox is {box}")
     x1, y1, x2, y2 = map(_single, box[:4])
     if not all(map(math.isfinite, (x1, y1, x2, y2))):

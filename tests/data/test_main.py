@@ -1,6 +1,7 @@
 """The commands: a user's own list becomes shards; shards are listed and checked."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -24,6 +25,8 @@ def photos(tmp_path, encoded):
     (folder.parent / "a.jpg").write_bytes(encoded(200, 100))
     (folder.parent / "b.png").write_bytes(encoded(200, 100, format="PNG"))
     (folder.parent / "half.jpg").write_bytes(encoded(200, 100)[:900])
+    whole = encoded(200, 100)
+    (folder.parent / "tables.jpg").write_bytes(whole[:200] + bytes(60) + whole[260:])
     return folder.parent
 
 
@@ -44,12 +47,29 @@ def test_boxes_become_fractions(tmp_path, photos, boxes, bbox):
         assert example.boxes[0].tolist() == pytest.approx([0.1, 0.1, 0.5, 0.9])
 
 
+@pytest.mark.parametrize(
+    "bbox, cause",
+    [([10**400, 0, 2, 3], causes.NOT_FINITE_BOX), ([10**400, 0.5, 2.5, 3], causes.NOT_FINITE_BOX),
+     ([0, 0, 2, -(10**400)], causes.NOT_FINITE_BOX), ([True, False, 3, 3], causes.WRONG_BOX)],
+    ids=["huge", "huge and a fraction", "huge and negative", "booleans"],
+)  # fmt: skip
+@pytest.mark.parametrize("boxes", ["xyxy-pixel", "xywh-pixel", "xyxy-fraction"])
+def test_numbers_that_are_none_cost_their_region(tmp_path, photos, boxes, bbox, cause):
+    source = lines(tmp_path / "mine.jsonl", [boxed(bbox)])
+    written, found = write_shards(source, photos, tmp_path / "out", boxes=boxes)
+    assert written["train"] == 1 and found == {cause: 1, causes.LONG_FROM_SHORT: 1}
+    counts = Counter()
+    assert [len(e.boxes) for e in examples(str(tmp_path / "out"), image_size=8, counts=counts)] == [0]
+    assert counts == found
+
+
 def test_what_is_refused_is_named_and_counted(tmp_path, photos, caplog):
     bad = [
         b"{",
         b"\xff",
         boxed([0, 0, 1, 1], image="gone.jpg"),
         boxed([0, 0, 1, 1], image="half.jpg"),
+        boxed([0, 0, 1, 1], image="tables.jpg"),
         {"caption": "x"},
     ]
     bad += [boxed([0, 0, 1, 1], short_caption=3), {"image": "a.jpg"}, [], b""]
@@ -58,7 +78,7 @@ def test_what_is_refused_is_named_and_counted(tmp_path, photos, caplog):
     assert written["train"] == 2
     refused = {cause: n for cause, n in found.items() if cause in causes.BAD}
     assert refused == {causes.NOT_JSON: 1, causes.NOT_UTF8: 1, causes.NO_IMAGE: 2, causes.TRUNCATED_IMAGE: 1,
-                       causes.WRONG_TYPE: 2, causes.NO_TEXT: 1}  # fmt: skip
+                       causes.CORRUPT_IMAGE: 1, causes.WRONG_TYPE: 2, causes.NO_TEXT: 1}  # fmt: skip
     assert found[causes.EMPTY_BOX] == found[causes.WRONG_BOX] == 1
     assert "mine.jsonl, line 2: broken JSON" in caplog.text and "mine.jsonl, line 4: no image" in caplog.text
 
@@ -116,3 +136,79 @@ def test_the_commands_say_what_they_did(tmp_path, photos, capsys):
 def test_shards_that_are_not_there_are_one_line(command, tmp_path):
     with pytest.raises(SystemExit, match=r"^error: shards: .*nowhere\.tar, where there is no tar file$"):
         main([command, str(tmp_path / "nowhere.tar")])
+
+
+def jsonl(source, photos, output, *more):
+    """Runs the command."""
+    main(["jsonl", *map(str, (source, "--images", photos, "--boxes", "xyxy-pixel", "--output", output)), *more])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--shard-size", "0"], "--shard-size must be at least 1 record, got 0"),
+        (["--shard-size", "-5"], "--shard-size must be at least 1 record, got -5"),
+        (["--val", "7"], "--val must be a share of the images, 0 to 1, got 7.0"),
+        (["--val", "-0.1"], "--val must be a share of the images, 0 to 1, got -0.1"),
+        (["--val", "nan"], "--val must be a share of the images, 0 to 1, got nan"),
+        (["--images", "nowhere"], "--images must be a folder, got nowhere, which is none"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_one_line(tmp_path, photos, arguments, message):
+    source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 50, 50])])
+    with pytest.raises(SystemExit) as end:
+        jsonl(source, photos, tmp_path / "out", *arguments)
+    assert end.value.code == f"error: data jsonl: {message}" and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("below", ["", "/out"])
+def test_an_output_that_is_a_file_is_one_line(tmp_path, photos, below):
+    source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 50, 50])])
+    with pytest.raises(SystemExit, match=r"^error: data jsonl: --output must be a new folder, got .* is a file$"):
+        jsonl(source, photos, f"{source}{below}")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (json.dumps(boxed([9, 9, 50, 50], image="gone.jpg")), r"2 x no image, 1 x wrong type$"),
+        (json.dumps({"image": "a.jpg", "caption": "a"}, indent=1), r"4 x broken JSON, 1 x wrong type; a line must be"),
+        ("", r"1 x wrong type$"),
+    ],
+    ids=["gone", "pretty", "list"],
+)
+def test_a_list_without_a_usable_record_fails_with_its_causes(tmp_path, photos, content, message):
+    (tmp_path / "mine.jsonl").write_text("\n".join([content, *([content] if "gone" in content else []), "3"]))
+    with pytest.raises(
+        SystemExit, match=rf"^error: data jsonl: no record of .* is usable with the images .*: {message}"
+    ):
+        jsonl(tmp_path / "mine.jsonl", photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "[]"], ids=repr)
+def test_an_empty_list_fails(tmp_path, photos, content):
+    (tmp_path / "mine.jsonl").write_text(content)
+    with pytest.raises(SystemExit, match=r"^error: data jsonl: .*mine.jsonl holds no record$"):
+        jsonl(tmp_path / "mine.jsonl", photos, tmp_path / "out")
+
+
+def test_check_counts_a_damaged_shard_each_time(tmp_path, capsys, encoded, record, write_shard):
+    path = write_shard(tmp_path / "a.tar", [(encoded(), record(number)) for number in range(8)])
+    path.write_bytes(path.read_bytes()[:-15_000])
+    for _ in range(2):  # the second time from the index
+        main(["check", str(path)])
+        assert "1  damaged shard" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("samples, message", [(0, "no record"), (2, "no good record")])
+def test_check_fails_where_nothing_is_good(tmp_path, caplog, encoded, write_shard, samples, message):
+    path = write_shard(tmp_path / "a.tar", [(encoded(), {})] * samples)
+    with pytest.raises(SystemExit, match=rf"^error: data check: .*a\.tar holds {message}$"):
+        main(["check", str(path)])
+    assert ("a.tar: holds no sample" in caplog.text) == (samples == 0)
+
+
+def test_check_of_a_wrong_limit_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: data check: --limit must be at least 1 record, got -1$"):
+        main(["check", str(tmp_path), "--limit", "-1"])

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from fgclip_fast.data.causes import NO_IMAGE, WRONG_TYPE, BadRecord
+from fgclip_fast.data.causes import BAD, NO_IMAGE, NOT_JSON, WRONG_TYPE, BadRecord
 from fgclip_fast.data.decode import decode, sides
-from fgclip_fast.data.records import IMAGE_NAMES, Record, parse, parse_json
+from fgclip_fast.data.records import IMAGE_NAMES, Record, are_numbers, parse, parse_json
 from fgclip_fast.data.shards import ShardWriter
 
 Boxes = Literal["xyxy-pixel", "xyxy-fraction", "xywh-pixel"]
@@ -41,9 +41,11 @@ def write_shards(
     Returns:
         How many records each split has, and how often each cause came: refused records, dropped regions, fills.
         Each refused record is named in the log.
+
+    Raises:
+        ValueError: an argument does not fit, or not one record is usable.
     """
-    if any(output.glob("*.tar")):
-        raise ValueError(f"data jsonl: {output} holds shards already; choose another folder")
+    _check(images, output, val, shard_size)
     written: Counter[str] = Counter(train=0, val=0)
     causes: Counter[str] = Counter()
     with _Split(output, "train", shard_size) as train, _Split(output, "val", shard_size) as validation:
@@ -58,7 +60,31 @@ def write_shards(
             split = validation if _share(path) < val else train
             split.write(encoded, path, fields)
             written[split.name] += 1
+    if not any(written.values()):
+        raise _nothing_usable(source, images, causes)
     return written, causes
+
+
+def _check(images: Path, output: Path, val: float, shard_size: int) -> None:
+    if not images.is_dir():
+        raise ValueError(f"data jsonl: --images must be a folder, got {images}, which is none")
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"data jsonl: --output must be a new folder, got {output}, where {existing} is a file")
+    if any(output.glob("*.tar")):
+        raise ValueError(f"data jsonl: --output {output} holds shards already; choose another folder")
+    if not 0 <= val <= 1:  # nan too
+        raise ValueError(f"data jsonl: --val must be a share of the images, 0 to 1, got {val}")
+    if shard_size < 1:
+        raise ValueError(f"data jsonl: --shard-size must be at least 1 record, got {shard_size}")
+
+
+def _nothing_usable(source: Path, images: Path, causes: Counter[str]) -> ValueError:
+    refused = ", ".join(f"{n} x {cause}" for cause, n in causes.most_common() if cause in BAD)
+    if not refused:
+        return ValueError(f"data jsonl: {source} holds no record")
+    way_out = "; a line must be a whole record, or the file a JSON list" if NOT_JSON in causes else ""
+    return ValueError(f"data jsonl: no record of {source} is usable with the images of {images}: {refused}{way_out}")
 
 
 def _checked(raw: bytes | Mapping, images: Path, boxes: Boxes) -> tuple[str, bytes, dict[str, Any], Record]:
@@ -86,14 +112,17 @@ def _mapping(fields: Any) -> Mapping[str, Any]:
 
 
 def _as_fractions(region: Any, boxes: Boxes, width: int, height: int) -> Any:
-    """The region with its box normalised; one whose box is no box is left to the record's own checks."""
+    """The region with its box normalised; one whose box is no box is left to the record's own checks, as it is."""
     box = region.get("bbox") if isinstance(region, Mapping) else None
-    if not isinstance(box, list) or len(box) < 4 or not all(isinstance(side, int | float) for side in box[:4]):
+    if not isinstance(box, list) or len(box) < 4 or not are_numbers(box[:4]):
         return region
     x, y, right, bottom = box[:4]
-    if boxes == "xywh-pixel":
-        right, bottom = x + right, y + bottom
-    return {**region, "bbox": [x / width, y / height, right / width, bottom / height]}
+    try:
+        if boxes == "xywh-pixel":
+            right, bottom = x + right, y + bottom
+        return {**region, "bbox": [x / width, y / height, right / width, bottom / height]}
+    except OverflowError:  # an integer beyond fp64
+        return region
 
 
 def _share(path: str) -> float:
