@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fgclip_fast.evaluation.pictures import View, hottest, inside
+from fgclip_fast.inputs.image import rgb
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.html import data_uri
 from fgclip_fast.scenes.grammar import ATTRIBUTES, Thing, phrase
@@ -135,7 +136,7 @@ def word_alone(views: Sequence[View], phrases: Phrases, texts: Tensor, menu: str
 
 def shown(encoded: bytes) -> tuple[bytes, int, int]:
     """A picture as the page carries it: small, and without what cameras write beside the pixels."""
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = rgb(Image.open(io.BytesIO(encoded)))
     image.thumbnail((SIDE, SIDE))
     written = io.BytesIO()
     image.save(written, "JPEG", quality=85)
