@@ -1,6 +1,7 @@
 """From words to a config: defaults < ``--preset`` < ``--config`` < flags, and a config to a file and back.
 
-``--resume`` without either starts from the config of the run that it names.
+``--resume`` without either starts from the config of the run that it names. Below that: what several commands ask of a
+device and of a file to write before they begin, since hours later is too late to be told.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 
 from fgclip_fast.config import Config
@@ -60,10 +62,42 @@ def load(path: Path, base: Config | None = None) -> Config:
         OSError: no such file.
         ValueError: not YAML of a config; an unknown key is named, with the nearest known one.
     """
-    values = yaml.safe_load(path.read_text())
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a mapping of fields was expected, got {type(values).__name__}")
-    return _merge(base or Config(), values, str(path))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"a mapping of fields was expected, got {type(values).__name__}")
+        return _merge(base or Config(), values)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None  # its own has five lines
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def device(wanted: str) -> torch.device:
+    """The device of a word: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``, which is a GPU where there is one.
+
+    Raises:
+        ValueError: a GPU is asked for that torch does not see.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    place = torch.device(("cuda" if gpus else "cpu") if wanted == "auto" else wanted)
+    if place.type == "cuda" and (place.index or 0) >= gpus:
+        raise ValueError(
+            f"device: {wanted} was asked for, but torch sees {gpus} GPUs; see `python -m fgclip_fast.info`"
+        )
+    return place
+
+
+def check_output(name: str, path: Path) -> None:
+    """Refuses a file to write that is a folder, or lies in none.
+
+    Raises:
+        ValueError: the message names the argument ``name``.
+    """
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file, got the folder {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{name} must lie in a folder that is there, got {path}")
 
 
 def _read_first(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -75,6 +109,9 @@ def _read_first(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         name, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and name in ("preset", "config"):
             chosen[name] = value if equals else next(words, "")
+            if not chosen[name] or chosen[name].startswith("--"):
+                expected = "the name of a preset" if name == "preset" else "a file"
+                sys.exit(f"--{name}: {expected} was expected, got {chosen[name] or 'nothing'}")
         else:
             rest.append(word)
     return chosen, rest
@@ -90,17 +127,17 @@ def _resumed(words: list[str]) -> str | None:
     return next((str(place / "config.yaml") for place in places if (place / "config.yaml").is_file()), None)
 
 
-def _merge(base: T, values: dict[str, Any], where: str) -> T:
+def _merge(base: T, values: dict[str, Any], where: str = "") -> T:
     hints = typing.get_type_hints(type(base))
     changed: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(f"{where}: unknown key {_nearest(key, hints)}")
+            raise ValueError(f"{where}unknown key {_nearest(key, hints)}")
         current = getattr(base, key)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
-            changed[key] = _merge(current, value, f"{where}: {key}")
+            changed[key] = _merge(current, value, f"{where}{key}: ")
         else:
-            changed[key] = _converted(value, hints[key], f"{where}: {key}")
+            changed[key] = _converted(value, hints[key], f"{where}{key}")
     return dataclasses.replace(base, **changed)  # type: ignore[type-var]
 
 
@@ -118,7 +155,7 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value

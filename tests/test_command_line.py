@@ -1,12 +1,16 @@
 """Words to a config: what overrides what, and what a wrong word is told."""
 
 import dataclasses
+import typing
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from fgclip_fast import command_line
-from fgclip_fast.config import Config, Loss
+from fgclip_fast.config import Config, Loss, Rule
 from fgclip_fast.presets import PRESETS
+from tests.refusals import refusal
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -56,6 +60,9 @@ def test_resuming_goes_on_as_the_run_was(words, tmp_path):
         ("loss: {region: .nan}", r"loss.region must be >= 0, got nan"),
         ("[1, 2]", r"a mapping of fields was expected, got list"),
         ("loss: 3", r"loss must be"),
+        ("a: [1,", r"c.yaml is not YAML: .* line 1"),
+        ("batch_size: -1", r"c.yaml: batch_size must be > 0, got -1"),
+        (f"optim: {{lr: 1{'0' * 400}}}", r"c.yaml: optim: lr must be float"),
     ],
 )
 def test_a_wrong_file_is_told_what_is_wrong(text, message, tmp_path):
@@ -65,9 +72,9 @@ def test_a_wrong_file_is_told_what_is_wrong(text, message, tmp_path):
 
 
 def test_numbers_as_yaml_writes_them_are_read(tmp_path):
-    (tmp_path / "c.yaml").write_text("optim: {lr: 1e-6, betas: [0, 1]}\nsteps: null\n")
+    (tmp_path / "c.yaml").write_text("optim: {lr: 1e-6, betas: [0, 0.5]}\nsteps: null\n")
     config = command_line.load(tmp_path / "c.yaml", dataclasses.replace(Config(), steps=3))
-    assert (config.optim.lr, config.optim.betas, config.steps) == (1e-6, (0.0, 1.0), None)
+    assert (config.optim.lr, config.optim.betas, config.steps) == (1e-6, (0.0, 0.5), None)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +82,9 @@ def test_numbers_as_yaml_writes_them_are_read(tmp_path):
     [
         (["--preset", "stage2-vit-b61"], "nearest is 'stage2-vit-b16'"),
         (["--config", "/nowhere.yaml"], "No such file"),
+        (["--config"], "--config: a file was expected, got nothing"),
+        (["--config", "--seed", "3"], "--config: a file was expected, got --seed"),
+        (["--preset="], "--preset: the name of a preset was expected, got nothing"),
     ],
 )
 def test_a_wrong_first_word_ends_with_one_line(words, message):
@@ -93,3 +103,55 @@ def test_help_names_every_field(capsys):
         command_line.parse(["--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("--preset", "--config", "--loss.hard-negative", "--data.train", "--optim.lr"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--eval-every -1", "eval_every must be >= 0, got -1"),
+        ("--checkpoint-every -3", "checkpoint_every must be >= 0, got -3"),
+        ("--batch-size 0", "batch_size must be > 0, got 0"),
+        ("--epochs nan", "epochs must be > 0, got nan"),
+        ("--epochs inf", "epochs must be finite, got inf"),
+        (f"--seed {2**63}", f"seed must be in [-2^63, 2^63), got {2**63}"),
+        ("--device meta", "device must be auto, cpu, cuda or cuda:0, got meta"),
+        ("--init=", "init must be a path, not an empty word, got ''"),
+        ("--optim.text-lr -1", "optim.text_lr must be >= 0, got -1.0"),
+        ("--optim.max-scale nan", "optim.max_scale must be > 0, got nan"),
+        ("--optim.max-scale -5", "optim.max_scale must be > 0, got -5.0"),
+        ("--optim.betas 2 3", "optim.betas must be in [0, 1), got (2.0, 3.0)"),
+        ("--optim.eps 0", "optim.eps must be > 0, got 0.0"),
+        ("--loss.long inf", "loss.long must be finite, got inf"),
+        ("--data.negatives -1", "data.negatives must be >= 0, got -1"),
+        ("--data.box-margin inf", "data.box_margin must be finite, got inf"),
+        ("--model.projection 0", "model.projection must be > 0, got 0"),
+        ("--model.layer-norm-eps -1", "model.layer_norm_eps must be > 0, got -1.0"),
+        ("--model.vision.layers 0", "model.vision.layers must be > 0, got 0"),
+        ("--model.vision.heads 3", "model.vision.width must be a multiple of model.vision.heads, got (128, 3)"),
+        ("--model.text.heads 5", "model.text.width must be a multiple of model.text.heads, got (96, 5)"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(words, message, capsys):
+    assert message in refusal(command_line.parse, words.split(), capsys)
+
+
+def numbers(part: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Name of each field that holds numbers, and whether a rule says which."""
+    for name, hint in typing.get_type_hints(part, include_extras=True).items():
+        plain = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        if dataclasses.is_dataclass(plain):
+            yield from numbers(plain, f"{prefix}{name}.")
+        elif {int, float} & {plain, *typing.get_args(plain)}:
+            yield prefix + name, any(isinstance(rule, Rule) for rule in getattr(hint, "__metadata__", ()))
+
+
+def test_every_number_of_the_config_has_a_rule():
+    found = dict(numbers(Config))
+    assert len(found) > 30 and [name for name, ruled in found.items() if not ruled] == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"device: cuda:1 was asked for, but torch sees 0 GPUs"):
+        command_line.device("cuda:1")
+    assert command_line.device("auto") == torch.device("cpu")

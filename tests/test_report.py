@@ -18,6 +18,7 @@ from fgclip_fast.report.__main__ import main
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.write import write as write_scenes
 from tests import browser, runs
+from tests.refusals import refusal
 
 SCENES = runs.untouched(Data())
 FIGURES = {f"{kind}/{name}": runs.level(0.91) for kind in ("unseen", "seen") for name in ("hard", "colour")}
@@ -181,9 +182,19 @@ def test_causes_of_bad_records_are_counted(on_scenes):
     assert re.search(r"empty box</th><td>7</td>", text_of(on_scenes / "report.html"))
 
 
-def test_no_run_is_one_error(tmp_path):
-    with pytest.raises(SystemExit, match=r"is no run: it holds no config\.yaml"):
-        main([str(tmp_path)])
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "is no run: it holds no config.yaml"),
+        ("a: [1,", "config.yaml is not YAML: "),
+        ("batch_size: -1", "config.yaml: batch_size must be > 0, got -1"),
+        ("bach_size: 3", "config.yaml: unknown key 'bach_size'; the nearest is 'batch_size'"),
+    ],
+)
+def test_what_is_no_run_is_one_error(config, said, tmp_path, capsys):
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    assert said in refusal(main, [str(tmp_path)], capsys)
 
 
 def unit(*rows):

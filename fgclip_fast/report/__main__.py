@@ -28,7 +28,7 @@ def _write(run: Positional[Path], other: Positional[Path | None] = None) -> Path
     """
     try:
         return page.write(run) if other is None else compare.write(run, other)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
