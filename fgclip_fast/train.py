@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,18 @@ import torch
 import torch.distributed as dist
 from rich.logging import RichHandler
 
-from fgclip_fast import command_line, evaluate
+from fgclip_fast import command_line, evaluate, run_folder
 from fgclip_fast.config import Config
-from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
+from fgclip_fast.data.shards import expand
 from fgclip_fast.inputs.batch import Batch
+from fgclip_fast.inputs.tokenizer import EOS
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
-from fgclip_fast.scenes.locate import locate
-from fgclip_fast.training import checkpoint, distributed, grad_cache, optim, provenance
+from fgclip_fast.scenes.locate import NAME, locate
+from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.faults import Interruption
 from fgclip_fast.training.monitor import Monitor
@@ -38,7 +38,6 @@ from fgclip_fast.training.objective import objective
 from fgclip_fast.training.timing import Stopwatch
 
 log = logging.getLogger("fgclip_fast")
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -56,21 +55,22 @@ def train(config: Config) -> Run:
 
     Raises:
         ValueError: the config does not fit the data, the processes, or the run that it resumes.
-        FileNotFoundError: shards, weights or a run to resume are not there.
+        OSError: shards, weights or a run to resume are not there, or the run's folder cannot be written.
     """
-    processes = distributed.start(config.device)
+    processes = distributed.start(str(command_line.device(config.device)))
+    _check(config, processes)
     _fix(config.seed, config.threads)
-    config, saved = _place(config, processes)
+    config, saved = run_folder.place(config, processes)
     model = _model(config, saved).to(processes.device)
     config = replace(config, model=model.config)
     loader = _loader(config, model, processes)
-    steps = config.steps or round(config.epochs * loader.steps_per_epoch)
+    steps = _steps(config, loader)
     if config.dry_run:
         return _describe(config, model, loader, steps)
     run = Path(str(config.output))
     optimizer = optim.adamw(model, config.optim)
     done = _restore(optimizer, loader, config, saved, processes)
-    _open(run, config, processes, steps)
+    run_folder.make(run, config, processes, steps)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
     monitor = Monitor(run, steps, done, writes=processes.first)
@@ -119,6 +119,24 @@ def train(config: Config) -> Run:
     return Run(run, model, config, figures)
 
 
+def _check(config: Config, processes: Processes) -> None:
+    """What is better said before weights are read and the run has a folder."""
+    _check_shards("train", config.data.train)
+    if config.data.val and processes.first:  # which alone reads them
+        _check_shards("val", config.data.val)
+
+
+def _check_shards(name: str, pattern: str) -> None:
+    if not all(pattern.split("::")):  # the empty path is the folder that one stands in, and any shards there
+        hint = f"pass --data.{name} 'folder/{name}-*.tar', or {NAME} for the embedded set"
+        raise ValueError(f"data.{name} must name shards, got {pattern!r}; {hint}")
+    if pattern != NAME:
+        try:
+            expand(pattern)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"data.{name}: {error}") from None
+
+
 def _fix(seed: int, threads: int | None) -> None:
     """Seeds what draws without being told a seed; data order and draws are arithmetic and need none."""
     random.seed(seed)
@@ -128,33 +146,14 @@ def _fix(seed: int, threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _place(config: Config, processes: Processes) -> tuple[Config, Path | None]:
-    """Decides the run's folder and the checkpoint to go on from; the first process decides for all."""
-    chosen: list[Any] = [None, None]
-    if processes.first:
-        chosen = list(_find(config))
-    if processes.group is not None:
-        dist.broadcast_object_list(chosen, src=0, group=processes.group)
-    output, saved = chosen
-    return replace(config, output=str(output), resume=None), saved
-
-
-def _find(config: Config) -> tuple[Path, Path | None]:
-    fresh = Path(config.output) if config.output else RUNS / datetime.now().strftime("%Y%m%d-%H%M%S")
-    if config.resume is None:
-        if checkpoint.newest(fresh) is not None and not config.dry_run:
-            raise ValueError(f"output: {fresh} holds a run; go on with it by --resume auto, or name another --output")
-        return fresh, None
-    if config.resume == "auto":
-        output = Path(config.output) if config.output else (RUNS / "last").resolve()
-        return (output, checkpoint.newest(output)) if output.exists() else (fresh, None)
-    saved = checkpoint.newest(Path(config.resume))
-    if saved is None:
-        raise FileNotFoundError(f"resume: {config.resume} is no run and no checkpoint (no checkpoints/step-* in it)")
-    return Path(config.output) if config.output else saved.parents[1], saved
-
-
 def _model(config: Config, saved: Path | None) -> FGCLIP:
+    model = _weights(config, saved)
+    if (rows := model.config.text.vocabulary) <= EOS:
+        raise ValueError(f"model.text.vocabulary must be >= {EOS + 1}, as many as CLIP's tokens, got {rows}")
+    return model
+
+
+def _weights(config: Config, saved: Path | None) -> FGCLIP:
     if saved is not None:
         return pretrained.load(saved / "model", like=config.model)
     if config.init is None:
@@ -185,6 +184,15 @@ def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
         packing=config.model.packing,
         pin_memory=processes.device.type == "cuda",
     )
+
+
+def _steps(config: Config, loader: Loader) -> int:
+    steps = config.steps or round(config.epochs * loader.steps_per_epoch)
+    if steps == 0:
+        raise ValueError(
+            f"epochs must make a step or more, at {loader.steps_per_epoch} steps each, got {config.epochs}"
+        )
+    return steps
 
 
 def _restore(
@@ -218,20 +226,6 @@ def _save(run, model, optimizer, config, loader, processes, step: int) -> None:
         checkpoint.save(run, step, partial(pretrained.save, model), state, config.keep)
 
 
-def _open(run: Path, config: Config, processes: Processes, steps: int) -> None:
-    """Makes the run's folder, writes its config and where it comes from, and points ``last`` at it."""
-    if not processes.first:
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    command_line.save(config, run / "config.yaml")
-    told = {"steps": steps, "processes": processes.world_size, "device": str(processes.device)}
-    provenance.write(run, **told, data=fingerprints(locate(config.data)))
-    last = run.parent / "last"
-    if last.is_symlink() or not last.exists():
-        last.unlink(missing_ok=True)
-        last.symlink_to(run.resolve().name)
-
-
 def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
     """Prints what would happen, and the first batch."""
     parameters = sum(p.numel() for p in model.parameters())
@@ -239,7 +233,10 @@ def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
     print(f"parameters      {parameters:,}")
     print(f"steps           {steps:,} of {config.batch_size} images a process; {loader.steps_per_epoch:,} an epoch")
     print(f"weights+Adam    {parameters * 16 / 1e9:.2f} GB, and activations")
-    print("first batch     " + ", ".join(f"{k} {list(v.shape)}" for k, v in batch._asdict().items() if v is not None))
+    shapes = {name: list(value.shape) for name, value in batch._asdict().items() if isinstance(value, torch.Tensor)}
+    print("first batch     " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
+    if batch.tree is not None:
+        print(f"packed texts    {len(batch.tree.token):,} of {len(batch.token):,} tokens")
     return Run(Path(str(config.output)), model, config, {})
 
 
@@ -253,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from fgclip_fast import report  # which the loop itself never needs
 
             log.info("%s tells what it learned", report.write(run.path))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

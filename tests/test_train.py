@@ -11,11 +11,13 @@ import pytest
 import torch
 import yaml
 
+from fgclip_fast import command_line
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Model, Optim, Text, Vision
 from fgclip_fast.model import pretrained
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint
+from tests.refusals import refusal
 
 MODEL = Model(
     vision=Vision(image_size=32, patch_size=8, width=32, layers=2, heads=2, mlp=64),
@@ -119,9 +121,6 @@ def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
 
 def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     config = replace(config, steps=100000, checkpoint_every=0)
-    (tmp_path / "config.yaml").write_text("")
-    from fgclip_fast import command_line
-
     command_line.save(config, tmp_path / "config.yaml")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     words = [sys.executable, "-m", "fgclip_fast.train", "--config", str(tmp_path / "config.yaml")]
@@ -140,3 +139,36 @@ def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     step = int(checkpoint.newest(tmp_path / "run").name.removeprefix("step-"))
     assert step == max(losses(tmp_path / "run"))
     pretrained.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--data.train=", "data.train must name shards, got ''; pass --data.train 'folder/train-*.tar'"),
+        ("--data.train {shards}/train-00000.tar::", "data.train must name shards, got '{shards}/train-00000.tar::'"),
+        ("--data.train nosuch", "data.train: shards: 'nosuch' names nosuch, where there is no tar file"),
+        ("--data.val nosuch", "data.val: shards: 'nosuch' names nosuch, where there is no tar file"),
+        ("--output {shards}/val-00000.tar", "output must be a folder, got the file {shards}/val-00000.tar"),
+        ("--model.text.vocabulary 100", "model.text.vocabulary must be >= 49408, as many as CLIP's tokens, got 100"),
+        ("--device foo", "device must be auto, cpu, cuda or cuda:0, got foo"),
+        ("--steps None --epochs 0.01", "epochs must make a step or more, at 15 steps each, got 0.01"),
+        ("--resume nosuch", "resume: nosuch is no run and no checkpoint"),
+        ("--init nosuch", "nosuch does not exist"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named_and_leaves_no_run(config, shards, tmp_path, words, message, capsys):
+    command_line.save(config, tmp_path / "c.yaml")
+    words = ["--config", str(tmp_path / "c.yaml"), *words.format(shards=shards).split()]
+    assert message.format(shards=shards) in refusal(command.main, words, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_pattern_is_not_the_folder_one_stands_in(shards, monkeypatch, capsys):
+    monkeypatch.chdir(shards)
+    said = refusal(command.main, ["--preset", "stage2-vit-b16", "--device", "cpu"], capsys)
+    assert said.startswith("error: data.train must name shards, got ''")
+
+
+def test_dry_run_tells_how_many_tokens_the_tree_saves(config, capsys):
+    train(replace(config, dry_run=True, model=replace(MODEL, packing="prefix-tree")))
+    assert "packed texts" in capsys.readouterr().out
