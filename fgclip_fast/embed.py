@@ -21,6 +21,7 @@ from tyro import cli
 from tyro.conf import Positional
 
 from fgclip_fast import command_line
+from fgclip_fast.config import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
@@ -50,18 +51,20 @@ class Request:
     """PNG file to draw: where each text fits, one row a text."""
     output: str | None = None
     """.npz or .parquet file for the embeddings of all pictures, and of the texts."""
-    batch_size: int = 64
+    batch_size: Positive[int] = 64
     """Pictures a pass."""
-    device: str = "auto"
+    device: Device = "auto"
     """"cpu", "cuda", or auto."""
+
+    def __post_init__(self) -> None:
+        check(self, "embed: ")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    request = cli(Request, args=arguments, prog="fgclip embed", description=__doc__)
     try:
-        run(request)
+        run(cli(Request, args=arguments, prog="fgclip embed", description=__doc__))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -76,7 +79,7 @@ def run(request: Request) -> None:
     paths = list(find(request.images))
     _check(request, paths)
     model = pretrained.load(request.run)
-    model.to(request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu").eval()
+    model.to(command_line.device(request.device)).eval()
     if request.output:
         write(model, paths, request)
         return
@@ -174,6 +177,9 @@ def _check(request: Request, paths: Sequence[Path]) -> None:
         raise ValueError("embed: nothing to do: give --text to rank texts, or --output to write embeddings")
     elif len(paths) != 1:
         raise ValueError(f"embed: texts are ranked for one picture, got {len(paths)}; --output embeds many")
+    for name, file in (("output", request.output), ("heatmap", request.heatmap)):
+        if file:
+            command_line.check_output(f"embed: --{name}", Path(file))
 
 
 def _open(path: Path) -> Image.Image:

@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast import command_line
-from fgclip_fast.config import Config, Data
+from fgclip_fast.config import Config, Data, Device, Positive, check
 from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
@@ -47,31 +46,30 @@ class Request:
     """fg-ovd: folder that img_path is relative to."""
     output: str | None = None
     """File for the figures; None: evaluation.json in the run."""
-    limit: int | None = None
+    limit: Positive[int | None] = None
     """At most so many questions or records."""
-    batch_size: int = 32
+    batch_size: Positive[int] = 32
     """Images a pass."""
-    device: str = "auto"
+    device: Device = "auto"
     """"cpu", "cuda", or auto."""
 
+    def __post_init__(self) -> None:
+        check(self)
 
-def evaluate_run(run: Path, model: FGCLIP, config: Config, limit: int | None = None) -> dict[str, Any]:
+
+def evaluate_run(run: Path, model: FGCLIP, config: Config) -> dict[str, Any]:
     """What a run evaluates at its end: its validation records, and the levels where they are the embedded set's.
 
     Returns:
         suite → figures; also written to ``evaluation.json`` in the run and printed.
     """
-    figures: dict[str, Any] = {}
-    if config.data.val:
-        figures["records"] = on_records(model, config, limit)
-    if config.data.val == NAME:
-        figures |= on_levels(model, limit)
+    figures = _as_at_the_end(model, config)
     _write(figures, run / FIGURES)
     show(figures)
     return figures
 
 
-def on_records(model: FGCLIP, config: Config, limit: int | None = None) -> dict[str, Any]:
+def on_records(model: FGCLIP, config: Config, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
     """Figures on the validation records of a run; empty where it has none."""
     data = locate(config.data)
     if not data.val:
@@ -81,14 +79,15 @@ def on_records(model: FGCLIP, config: Config, limit: int | None = None) -> dict[
     def losses_of(embeddings: Embeddings) -> dict[str, Tensor]:
         return objective(embeddings, config.loss)._asdict()
 
-    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=losses_of))
+    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=losses_of, batch_size=batch_size))
 
 
-def on_levels(model: FGCLIP, limit: int | None = None) -> dict[str, Any]:
+def on_levels(model: FGCLIP, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
     """Figures on each level of the embedded set, for pairs seen in training and for unseen ones."""
     folder = embedded() / "levels"
+    ask = partial(on_fg_ovd, model, images=folder / "images", batch_size=batch_size, limit=limit)
     return {
-        f"{kind}/{path.stem}": on_fg_ovd(model, path, images=folder / "images", limit=limit)
+        f"{kind}/{path.stem}": ask(path)
         for kind in ("unseen", "seen")
         for path in sorted((folder / kind).glob("*.jsonl"))
     }
@@ -130,43 +129,81 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given and not given[0].startswith("-"):
         given = ["--run", *given]
-    request = tyro.cli(Request, args=given, prog="fgclip evaluate", description=__doc__)
     try:
-        _run(request)
-    except (ValueError, FileNotFoundError) as error:
+        _run(tyro.cli(Request, args=given, prog="fgclip evaluate", description=__doc__))
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def _run(request: Request) -> None:
+    _refuse_unused(request)
+    output = Path(request.output) if request.output else Path(request.run) / FIGURES
+    device = command_line.device(request.device)
     model = pretrained.load(request.run)
-    device = request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    folder = Path(request.run)
-    saved = folder / "config.yaml"
-    config = command_line.load(saved) if saved.exists() else Config(model=model.config, data=Data(train="", val=""))
-    if request.suite == "auto":
-        evaluate_run(folder, model, config, request.limit)
-        return
-    figures = _suite(request, model, config)
+    command_line.check_output("output", output)
+    others = {} if request.suite == "auto" and not request.output else _read(output)
+    config = _config(request, model)
+    figures = _suite(request, model.to(device), config)
     show(figures)
-    _write(figures, Path(request.output) if request.output else folder / FIGURES, merge=True)
+    _write(others | figures, output)
+
+
+def _refuse_unused(request: Request) -> None:
+    """An option that nobody reads would let its user believe in figures of something else."""
+    uses = {"records": ("data",), "fg-ovd": ("data", "images")}.get(request.suite, ())
+    for name in ("data", "images"):
+        if getattr(request, name) and name not in uses:
+            suites = "records or fg-ovd" if name == "data" else "fg-ovd"
+            raise ValueError(f"{name} is for --suite {suites}, got it with --suite {request.suite}")
+
+
+def _config(request: Request, model: FGCLIP) -> Config:
+    saved = Path(request.run) / "config.yaml"
+    config = command_line.load(saved) if saved.exists() else Config(model=model.config, data=Data(train="", val=""))
+    if request.suite == "auto" and not config.data.val:
+        has = "has no validation shards" if saved.exists() else "is no run with a config.yaml"
+        raise ValueError(f"suite: {request.run} {has}, so give one: --suite records, fg-ovd or levels")
+    return config
 
 
 def _suite(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
+    if request.suite == "auto":
+        return _as_at_the_end(model, config, request.limit, request.batch_size)
     if request.suite == "levels":
-        return on_levels(model, request.limit)
+        return on_levels(model, request.limit, request.batch_size)
     if request.suite == "records":
-        data = replace(config.data, val=request.data or config.data.val)
-        if not data.val:
-            raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
-        return {"records": on_records(model, replace(config, data=data), request.limit)}
-    if request.data is None:
+        return _records(request, model, config)
+    return _fg_ovd(request, model)
+
+
+def _as_at_the_end(model: FGCLIP, config: Config, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    if config.data.val:
+        figures["records"] = on_records(model, config, limit, batch_size)
+    if config.data.val == NAME:
+        figures |= on_levels(model, limit, batch_size)
+    return figures
+
+
+def _records(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
+    data = replace(config.data, val=request.data or config.data.val)
+    if not data.val:
+        raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
+    try:
+        return {"records": on_records(model, replace(config, data=data), request.limit, request.batch_size)}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data: {error}") from None
+
+
+def _fg_ovd(request: Request, model: FGCLIP) -> dict[str, Any]:
+    if not request.data:
         raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
-    path = Path(request.data)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    path, images = Path(request.data), Path(request.images)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
     if not files:
-        raise FileNotFoundError(f"data: no .jsonl file in {path}")
-    images = Path(request.images)
+        raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
+    if not images.is_dir():
+        raise FileNotFoundError(f"images must be a folder that is there, got {images}")
     ask = partial(on_fg_ovd, model, images=images, batch_size=request.batch_size, limit=request.limit)
     return {f"fg-ovd/{file.stem}": ask(file) for file in files}
 
@@ -181,9 +218,20 @@ def _evaluating(model: FGCLIP, work: Callable[[], Any]) -> Any:
         model.train(training)
 
 
-def _write(figures: dict[str, Any], path: Path, merge: bool = False) -> None:
-    if merge and path.exists():
-        figures = json.loads(path.read_text()) | figures
+def _read(path: Path) -> dict[str, Any]:
+    """Figures of other suites, which stay in the file."""
+    if not path.exists():
+        return {}
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        figures = None
+    if not isinstance(figures, dict):
+        raise ValueError(f"output must be a new file, or one of figures, got {path}")
+    return figures
+
+
+def _write(figures: dict[str, Any], path: Path) -> None:
     partial_path = path.with_suffix(".partial")
     partial_path.write_text(json.dumps(figures, indent=1, default=_nan))
     partial_path.replace(path)

@@ -1,6 +1,7 @@
 """``embed``: texts ranked, heat maps drawn, folders embedded, and each wrong wish refused in one line."""
 
 import builtins
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fgclip_fast.config import Data
 from fgclip_fast.evaluation.heatmap import heatmap, lit
 from fgclip_fast.model import pretrained
 from tests import runs
+from tests.refusals import refusal
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +105,16 @@ def test_parquet_holds_a_row_a_picture(run, photos, tmp_path):
         ([], "nothing to do: give --text"),
         (["--output", "x.csv"], r"--output must end in .npz or .parquet, got x.csv"),
         (["--output", "x.npz", "--box", "0", "0", "1", "1"], "are for one picture, without --output"),
+        (["--output", "nowhere/x.npz"], "--output must lie in a folder that is there, got nowhere/x.npz"),
+        (["--text", "a mug", "--heatmap", "."], r"--heatmap must be a file, got the folder \."),
+        (["--output", "x.npz", "--batch-size", "0"], "batch_size must be > 0, got 0"),
+        (["--output", "x.npz", "--device", "foo"], "device must be auto, cpu, cuda or cuda:0, got foo"),
+        (["--text", "a mug", "--box", "0", "0", "nan", "1"], "box must be finite"),
     ],
-    ids=["nothing", "csv", "box"],
+    ids=["nothing", "csv", "box", "no folder", "folder", "batch size", "device", "nan"],
 )
-def test_wishes_that_do_not_fit_are_refused(run, photos, words, said):
-    with pytest.raises(SystemExit, match=said):
-        embed.main([run, str(photos / "a.jpg"), *words])
+def test_an_argument_that_cannot_be_is_named(run, photos, words, said, capsys):
+    assert re.search(said, refusal(embed.main, [run, str(photos / "a.jpg"), *words], capsys))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from fgclip_fast import evaluate
-from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.config import Data, Model, Text, Vision
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
+from tests import runs
+from tests.refusals import refusal
 
 
 @pytest.fixture
@@ -55,14 +57,46 @@ def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--suite", "fg-ovd"], "data: --suite fg-ovd needs --data"),
-        (["--suite", "records"], "data: the run has no validation shards"),
-        (["--suite", "fg-ovd", "--data", "nowhere"], "nowhere"),
+        ("--suite fg-ovd", "data: --suite fg-ovd needs --data"),
+        ("--suite fg-ovd --data nowhere", "data must be a .jsonl file or a folder of them, got nowhere"),
+        ("--suite fg-ovd --data {file} --images nowhere", "images must be a folder that is there, got nowhere"),
+        ("--suite records", "data: the run has no validation shards"),
+        ("--suite records --data nowhere", "data: shards: 'nowhere' names nowhere, where there is no tar file"),
+        ("--suite records --data {val} --images .", "images is for --suite fg-ovd, got it with --suite records"),
+        ("--suite levels --data {val}", "data is for --suite records or fg-ovd, got it with --suite levels"),
+        ("--data {val}", "data is for --suite records or fg-ovd, got it with --suite auto"),
+        ("", "is no run with a config.yaml, so give one: --suite records, fg-ovd or levels"),
+        ("--suite records --data {val} --output {folder}", "output must be a file, got the folder {folder}"),
+        ("--suite records --data {val} --output no/x.json", "output must lie in a folder that is there, got no/x.json"),
+        ("--suite records --data {val} --output {file}", "output must be a new file, or one of figures, got {file}"),
+        ("--suite records --data {val} --batch-size -4", "batch_size must be > 0, got -4"),
+        ("--suite levels --batch-size 0", "batch_size must be > 0, got 0"),
+        ("--suite levels --limit -1", "limit must be > 0, got -1"),
+        ("--suite levels --device foo", "device must be auto, cpu, cuda or cuda:0, got foo"),
     ],
 )
-def test_a_wrong_request_ends_with_one_line(weights, words, message):
-    with pytest.raises(SystemExit, match=message):
-        evaluate.main([str(weights), *words])
+def test_an_argument_that_cannot_be_is_named_and_nothing_written(weights, shards, tmp_path, words, message, capsys):
+    (tmp_path / "q.jsonl").write_text("no figures")
+    places = {"val": shards / "val-*.tar", "folder": tmp_path, "file": tmp_path / "q.jsonl"}
+    said = refusal(evaluate.main, [str(weights), *words.format(**places).split()], capsys)
+    assert message.format(**places).replace(" ", "") in said.replace(" ", "")  # a frame breaks long paths
+    assert not (weights / "evaluation.json").exists()
+
+
+def test_a_run_without_validation_shards_needs_a_suite(tmp_path, capsys):
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=""))
+    said = refusal(evaluate.main, [str(run)], capsys)
+    assert said.endswith("run has no validation shards, so give one: --suite records, fg-ovd or levels")
+
+
+def test_output_and_batch_size_hold_without_a_suite_too(shards, tmp_path, monkeypatch):
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=str(shards / "val-*.tar")), figures={"records": {}})
+    sizes = []
+    ask = evaluate.records.evaluate
+    monkeypatch.setattr(evaluate.records, "evaluate", lambda *a, **k: sizes.append(k["batch_size"]) or ask(*a, **k))
+    evaluate.main([str(run), "--output", str(tmp_path / "f.json"), "--batch-size", "5", "--limit", "7"])
+    assert json.loads((tmp_path / "f.json").read_text())["records"]["images"] == 7 and sizes == [5]
+    assert json.loads((run / "evaluation.json").read_text()) == {"records": {}}
 
 
 def test_no_weights_is_told(tmp_path):
