@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -23,6 +23,7 @@ from tyro.conf import Positional
 from fgclip_fast import command_line
 from fgclip_fast.config import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
+from fgclip_fast.inputs.image import rgb
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.compose import SIDE
@@ -184,8 +185,8 @@ def _check(request: Request, paths: Sequence[Path]) -> None:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path).convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        return rgb(Image.open(path))
+    except Exception as error:  # on broken files Pillow raises nearly anything
         raise ValueError(f"embed: {path} is no picture that can be read: {error}") from None
 
 
