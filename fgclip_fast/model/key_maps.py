@@ -99,8 +99,16 @@ def _bare(name: str) -> str:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        return load_file(file)
+    try:
+        return load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
+    except OSError:
+        raise
+    except Exception as error:  # of a file that holds something else the readers raise nearly anything
+        why = f"{type(error).__name__} {str(error).strip().partition(chr(10))[0]}".rstrip()
+        raise ValueError(f"load: {file} holds no weights that can be read: {why}") from error
+
+
+def _unpickled(file: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather not read TorchScript any more
         try:  # a checkpoint of open_clip's, with more beside the weights

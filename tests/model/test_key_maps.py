@@ -81,6 +81,14 @@ def test_a_file_that_is_no_clip_is_refused(tmp_path):
         fgclip_fast.load(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"], ids=["empty", "text", "cut archive"])
+def test_a_file_of_no_weights_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"load: .*{name} holds no weights that can be read: [A-Z]"):
+        fgclip_fast.load(tmp_path / name)
+
+
 def test_a_tensor_of_another_architecture_is_named(tmp_path):
     save_file({**peer_of().state_dict(), "logit_bias": torch.zeros(())}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="has 1 tensors that are not FG-CLIP's, the first: logit_bias"):
