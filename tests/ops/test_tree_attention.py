@@ -79,10 +79,17 @@ def test_kernel_agrees_with_the_dense_mask(name, device):
 
 
 @pytest.mark.parametrize(
-    ("head_dim", "dtype"), [(24, torch.float32), (64, torch.float16), (128, torch.float32)], ids=str
+    ("head_dim", "dtype", "name"),
+    [
+        (24, torch.float32, "one tile, ragged"),
+        (40, torch.float16, "a key that reaches far"),
+        (64, torch.float16, "one tile, ragged"),
+        (128, torch.float32, "one tile, ragged"),
+    ],
+    ids=str,
 )
-def test_kernel_takes_head_widths_and_half_precision(head_dim, dtype, device):
-    tree = SMALL_TREES["one tile, ragged"]().to(device)
+def test_kernel_takes_head_widths_and_half_precision(head_dim, dtype, name, device):
+    tree = SMALL_TREES[name]().to(device)
     assert_as_exact_as_eager(problem(tree, 2, head_dim, dtype, device), tree, "triton")
 
 
