@@ -57,7 +57,7 @@ def train(config: Config) -> Run:
         ValueError: the config does not fit the data, the processes, or the run that it resumes.
         OSError: shards, weights or a run to resume are not there, or the run's folder cannot be written.
     """
-    processes = distributed.start(str(command_line.device(config.device)))
+    processes = distributed.start(command_line.device(config.device))
     _check(config, processes)
     _fix(config.seed, config.threads)
     config, saved = run_folder.place(config, processes)

@@ -33,28 +33,16 @@ class Processes:
         return self.rank == 0
 
 
-def start(device: str) -> Processes:
-    """Joins the processes that ``torchrun`` started, if any, and picks this one's device.
-
-    Args:
-        device: "cpu", "cuda" or "auto".
-
-    Raises:
-        ValueError: a GPU is asked for and there is none.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device: cuda was asked for, but torch sees no GPU; `python -m fgclip_fast.info` says more")
-    place = torch.device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", place.index or 0)))
-        torch.cuda.set_device(place)
+def start(device: torch.device) -> Processes:
+    """Joins the processes that ``torchrun`` started, if any; of several GPUs each process takes its own."""
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        return Processes(0, 1, None, place)
+        return Processes(0, 1, None, device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    return Processes(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, place)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Processes(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, device)
 
 
 def stop(processes: Processes) -> None:
