@@ -24,7 +24,7 @@ TINY = Config(
     ),
     data=Data(train="scenes", val="scenes", box_margin=3.0),
     loss=Loss(short=0.1, long=0.1, region=0.1, hard_negative=0.5),
-    optim=Optim(lr=2e-3, weight_decay=0.05, decay_scales=False, betas=(0.9, 0.98), warmup=100, clip=1.0),
+    optim=Optim(lr=1e-3, weight_decay=0.05, decay_scales=False, betas=(0.9, 0.98), warmup=100, clip=1.0),
     batch_size=16,
     steps=2750,
     eval_every=550,
