@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from fgclip_fast import command_line
 from fgclip_fast.config import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
-from fgclip_fast.inputs.image import rgb
+from fgclip_fast.inputs.image import read
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.compose import SIDE
@@ -185,8 +185,8 @@ def _check(request: Request, paths: Sequence[Path]) -> None:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return rgb(Image.open(path))
-    except Exception as error:  # on broken files Pillow raises nearly anything
+        return read(path)
+    except OSError as error:
         raise ValueError(f"embed: {path} is no picture that can be read: {error}") from None
 
 

@@ -39,8 +39,7 @@ class Transform:
         if isinstance(picture, Tensor):
             return self._squash(picture)
         if isinstance(picture, str | Path):
-            with _failures_named(picture), Image.open(picture) as opened:
-                return self(rgb(opened))
+            return self(read(picture))
         squashed = rgb(_checked(picture)).resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
 
@@ -50,6 +49,17 @@ class Transform:
         if picture.shape[1:] == (self.size, self.size):
             return picture
         return F.interpolate(picture[None], (self.size, self.size), mode="bicubic", antialias=True)[0]
+
+
+def read(path: str | Path) -> Image.Image:
+    """A picture file, in RGB as :func:`rgb` makes it.
+
+    Raises:
+        ValueError: it cannot be decoded; the message names the file.
+        FileNotFoundError, PIL.UnidentifiedImageError: as Pillow raises them.
+    """
+    with _failures_named(path), Image.open(path) as opened:
+        return rgb(opened)
 
 
 class UnknownRange(ValueError):

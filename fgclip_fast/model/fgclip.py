@@ -101,7 +101,7 @@ class FGCLIP(Network):
         """Embeddings of texts, in their order; no prompt is added.
 
         Args:
-            texts: any number; of equal beginnings each is computed once.
+            texts: any number; of equal beginnings each is computed once, and equal texts have equal bits.
             kind: "short": captions and phrases of at most 77 tokens; "long": descriptions of at most 248. Longer texts
                 are cut, with a warning the first time.
             normalize: whether to scale to unit length.
@@ -113,12 +113,13 @@ class FGCLIP(Network):
             raise ValueError(f"encode_text: kind must be 'short' or 'long', got {kind!r}")
         tokens = self.tokenizer(texts, SHORT_LENGTH if kind == "short" else LONG_LENGTH)
         self._warn_if_cut(texts, tokens, kind)
+        tokens, row = _different(tokens)
         parts = []
         for part in _passes(tokens):
             shorts = len(part.offsets) - 1 if kind == "short" else 0
             tree = prefix_tree(*part, shorts).to(self.device)
             parts.append(self.encode_tokens(*part, shorts, tree)[kind == "long"])
-        return self._joined(parts, normalize)
+        return self._joined(parts, normalize)[row.to(self.device)]
 
     def rank(
         self,
@@ -180,6 +181,17 @@ def _listed(images: Pictures) -> Sequence[Picture] | Tensor:
 def _parts(images: Sequence[Picture] | Tensor) -> Iterator[Sequence[Picture] | Tensor]:
     for first in range(0, len(images), IMAGES):
         yield images[first : first + IMAGES]
+
+
+def _different(tokens: Tokens) -> tuple[Tokens, Tensor]:
+    """Each text once, and which of these each one is, int64 [N]: two passes do not give equal texts the same bits."""
+    rows = tokens.token.split(tokens.offsets.diff().tolist())
+    keys = [row.numpy().tobytes() for row in rows]
+    different = dict(zip(keys, rows, strict=True))
+    place = {key: n for n, key in enumerate(different)}
+    token = torch.cat([tokens.token[:0], *different.values()])
+    offsets = torch.tensor([0, *map(len, different.values())]).cumsum(0)
+    return Tokens(token, offsets), torch.tensor([place[key] for key in keys], dtype=torch.int64)
 
 
 def _passes(tokens: Tokens) -> Iterator[Tokens]:

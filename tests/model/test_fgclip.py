@@ -83,6 +83,15 @@ def test_kinds_have_tables_and_projections_of_their_own(model):
     assert not torch.allclose(model.encode_text(["a mug"]), model.encode_text(["a mug"], kind="long"))
 
 
+def test_equal_texts_are_encoded_once_and_so_have_equal_bits_in_several_passes(model, monkeypatch):
+    monkeypatch.setattr(module, "TOKENS", 12)
+    encode, encoded = model.encode_tokens, []
+    monkeypatch.setattr(model, "encode_tokens", lambda *part: encoded.append(part[2]) or encode(*part))
+    embeddings = model.encode_text(["a red mug", *(f"a blue boat of kind {n}" for n in range(9)), "A red  mug"])
+    assert len(encoded) > 1 and sum(encoded) == 10
+    assert torch.equal(embeddings[0], embeddings[-1]) and len(embeddings) == 11
+
+
 def test_warns_once_when_a_text_is_cut():
     model = FGCLIP(CONFIG)
     with pytest.warns(UserWarning, match="1 of 2 texts were cut to 77 tokens; kind='long' takes up to 248") as told:
