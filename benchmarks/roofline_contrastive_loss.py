@@ -6,6 +6,7 @@ python benchmarks/roofline_contrastive_loss.py          # the tables of docs/per
 from typing import NamedTuple
 
 import torch
+
 from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 
 

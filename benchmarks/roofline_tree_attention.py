@@ -11,9 +11,9 @@ import random
 from typing import NamedTuple
 
 import torch
-from fgclip_fast.kernels.tree_attention import blocks_of
 
 from benchmarks.workload import NEGATIVES, flat, group, random_text
+from fgclip_fast.kernels.tree_attention import blocks_of
 from fgclip_fast.ops import Tree, prefix_tree
 from fgclip_fast.ops.prefix_tree import REACH, TILE
 

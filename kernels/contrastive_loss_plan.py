@@ -1,6 +1,8 @@
 """Contrastive loss on a GPU: the loss and the gradients that the op asks for, made of the kernels' two passes."""
 
 import torch
+from torch import Tensor
+
 from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 from fgclip_fast.kernels.contrastive_loss import (
     HALF_GAIN,
@@ -14,7 +16,6 @@ from fgclip_fast.kernels.contrastive_loss import (
     statistics,
 )
 from fgclip_fast.kernels.launch import on_own_device
-from torch import Tensor
 
 
 @on_own_device

@@ -7,8 +7,9 @@ up across programs, so results are the same bits every time. Statistics are fp32
 import torch
 import triton
 import triton.language as tl
-from fgclip_fast.kernels.launch import on_own_device
 from torch import Tensor
+
+from fgclip_fast.kernels.launch import on_own_device
 
 MAX_D = 8192
 """Widest row that fits the registers of one program."""

@@ -6,8 +6,9 @@ A block of queries meets its tile's spine, gathered by index, and then the tile 
 import torch
 import triton
 import triton.language as tl
-from fgclip_fast.kernels.launch import on_own_device
 from torch import Tensor
+
+from fgclip_fast.kernels.launch import on_own_device
 
 MAX_HEAD_DIM = 128
 LOG2E = 1.4426950408889634

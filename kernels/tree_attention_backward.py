@@ -9,9 +9,10 @@ these rows in the order that the tree gives: no atomics, the same bits every tim
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fgclip_fast.kernels.launch import on_own_device
 from fgclip_fast.kernels.tree_attention import LOG2E, blocks_of, dense_rows, dot, load_rows, seen_by, store_rows
-from torch import Tensor
 
 FAR = 16  # keys that reach far and are taken together: few do, and a product takes no fewer
 

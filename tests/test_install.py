@@ -39,9 +39,9 @@ def tree(tmp_path: Path) -> Path:
     """A copy of the source tree, as from a fresh clone."""
     files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", where=ROOT).stdout.splitlines()
     for file in files:
-        if (ROOT / file).is_file():
+        if (ROOT / file).is_file() or (ROOT / file).is_symlink():
             (tmp_path / "tree" / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, tmp_path / "tree" / file)
+            shutil.copy(ROOT / file, tmp_path / "tree" / file, follow_symlinks=False)
     return tmp_path / "tree"
 
 
@@ -60,8 +60,7 @@ def pip(python: Path, *words: object, where: Path, **environment: str) -> subpro
 
 
 def test_a_source_tree_that_is_not_installed_says_what_to_do(tree):
-    alone = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)];"
-    done = run(sys.executable, "-c", f"{alone} import fgclip_fast.ops", where=tree)
+    done = run(sys.executable, "-c", "import fgclip_fast.ops", where=tree)
     assert done.returncode != 0
     assert f"source tree {tree}, which is not installed: run `pip install -e .` there" in done.stderr
 
@@ -81,6 +80,30 @@ def test_a_wheel_works_from_another_folder_and_holds_what_it_should(tree, python
     assert python_files <= set(names), python_files - set(names)
     assert pip(python, "install", "--no-deps", wheel, where=tmp_path).returncode == 0
     assert run(python, "-c", USE_IT, where=tmp_path).stdout == "[[1.0, 1.0]]\n"
+
+
+@pytest.mark.slow
+def test_an_editable_install_serves_the_folder_that_contains_the_clone(tree, python):
+    clone = tree.rename(tree.with_name("fgclip_fast"))
+    done = pip(python, "install", "--no-deps", "-e", ".", where=clone, FGCLIP_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    here = run(python, "-c", f"import fgclip_fast; fgclip_fast.load; {USE_IT}", where=clone.parent)
+    assert here.stdout == "[[1.0, 1.0]]\n", here.stderr
+    (clone / "kernels" / "new.py").write_text("seen = True\n")
+    assert run(python, "-c", "from fgclip_fast.kernels.new import seen", where=clone.parent).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_find_an_editable_install(tree, python, checker):
+    clone = tree.rename(tree.with_name("fgclip_fast"))
+    done = pip(python, "install", "--no-deps", "-e", ".", where=clone, FGCLIP_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    (clone.parent / "user.py").write_text("import fgclip_fast\nreveal_type(fgclip_fast.load)\n")
+    interpreter = ("--python-executable", python) if checker == "mypy" else ("--pythonpath", python)
+    words = (sys.executable, "-m", checker, *interpreter, "user.py")
+    checked = run(*words, where=clone.parent)
+    assert "FGCLIP" in checked.stdout, checked.stdout + checked.stderr
 
 
 @pytest.mark.slow
@@ -105,7 +128,7 @@ def test_the_sdist_holds_the_sources_of_the_build(tree, tmp_path):
     (archive,) = (tree / "out").glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    for folder, pattern in (("csrc", "**/*.*"), ("kernels", "*.py"), ("fgclip_fast", "**/*.py")):
+    for folder, pattern in (("csrc", "**/*.*"), ("fgclip_fast/kernels", "*.py"), ("fgclip_fast", "**/*.py")):
         sources = {str(file.relative_to(tree)) for file in (tree / folder).glob(pattern)}
         assert sources and sources <= names, sources - names
     assert {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE"} <= names

@@ -7,7 +7,7 @@ from fgclip_fast.ops.prefix_tree import Tree, prefix_tree
 from fgclip_fast.ops.region_embedding import region_embedding
 from fgclip_fast.ops.tree_attention import tree_attention
 
-native.require_installed_kernels()  # without its kernels the package would be slow, and say nothing
+native.require_installation()
 
 __all__ = [
     "Tree",

@@ -63,14 +63,16 @@ def why_not(op: str, device_type: str) -> str | None:
     return None
 
 
-def require_installed_kernels() -> None:
-    """Raises where the package is imported from a source tree that is not installed.
+def require_installation() -> None:
+    """Raises where the package is imported from a source tree in which nothing was built.
+
+    Its ops would run, but every one of them as the slow reference.
 
     Raises:
-        ImportError: ``fgclip_fast.kernels`` cannot be found; the message says what to do.
+        ImportError: the extension is missing and CMakeLists.txt lies beside the package; the message says what to do.
     """
-    if importlib.util.find_spec("fgclip_fast.kernels") is None:
-        tree = Path(__file__).parents[2]
+    tree = Path(__file__).parents[2]
+    if importlib.util.find_spec("fgclip_fast._native") is None and (tree / "CMakeLists.txt").is_file():
         raise ImportError(
             f"fgclip_fast was imported from the source tree {tree}, which is not installed: "
             "run `pip install -e .` there, or start Python in another folder"

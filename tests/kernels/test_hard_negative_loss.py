@@ -7,8 +7,8 @@ from unittest import mock
 
 import pytest
 import torch
-from fgclip_fast.kernels import hard_negative_loss as kernels
 
+from fgclip_fast.kernels import hard_negative_loss as kernels
 from fgclip_fast.ops import hard_negative_loss
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
 

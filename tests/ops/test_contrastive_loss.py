@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from fgclip_fast.kernels import contrastive_loss_plan as plan
-from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 from torch import Tensor
 
+from fgclip_fast.kernels import contrastive_loss_plan as plan
+from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 from fgclip_fast.ops import contrastive_chunks as chunks
 from fgclip_fast.ops import contrastive_loss, native, reference
 

@@ -5,11 +5,11 @@ from itertools import accumulate
 
 import pytest
 import torch
-from fgclip_fast.kernels import hard_negative_loss as kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fgclip_fast.kernels import hard_negative_loss as kernels
 from fgclip_fast.ops import hard_negative_loss, hard_negative_scores, native, reference
 
 op = sys.modules["fgclip_fast.ops.hard_negative_loss"]
