@@ -6,6 +6,7 @@ import torch
 
 from fgclip_fast.ops import prefix_tree, reference, tree_attention
 from fgclip_fast.ops.prefix_tree import EOS
+from tests import exactness
 
 BOS = 49406
 
@@ -31,24 +32,16 @@ def problem(tree, heads=2, head_dim=16, dtype=torch.float32, device="cpu"):
 
 
 def assert_as_exact_as_eager(inputs, tree, backend="auto"):
-    """Against fp64 we may err twice as much as eager does in this dtype, and round the largest number once more."""
-    exact = with_gradients(reference.tree_attention, *inputs, tree.end, dtype=torch.float64)
-    eager = with_gradients(reference.tree_attention, *inputs, tree.end)
-    ours = with_gradients(tree_attention, *inputs, tree, backend)
-    for mine, peer, truth in zip(ours, eager, exact, strict=True):
-        assert mine.dtype == inputs[0].dtype
-        rounding = torch.finfo(mine.dtype).eps / 2 * truth.abs().max() if truth.numel() else 0.0
-        assert error(mine, truth) <= 2 * error(peer, truth) + rounding + 1e-6
-
-
-def with_gradients(attention, q, k, v, grad, *rest, dtype=None):
-    q, k, v = (x.to(dtype or x.dtype).detach().requires_grad_() for x in (q, k, v))
-    out = attention(q, k, v, *rest)
-    return out, *torch.autograd.grad(out, (q, k, v), grad.to(out.dtype))
-
-
-def error(x, truth):
-    return (x.double() - truth.double()).abs().max().item() if x.numel() else 0.0
+    """Compare tree attention with the dense mask; beside eager's error, the largest number may be rounded once more."""
+    q, k, v, upstream = inputs
+    exactness.assert_as_exact_as_eager(
+        lambda q, k, v: tree_attention(q, k, v, tree, backend),
+        lambda q, k, v: reference.tree_attention(q, k, v, tree.end),
+        *(q, k, v),
+        upstream=upstream,
+        rounding=torch.finfo(q.dtype).eps / 2,
+        floor=1e-6,
+    )
 
 
 TREES = {

@@ -1,6 +1,5 @@
 """The Triton kernels of the contrastive loss as a GPU would get them: launches from the public op, and resources."""
 
-import sys
 from unittest import mock
 
 import pytest
@@ -10,8 +9,9 @@ from fgclip_fast.kernels import contrastive_loss as kernels
 from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 from fgclip_fast.ops import contrastive_loss
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
+from tests.op_module import op_module
 
-op = sys.modules["fgclip_fast.ops.contrastive_loss"]
+op = op_module("contrastive_loss")
 KINDS = {"bf16": (torch.bfloat16, "ieee"), "tf32": (torch.float32, "tf32"), "fp32": (torch.float32, "ieee")}
 
 

@@ -1,6 +1,5 @@
 """The Triton kernels of the hard-negative loss as a GPU would get them: launches from the public op, and resources."""
 
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
@@ -11,8 +10,9 @@ import torch
 from fgclip_fast.kernels import hard_negative_loss as kernels
 from fgclip_fast.ops import hard_negative_loss
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
+from tests.op_module import op_module
 
-op = sys.modules["fgclip_fast.ops.hard_negative_loss"]
+op = op_module("hard_negative_loss")
 
 
 def launches_of(D, dtype):

@@ -1,6 +1,5 @@
 """The kernels as a GPU would get them: launches from the public op, and what they take."""
 
-import sys
 from itertools import product
 
 import pytest
@@ -11,9 +10,10 @@ from fgclip_fast.kernels import tree_attention_backward as backward_kernels
 from fgclip_fast.ops import tree_attention
 from fgclip_fast.ops.prefix_tree import TILE
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
+from tests.op_module import op_module
 from tests.trees import SMALL_TREES, tree_of
 
-ops = sys.modules["fgclip_fast.ops.tree_attention"]  # the module behind the function
+ops = op_module("tree_attention")
 
 
 def fake_problem(tree, heads, head_dim, dtype):

@@ -1,19 +1,21 @@
 """The contrastive loss: C++, Triton and plain torch agree with the eager spec, and hold at the edges."""
 
 import math
-import sys
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from fgclip_fast.kernels import contrastive_loss_plan as plan
 from fgclip_fast.kernels import contrastive_loss_tuning as tuning
 from fgclip_fast.ops import contrastive_chunks as chunks
 from fgclip_fast.ops import contrastive_loss, native, reference
+from tests import exactness
+from tests.exactness import assert_same_bits, error, with_gradients
+from tests.op_module import op_module
 
-op = sys.modules["fgclip_fast.ops.contrastive_loss"]
+op = op_module("contrastive_loss")
 GPU = torch.cuda.is_available()
 
 
@@ -70,31 +72,19 @@ def repeated_ids(N, device="cpu"):
     return torch.randint(max(1, N // 3), (N,), generator=torch.Generator().manual_seed(1)).to(device)
 
 
-def with_gradients(loss, inputs, dtype=None, **options):
-    """Three times the loss, and its gradients by image, text and scale."""
-    leaves = [x.detach().to(dtype or x.dtype).clone().requires_grad_() for x in inputs]
-    value = 3 * loss(*leaves, **options)
-    value.backward()
-    return value.detach(), *(leaf.grad for leaf in leaves)
-
-
-def error(result: Tensor, truth: Tensor) -> float:
-    return (result.double() - truth).abs().max().item() if truth.numel() else 0.0
-
-
 def assert_as_exact_as_eager(inputs, text_ids=None, **options):
-    exact = with_gradients(reference.contrastive_loss, inputs, torch.float64, text_ids=text_ids)
-    eager = with_gradients(reference.contrastive_loss, inputs, text_ids=text_ids)
-    ours = with_gradients(contrastive_loss, inputs, text_ids=text_ids, **options)
     # The floor: fp32 rounding of a logit at this scale, felt by the shortest row.
     scale, dtype = inputs[2].item(), inputs[0].dtype
     shortest = min([1.0, *(row.norm().item() for x in inputs[:2] for row in x.float() if row.any())])
-    floor = 4e-7 * max(scale, 10) / shortest
-    half = 2 * torch.finfo(dtype).eps if GPU and dtype != torch.float32 else 0.0  # dtype of gradients between products
-    for mine, peer, truth in zip(ours, eager, exact, strict=True):
-        assert mine.dtype == peer.dtype and mine.shape == peer.shape
-        largest = truth.abs().max().item() if truth.numel() else 0.0
-        assert error(mine, truth) <= 2 * error(peer, truth) + floor + half * largest
+    exactness.assert_as_exact_as_eager(
+        partial(contrastive_loss, **options),
+        reference.contrastive_loss,
+        *inputs,
+        text_ids=text_ids,
+        floor=4e-7 * max(scale, 10) / shortest,
+        # On a GPU, gradients between products have the dtype of the inputs.
+        rounding=2 * torch.finfo(dtype).eps if GPU and dtype != torch.float32 else 0.0,
+    )
 
 
 @pytest.mark.parametrize("D", [1, 48, 512, 640, 768, 1024])
@@ -112,8 +102,8 @@ def test_is_as_exact_as_eager_in_any_dtype(device, N, D, dtype, ids, request):
     inputs = problem(N, D, dtype, device)
     text_ids = repeated_ids(N, device) if ids else None
     if dtype == torch.float16 and request.node.callspec.params["device"] == "triton":
-        ours = with_gradients(contrastive_loss, inputs, text_ids=text_ids)
-        exact = with_gradients(reference.contrastive_loss, inputs, torch.float64, text_ids=text_ids)
+        ours = with_gradients(contrastive_loss, *inputs, text_ids=text_ids)
+        exact = with_gradients(reference.contrastive_loss, *inputs, dtype=torch.float64, text_ids=text_ids)
         for mine, truth in zip(ours, exact, strict=True):  # gradients between products are fp16, as under autocast
             assert error(mine, truth) <= 2e-3 * truth.abs().max() + 2e-5
     else:
@@ -137,7 +127,9 @@ def test_rows_of_ranks_side_by_side_have_the_gradient_of_the_batch(device, ids):
     ids_of = {r.start: (text_ids[r], text_ids) if ids else (None, None) for r in own}
     pairs = (image, text), (text, image)
     lses = [torch.cat([op._own_lse(a[r], b, scale, *ids_of[r.start], r.start)[0] for r in own], 1) for a, b in pairs]
-    *exact, exact_scale = with_gradients(reference.contrastive_loss, inputs, torch.float64, text_ids=text_ids)[1:]
+    *exact, exact_scale = with_gradients(reference.contrastive_loss, *inputs, dtype=torch.float64, text_ids=text_ids)[
+        1:
+    ]
     for (a, b), lse, other_lse, expected in zip(pairs, lses, lses[::-1], exact, strict=True):
         parts = [op._own_gradient(a[r], b, scale, lse[:, r], other_lse, *ids_of[r.start], r.start) for r in own]
         mine = 3 * torch.cat([rows for rows, _ in parts]) / len(own)  # a rank's is times the number of ranks
@@ -164,22 +156,22 @@ def test_sums_over_many_rows_keep_their_digits():
 def test_identical_rows_share_the_probability(device):
     image, text, scale = problem(1, 48, device=device)
     inputs = image.expand(66, 48), text.expand(66, 48), scale
-    loss, grad_image, *_ = with_gradients(contrastive_loss, inputs)
+    loss, grad_image, *_ = with_gradients(contrastive_loss, *inputs)
     assert error(loss, 3 * torch.tensor(66.0).log().double()) < 1e-5 and grad_image.abs().max() < 1e-5
 
 
 def test_small_loss_keeps_its_digits_at_a_large_scale(device):
     image = torch.tensor([[1.0, 0], [0.995, 0.0999]], device=device)  # 1 and 0.995 of 500: loss 0.08
     inputs = image, image.clone(), torch.tensor(500.0, device=device)
-    exact, *_ = with_gradients(reference.contrastive_loss, inputs, torch.float64)
-    assert error(with_gradients(contrastive_loss, inputs)[0], exact) < 1e-4
+    exact, *_ = with_gradients(reference.contrastive_loss, *inputs, dtype=torch.float64)
+    assert error(with_gradients(contrastive_loss, *inputs)[0], exact) < 1e-4
 
 
 def test_zero_row_has_gradient_zero(device):
     image, text, scale = problem(5, 16, device=device)
     image[1], text[2] = 0, 0
     assert_as_exact_as_eager((image, text, scale))
-    _, grad_image, grad_text, _ = with_gradients(contrastive_loss, (image, text, scale))
+    _, grad_image, grad_text, _ = with_gradients(contrastive_loss, image, text, scale)
     assert grad_image[1].eq(0).all() and grad_text[2].eq(0).all() and grad_text[1].ne(0).any()
 
 
@@ -191,7 +183,7 @@ def test_nan_is_passed_on(device):
 
 def test_none_and_one_pair_cost_nothing(device):
     for N in (0, 1):
-        for value in with_gradients(contrastive_loss, problem(N, 8, device=device)):
+        for value in with_gradients(contrastive_loss, *problem(N, 8, device=device)):
             assert value.abs().max() < 1e-5 if value.numel() else True
     assert contrastive_loss(*problem(1, 8, device=device)) == 0
 
@@ -199,20 +191,20 @@ def test_none_and_one_pair_cost_nothing(device):
 def test_without_a_negative_is_zero(device):
     inputs = problem(70, 48, device=device)
     ids = torch.full((70,), 5, device=device)
-    for value in with_gradients(contrastive_loss, inputs, text_ids=ids):
+    for value in with_gradients(contrastive_loss, *inputs, text_ids=ids):
         assert value.abs().max() < 1e-5
 
 
 def test_distinct_ids_change_nothing(device):
     inputs = problem(70, 48, device=device)
     ids = torch.arange(70, device=device) * 2**40
-    results = [with_gradients(contrastive_loss, inputs, text_ids=i) for i in (None, ids)]
+    results = [with_gradients(contrastive_loss, *inputs, text_ids=i) for i in (None, ids)]
     assert all(a.equal(b) for a, b in zip(*results, strict=True))
 
 
 def test_reads_only_its_own_rows_of_wider_ones(device):
     inputs = problem(70, 33, device=device)
-    plain = with_gradients(contrastive_loss, inputs)
+    plain = with_gradients(contrastive_loss, *inputs)
     wide = [torch.full((72, 40), torch.nan, device=device) for _ in range(2)]
     views = [w[1:-1, 3:36].copy_(x) for w, x in zip(wide, inputs, strict=False)]
     columns = [x.t().contiguous().t() for x in inputs[:2]]
@@ -249,22 +241,22 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(contrastive_loss, fullgraph=True, backend="aot_eager")
     for N in (6, 9):
         inputs = problem(N, 16)
-        results = [with_gradients(loss, inputs, text_ids=repeated_ids(N)) for loss in (compiled, contrastive_loss)]
+        results = [with_gradients(loss, *inputs, text_ids=repeated_ids(N)) for loss in (compiled, contrastive_loss)]
         assert all(a.equal(b) for a, b in zip(*results, strict=True))
 
 
 def test_autocast_changes_nothing(device):
     inputs = problem(20, 16, device=device)
-    plain = with_gradients(contrastive_loss, inputs)
+    plain = with_gradients(contrastive_loss, *inputs)
     with torch.autocast(device.type, torch.bfloat16):
-        mixed = with_gradients(contrastive_loss, inputs)
+        mixed = with_gradients(contrastive_loss, *inputs)
     assert all(a.equal(b) for a, b in zip(plain, mixed, strict=True))
 
 
 @pytest.mark.parametrize("wanted", range(8))
 def test_makes_only_the_gradients_that_somebody_wants(device, wanted):
     inputs = problem(20, 16, device=device)
-    full = with_gradients(contrastive_loss, inputs)[1:]
+    full = with_gradients(contrastive_loss, *inputs)[1:]
     leaves = [x.clone().requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)]
     loss = 3 * contrastive_loss(*leaves)
     assert loss.requires_grad == bool(wanted)
@@ -326,11 +318,7 @@ def test_vmap_is_refused_since_it_would_lose_the_gradient():
 def test_gives_the_same_bits_twenty_times(monkeypatch, memory_budget):
     small_chunks(monkeypatch, rows=128)
     inputs = problem(600, 64)
-    first = with_gradients(contrastive_loss, inputs, memory_budget=memory_budget)
-    for repeat in range(19):
-        torch.set_num_threads(1 + repeat % 3)
-        again = with_gradients(contrastive_loss, inputs, memory_budget=memory_budget)
-        assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+    assert_same_bits(lambda: with_gradients(contrastive_loss, *inputs, memory_budget=memory_budget))
 
 
 def changed(**changes):

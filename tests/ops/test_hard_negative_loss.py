@@ -1,18 +1,18 @@
 """The hard-negative loss: C++ and Triton agree with the eager spec, and hold at the edges."""
 
-import sys
 from itertools import accumulate
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from fgclip_fast.kernels import hard_negative_loss as kernels
 from fgclip_fast.ops import hard_negative_loss, hard_negative_scores, native, reference
+from tests.exactness import assert_as_exact_as_eager, assert_same_bits, error, with_gradients
+from tests.op_module import op_module
 
-op = sys.modules["fgclip_fast.ops.hard_negative_loss"]
+op = op_module("hard_negative_loss")
 GPU = torch.cuda.is_available()
 
 
@@ -41,36 +41,18 @@ def problem(sizes, D, dtype=torch.float32, device="cpu", seed=0, scale=50.0):
     return *rows, offsets, torch.tensor(scale, dtype=statistics, device=device)
 
 
-def with_gradients(loss, inputs, dtype=None):
-    """Three times the loss, and its gradients by regions, texts and scale."""
-    regions, texts, offsets, scale = (x.clone() for x in inputs)
-    leaves = [x.to(dtype or x.dtype).requires_grad_() for x in (regions, texts, scale)]
-    value = 3 * loss(leaves[0], leaves[1], offsets, leaves[2])
-    value.backward()
-    return value.detach(), *(leaf.grad for leaf in leaves)
-
-
-def error(result: Tensor, truth: Tensor) -> float:
-    return (result.double() - truth).abs().max().item() if truth.numel() else 0.0
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("D", [1, 33, 512])
 @pytest.mark.parametrize("sizes", [[], [1], [11], [1, 1, 11], [1, 11, 3, 37]], ids=str)  # texts of each region
 def test_is_as_exact_as_eager(device, sizes, D, dtype, request):
     inputs = problem(sizes, D, dtype, device)
-    exact = with_gradients(reference.hard_negative_loss, inputs, torch.float64)
-    eager = with_gradients(reference.hard_negative_loss, inputs)
-    ours = with_gradients(hard_negative_loss, inputs)
     # The floor is fp32 rounding of a logit at scale 50, felt by the shortest row; where a GPU rounds to bf16, Triton's
     # interpreter truncates.
     floor = 1e-5 / min([1.0, *(row.norm().item() for x in inputs[:2] for row in x.float())])
     interpreted = request.node.callspec.params["device"] == "triton" and not GPU
     truncation = torch.finfo(dtype).eps if interpreted and dtype == torch.bfloat16 else 0.0
-    for mine, peer, truth in zip(ours, eager, exact, strict=True):
-        assert mine.dtype == peer.dtype and mine.shape == peer.shape
-        largest = truth.abs().max().item() if truth.numel() else 0.0
-        assert error(mine, truth) <= 2 * error(peer, truth) + floor + truncation * largest
+    losses = hard_negative_loss, reference.hard_negative_loss
+    assert_as_exact_as_eager(*losses, *inputs, floor=floor, rounding=truncation)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -100,7 +82,7 @@ def test_tie_with_the_positive_is_correct_and_nan_is_not(device, D):
 
 def test_without_any_negative_is_exactly_zero(device):
     for sizes in ([], [1, 1, 1]):
-        for value in with_gradients(hard_negative_loss, problem(sizes, 8, device=device)):
+        for value in with_gradients(hard_negative_loss, *problem(sizes, 8, device=device)):
             assert value.eq(0).all()
 
 
@@ -114,7 +96,7 @@ def test_group_of_one_changes_nothing(device):
 def test_zero_row_has_similarity_and_gradient_zero(device):
     regions, texts, offsets, scale = problem([4, 4], 16, device=device)
     regions[1], texts[2] = 0, 0
-    loss, grad_regions, grad_texts, _ = with_gradients(hard_negative_loss, (regions, texts, offsets, scale))
+    loss, grad_regions, grad_texts, _ = with_gradients(hard_negative_loss, regions, texts, offsets, scale)
     similarity = hard_negative_scores(regions, texts, offsets).similarity
     assert loss.isfinite() and similarity[2] == 0 and similarity[4:].eq(0).all()
     assert grad_regions[1].eq(0).all() and grad_texts[2].eq(0).all() and grad_texts[1].ne(0).any()
@@ -124,8 +106,8 @@ def test_small_loss_keeps_its_digits_at_a_large_scale(device):
     regions = torch.tensor([[1.0, 0]], device=device)
     texts = torch.tensor([[1.0, 0], [0.995, 0.0999]], device=device)  # 1 and 0.995 of 500: loss 0.08
     inputs = (regions, texts, torch.tensor([0, 2], device=device), torch.tensor(500.0, device=device))
-    loss, *_ = with_gradients(hard_negative_loss, inputs)
-    exact, *_ = with_gradients(reference.hard_negative_loss, inputs, torch.float64)
+    loss, *_ = with_gradients(hard_negative_loss, *inputs)
+    exact, *_ = with_gradients(reference.hard_negative_loss, *inputs, dtype=torch.float64)
     assert error(loss, exact) < 1e-5
 
 
@@ -146,14 +128,14 @@ def test_length_of_rows_does_not_matter(sizes, seed):
 def test_reads_only_its_own_rows_of_wider_ones(device):
     inputs = problem([1, 11, 3], 33, device=device)
     offsets, scale = inputs[2:]
-    plain = with_gradients(hard_negative_loss, inputs)
+    plain = with_gradients(hard_negative_loss, *inputs)
     wide = [torch.full((len(x) + 2, 40), torch.nan, device=device) for x in inputs[:2]]
     regions, texts = (w[1:-1, 3:36].copy_(x).requires_grad_() for w, x in zip(wide, inputs, strict=False))
     assert not texts.is_contiguous()
     grads = torch.autograd.grad(3 * hard_negative_loss(regions, texts, offsets, scale), (regions, texts))
     assert all(a.equal(b) for a, b in zip(grads, plain[1:3], strict=True))
     columns = [x.t().contiguous().t() for x in inputs[:2]]
-    assert with_gradients(hard_negative_loss, (*columns, offsets, scale))[0].equal(plain[0])
+    assert with_gradients(hard_negative_loss, *columns, offsets, scale)[0].equal(plain[0])
 
 
 def test_offsets_may_be_int32(device):
@@ -180,10 +162,8 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(hard_negative_loss, fullgraph=True, backend="aot_eager")
     for sizes in ([1, 11, 3], [2, 2]):
         inputs = problem(sizes, 16)
-        for ours, plain in zip(
-            with_gradients(compiled, inputs), with_gradients(hard_negative_loss, inputs), strict=True
-        ):
-            assert ours.equal(plain)
+        results = [with_gradients(loss, *inputs) for loss in (compiled, hard_negative_loss)]
+        assert all(a.equal(b) for a, b in zip(*results, strict=True))
 
 
 def test_second_derivative_raises(device):
@@ -197,14 +177,7 @@ def test_second_derivative_raises(device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_gives_the_same_bits_on_any_number_of_threads(dtype):
     inputs = problem([11, 1, 3, 40] * 64, 33, dtype)
-    first = with_gradients(hard_negative_loss, inputs)
-    threads = torch.get_num_threads()
-    try:
-        for repeat in range(20):
-            torch.set_num_threads(1 + repeat % 3)
-            assert all(a.equal(b) for a, b in zip(first, with_gradients(hard_negative_loss, inputs), strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    assert_same_bits(lambda: with_gradients(hard_negative_loss, *inputs))
 
 
 def test_runs_the_reference_where_nothing_faster_is(monkeypatch):

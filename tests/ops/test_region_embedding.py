@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import roi_align
 
 from fgclip_fast.ops import native, reference, region_embedding
+from tests.exactness import assert_as_exact_as_eager, assert_same_bits, with_gradients
+from tests.op_module import op_module
 
-module = sys.modules["fgclip_fast.ops.region_embedding"]  # the function hides its module
+module = op_module("region_embedding")
 OP = torch.ops.fgclip_fast.region_embedding.default
 OP_BACKWARD = torch.ops.fgclip_fast.region_embedding_backward.default
 
@@ -37,16 +39,9 @@ def torchvision(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[
     return roi_align(maps, torch.cat([image_index[:, None], cells], 1), (1, 1), 1.0, -1, True).flatten(1)
 
 
-def with_gradients(function, tokens, *rest, dtype=None):
-    """Output and gradient of the tokens, for the same upstream gradient whoever computes it."""
-    tokens = tokens.detach().to(dtype or tokens.dtype).requires_grad_()
-    out = function(tokens, *rest)
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
-    return out, torch.autograd.grad(out, tokens, upstream)[0]
-
-
-def error(mine: Tensor, truth: Tensor) -> float:
-    return (mine.double() - truth).abs().max().item() if mine.numel() else 0.0
+def with_gradient(function, tokens, boxes, image_index, grid):
+    """Output and the gradient of the tokens."""
+    return with_gradients(function, tokens, boxes=boxes, image_index=image_index, grid=grid)
 
 
 def test_the_native_kernels_serve_here():
@@ -66,9 +61,9 @@ def test_equals_torchvision(sizes, grid, C, reach, rounded, seed):
     tokens, boxes, image_index, grid = problem(sizes, grid, C, reach=reach, seed=seed)
     if rounded:  # sides of whole cells: the last bit decides on the number of samples
         boxes = (boxes * torch.tensor(grid * 2).flip(0)).round() / torch.tensor(grid * 2).flip(0)
-    peer = with_gradients(torchvision, tokens, boxes, image_index, grid)
+    peer = with_gradient(torchvision, tokens, boxes, image_index, grid)
     for function in (region_embedding, reference.region_embedding):
-        for mine, other in zip(with_gradients(function, tokens, boxes, image_index, grid), peer, strict=True):
+        for mine, other in zip(with_gradient(function, tokens, boxes, image_index, grid), peer, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
 
 
@@ -84,13 +79,9 @@ def test_equals_torchvision_for_huge_tiny_and_outer_boxes(box):
 @pytest.mark.parametrize("C", [1, 33, 512])
 @pytest.mark.parametrize("sizes", [[0], [1], [1, 0, 11]], ids=str)
 def test_is_as_exact_as_eager(device, sizes, C, dtype):
-    inputs = problem(sizes, C=C, dtype=dtype, device=device)
-    exact = with_gradients(reference.region_embedding, *inputs, dtype=torch.float64)
-    eager = with_gradients(reference.region_embedding, *inputs)
-    ours = with_gradients(region_embedding, *inputs)
-    for mine, peer, truth in zip(ours, eager, exact, strict=True):
-        assert mine.dtype == dtype
-        assert error(mine, truth) <= 2 * error(peer, truth) + 1e-6  # the floor: fp32 rounding of a sum
+    tokens, boxes, image_index, grid = problem(sizes, C=C, dtype=dtype, device=device)
+    ways, where = (region_embedding, reference.region_embedding), {"boxes": boxes, "image_index": image_index}
+    assert_as_exact_as_eager(*ways, tokens, **where, grid=grid, floor=1e-6)  # the floor: fp32 rounding of a sum
 
 
 @pytest.mark.parametrize("function", [region_embedding, reference.region_embedding], ids=["native", "reference"])
@@ -100,7 +91,7 @@ def test_is_as_exact_as_eager(device, sizes, C, dtype):
 def test_a_box_without_area_inverted_or_outside_gives_zero(function, device, box):
     tokens, _, _, grid = problem([1], device=device)
     box, first = torch.tensor([box], dtype=torch.float32, device=device), torch.tensor([0], device=device)
-    out, grad = with_gradients(function, tokens, box, first, grid)
+    out, grad = with_gradient(function, tokens, box, first, grid)
     assert not out.any() and not grad.any()
 
 
@@ -175,10 +166,8 @@ def test_compiles_into_one_graph_for_any_number_of_boxes(device):
     compiled = torch.compile(region_embedding, fullgraph=True, dynamic=True, backend="aot_eager")
     for sizes in ([2, 0, 3], [1, 5, 5]):
         inputs = problem(sizes, device=device)
-        for mine, eager in zip(
-            with_gradients(compiled, *inputs), with_gradients(region_embedding, *inputs), strict=True
-        ):
-            assert torch.equal(mine, eager)
+        results = [with_gradient(function, *inputs) for function in (compiled, region_embedding)]
+        assert all(map(torch.equal, *results))
 
 
 def test_under_autocast_keeps_its_dtype(device):
@@ -191,18 +180,11 @@ def test_under_autocast_keeps_its_dtype(device):
 
 def test_same_bits_whenever_and_on_any_number_of_threads(device):
     inputs = problem([3, 0, 40, 1], (14, 14), C=200, device=device)
-    threads = torch.get_num_threads()
-    first = with_gradients(region_embedding, *inputs)
-    try:
-        for repeat in range(20):
-            torch.set_num_threads(1 + repeat % 4)
-            assert all(map(torch.equal, with_gradients(region_embedding, *inputs), first))
-    finally:
-        torch.set_num_threads(threads)
+    assert_same_bits(lambda: with_gradient(region_embedding, *inputs), threads=[1, 2, 3, 4])
 
 
 def test_no_box_gives_no_row_and_a_zero_gradient(device):
-    out, grad = with_gradients(region_embedding, *problem([0, 0], device=device))
+    out, grad = with_gradient(region_embedding, *problem([0, 0], device=device))
     assert out.shape == (0, 33) and grad.shape == (2, 35, 33) and not grad.any()
 
 

@@ -8,7 +8,8 @@ import torch
 
 from fgclip_fast.ops import reference, segment_attention
 from tests.ahead_of_time import fake_cuda
-from tests.trees import problem, random_texts, tree_of, with_gradients
+from tests.exactness import with_gradients
+from tests.trees import problem, random_texts, tree_of
 
 
 def documented_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_q, max_k):
@@ -40,9 +41,9 @@ def test_segments_mean_the_same_attention(backend, share, monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=documented_flash_attn))
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", documented_varlen_attn)
     tree = tree_of(random_texts(40, 3, 12), random_texts(5, 2, 300), share=share)
-    inputs = problem(tree)
-    expected = with_gradients(reference.tree_attention, *inputs, tree.end)
-    ours = with_gradients(getattr(segment_attention, backend), *inputs, tree)
+    q, k, v, upstream = problem(tree)
+    expected = with_gradients(reference.tree_attention, q, k, v, tree.end, upstream=upstream)
+    ours = with_gradients(getattr(segment_attention, backend), q, k, v, tree, upstream=upstream)
     for mine, theirs in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 

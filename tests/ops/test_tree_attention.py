@@ -3,6 +3,7 @@ import torch
 
 from fgclip_fast.ops import tree_attention
 from fgclip_fast.ops.tree_attention import BACKENDS, why_not
+from tests.exactness import assert_same_bits, with_gradients
 from tests.trees import (
     SMALL_TREES,
     TREES,
@@ -10,7 +11,6 @@ from tests.trees import (
     problem,
     random_texts,
     tree_of,
-    with_gradients,
 )
 
 
@@ -40,17 +40,9 @@ def test_each_text_attends_as_if_alone():
 
 
 def test_gradients_are_the_same_bits_in_20_repeats():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        tree = TREES["wide"]()
-        inputs = problem(tree)
-        first = with_gradients(tree_attention, *inputs, tree)
-        for _ in range(20):
-            again = with_gradients(tree_attention, *inputs, tree)
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    tree = TREES["wide"]()
+    q, k, v, upstream = problem(tree)
+    assert_same_bits(lambda: with_gradients(tree_attention, q, k, v, tree, upstream=upstream), threads=[2])
 
 
 def test_errors_name_the_argument():
