@@ -2,6 +2,13 @@
 
 from typing import NamedTuple
 
+from fgclip_fast.inputs.boxes import EMPTY as EMPTY_BOX
+from fgclip_fast.inputs.boxes import INVERTED as INVERTED_BOX
+from fgclip_fast.inputs.boxes import NOT_FINITE as NOT_FINITE_BOX
+from fgclip_fast.inputs.boxes import OUTSIDE as OUTSIDE_BOX
+from fgclip_fast.inputs.boxes import SHORT as SHORT_BOX
+from fgclip_fast.inputs.boxes import WRONG_TYPE as WRONG_BOX
+
 # The whole record is bad, and another sample takes its place.
 NO_IMAGE = "no image"
 NO_TEXT = "no text"
@@ -17,12 +24,6 @@ UNKNOWN_RANGE = "pixels of unknown range"
 BAD: tuple[str, ...] = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
 BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
 # One region, or its negatives, are dropped.
-SHORT_BOX = "box of fewer than 4 numbers"
-WRONG_BOX = "box of a wrong type"
-NOT_FINITE_BOX = "box not finite"
-INVERTED_BOX = "inverted box"
-EMPTY_BOX = "empty box"
-OUTSIDE_BOX = "box outside the image"
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"
 WRONG_NEGATIVE = "negative of a wrong type"

@@ -6,34 +6,26 @@ no more than a caption) is a record too.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fgclip_fast.data.causes import (
     BOTH_FROM_REGIONS,
-    EMPTY_BOX,
     EXPRESSION_FILLED,
-    INVERTED_BOX,
     LONG_FROM_SHORT,
     NO_EXPRESSION,
     NO_IMAGE,
     NO_TEXT,
-    NOT_FINITE_BOX,
     NOT_JSON,
     NOT_UTF8,
-    OUTSIDE_BOX,
-    SHORT_BOX,
     SHORT_FROM_LONG,
-    WRONG_BOX,
     WRONG_NEGATIVE,
     WRONG_REGION,
     WRONG_TYPE,
     BadRecord,
     Defect,
 )
+from fgclip_fast.inputs import boxes
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 
@@ -41,7 +33,7 @@ IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 class Region(NamedTuple):
     """A box, normalised xyxy, with its texts; ``negatives`` contradict ``short``."""
 
-    box: tuple[float, float, float, float]
+    box: boxes.Box
     short: str
     long: str
     negatives: tuple[str, ...] = ()
@@ -104,11 +96,6 @@ def parse_json(raw: bytes) -> Any:
         raise BadRecord(NOT_JSON, str(error)) from None
 
 
-def are_numbers(sides: list) -> bool:
-    """Whether a box's sides are; JSON's true and false are not, though Python counts with them."""
-    return all(isinstance(side, int | float) and not isinstance(side, bool) for side in sides)
-
-
 def _decoded(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig").strip()
@@ -159,7 +146,7 @@ def _regions(entries: Any, defects: list[Defect]) -> tuple[list[Region], list[st
     return regions, expressions
 
 
-def _region(box: tuple, short: str, long: str, entry: Mapping, i: int, defects: list[Defect]) -> Region:
+def _region(box: boxes.Box, short: str, long: str, entry: Mapping, i: int, defects: list[Defect]) -> Region:
     if not (short and long):
         defects.append(Defect(EXPRESSION_FILLED, f"region {i}"))
     if not short:
@@ -183,33 +170,11 @@ def _expressions(entry: Any) -> tuple[str, str]:
     return short, long
 
 
-def _box(box: Any) -> tuple[float, float, float, float]:
-    """``[x1, y1, x2, y2, …]`` that covers some of the image, or the reason why not (spec, T2 and T5)."""
-    if not isinstance(box, list):
-        raise _Drop(WRONG_BOX, f"bbox must be a list, got {_named(box)}")
-    if len(box) < 4:
-        raise _Drop(SHORT_BOX, f"bbox is {box}")
-    if not are_numbers(box[:4]):
-        raise _Drop(WRONG_BOX, f"bbox is {box}")
-    x1, y1, x2, y2 = map(_single, box[:4])
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise _Drop(NOT_FINITE_BOX, f"bbox is {box!r:.80}")
-    if x1 > x2 or y1 > y2:
-        raise _Drop(INVERTED_BOX, f"bbox is {box}, must be x1, y1, x2, y2 with x1 < x2 and y1 < y2")
-    if x1 == x2 or y1 == y2:
-        raise _Drop(EMPTY_BOX, f"bbox is {box}")
-    if x1 >= 1 or y1 >= 1 or x2 <= 0 or y2 <= 0:
-        raise _Drop(OUTSIDE_BOX, f"bbox is {box}, must be fractions of the image's sides")
-    return x1, y1, x2, y2
-
-
-def _single(number: float) -> float:
-    """As fp32 holds it, since that is what the model gets: sides may meet by rounding."""
+def _box(value: Any) -> boxes.Box:
     try:
-        with np.errstate(over="ignore"):
-            return float(np.float32(number))
-    except OverflowError:  # an integer beyond fp64
-        return math.inf
+        return boxes.checked(boxes.numbers(value))
+    except boxes.BadBox as bad:
+        raise _Drop(bad.reason, f"bbox {bad} (xyxy, fractions), got {_named(value)}") from None
 
 
 def _negatives(entry: Mapping[str, Any], i: int, defects: list[Defect]) -> tuple[str, ...]:

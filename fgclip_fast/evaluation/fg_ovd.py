@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 import torch
 
 from fgclip_fast.evaluation.metrics import interval
+from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import hard_negative_scores
 
 
 class Question(NamedTuple):
-    """One line of a file: an image, a box in [0, 1] and its texts, the first being right."""
+    """One line of a file: an image, a box (xyxy, fractions) and its texts, the first being right."""
 
     image: Path
-    box: tuple[float, float, float, float]
+    box: Box
     texts: tuple[str, ...]
     line: int
 
@@ -104,14 +105,11 @@ class _Unaskable(ValueError):
 
 
 def _question(raw: dict[str, Any], images: Path, line: int) -> Question:
-    x, y, w, h = (float(v) for v in raw["bbox"][:4])
-    width, height = float(raw["width"]), float(raw["height"])
-    box = x / width, y / height, (x + w) / width, (y + h) / height
-    left, top, right, bottom = torch.tensor(box).tolist()  # fp32, which may leave no width
-    if not all(map(math.isfinite, box)) or not (left < right and top < bottom):
-        raise _Unaskable("empty box")
-    if left >= 1 or top >= 1 or right <= 0 or bottom <= 0:
-        raise _Unaskable("box outside the image")
+    box = corners([float(side) for side in raw["bbox"][:4]])
+    try:
+        box = checked(fractions(box, float(raw["width"]), float(raw["height"])))
+    except BadBox as bad:
+        raise _Unaskable(bad.reason) from None
     positive, negatives = raw["pos_expression"], raw["neg_expression"]
     texts = (positive if isinstance(positive, str) else positive[0], *negatives)
     if len(texts) < 2:

@@ -39,7 +39,7 @@ def write(folder, *lines):
 
 def test_a_box_is_read_as_x_y_width_height_in_pixels(tmp_path):
     (question,) = fg_ovd.read(write(tmp_path, line()), tmp_path, Counter())
-    assert question.box == (10 / 64, 5 / 48, 30 / 64, 35 / 48)
+    assert list(question.box) == torch.tensor([10 / 64, 5 / 48, 30 / 64, 35 / 48]).tolist(), "in fp32"
     assert question.texts == ("a red mug", "a blue mug", "a green mug")
 
 
@@ -71,13 +71,14 @@ def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
         line(img_path="val2017/none.jpg"), line(bbox=[float("nan"), 1, 2, 3]), "",
         line(neg_expression="a mug"), line(neg_expression=["a mug", None]), line(pos_expression=[3]), "[" * 100_000,
         line(bbox=[10**400, 1, 2, 3]), line(bbox=[1000, 5, 20, 30]),
-        line(bbox=[-30, 5, 20, 30]), line(bbox=[10, 5, 1e-7, 30]),
+        line(bbox=[-30, 5, 20, 30]), line(bbox=[10, 5, 1e-7, 30]), line(bbox=[10, 5, -3, 30]),
+        line(bbox=[10, 5, 1e300, 30]),
     ]  # fmt: skip
     answers = fg_ovd.evaluate(model, write(tmp_path, line(), *bad), tmp_path)
     assert answers.total == 1
     assert answers.skipped == {
-        "text of a wrong type": 3, "malformed line": 5, "empty box": 3, "box outside the image": 2, "no negatives": 1,
-        "missing or unreadable image": 1,
+        "text of a wrong type": 3, "malformed line": 5, "empty box": 2, "box outside the image": 2, "no negatives": 1,
+        "missing or unreadable image": 1, "inverted box": 1, "box not finite": 2,
     }  # fmt: skip
 
 

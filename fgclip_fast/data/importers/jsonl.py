@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from fgclip_fast.data.causes import BAD, NO_IMAGE, NOT_JSON, WRONG_TYPE, BadRecord
 from fgclip_fast.data.decode import decode, sides
-from fgclip_fast.data.records import IMAGE_NAMES, Record, are_numbers, parse, parse_json
+from fgclip_fast.data.records import IMAGE_NAMES, Record, parse, parse_json
 from fgclip_fast.data.shards import ShardWriter
+from fgclip_fast.inputs.boxes import BadBox, corners, fractions, numbers
 
 Boxes = Literal["xyxy-pixel", "xyxy-fraction", "xywh-pixel"]
 _PATH_FIELDS = ("image", "f_path", "img_path", "file_name")
@@ -112,16 +113,14 @@ def _mapping(fields: Any) -> Mapping[str, Any]:
 
 
 def _as_fractions(region: Any, boxes: Boxes, width: int, height: int) -> Any:
-    """The region with its box normalised; one whose box is no box is left to the record's own checks, as it is."""
-    box = region.get("bbox") if isinstance(region, Mapping) else None
-    if not isinstance(box, list) or len(box) < 4 or not are_numbers(box[:4]):
+    """The region with its box as fractions; one without a usable box stays as it is, for the record's own checks."""
+    if not isinstance(region, Mapping):
         return region
-    x, y, right, bottom = box[:4]
     try:
-        if boxes == "xywh-pixel":
-            right, bottom = x + right, y + bottom
-        return {**region, "bbox": [x / width, y / height, right / width, bottom / height]}
-    except OverflowError:  # an integer beyond fp64
+        box = numbers(region.get("bbox"))
+        corners_of = corners(box) if boxes == "xywh-pixel" else box
+        return {**region, "bbox": list(fractions(corners_of, width, height))}
+    except (BadBox, OverflowError):  # the latter of an integer beyond fp64
         return region
 
 
