@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from benchmarks.measure import DEVICE, by_turns, peak_bytes
 from benchmarks.workload import WORDS, flat, group, random_text
 from fgclip_fast.config import Model, Text
-from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, SHORT_LENGTH, Tokenizer
+from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.attention import causal
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.ops import Tree, prefix_tree
+from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
 
 GROUPS, LONGS = 32, 8
 

@@ -15,7 +15,7 @@ import torch
 from benchmarks.workload import NEGATIVES, flat, group, random_text
 from fgclip_fast.kernels.tree_attention import blocks_of
 from fgclip_fast.ops import Tree, prefix_tree
-from fgclip_fast.ops.prefix_tree import REACH, TILE
+from fgclip_fast.ops.tree import REACH, TILE
 
 IMAGES, GROUPS, HEADS, HEAD_DIM = 512, 4, 8, 64
 ROW = 2 * HEADS * HEAD_DIM  # bytes
@@ -47,7 +47,7 @@ def forward(tree: Tree) -> Rows:
 
 def backward(tree: Tree) -> Rows:
     """q, k, v, out and grad read, three gradients written; and the rows of keys that reach far, which are added up."""
-    T, far, blocks = len(tree.token), len(tree.sum_row), backward_blocks()
+    T, far, blocks = len(tree.token), len(tree.far_rows), backward_blocks()
     parts = 2 * far + 2 * 2 * 2 * far * (TILE // blocks["BLOCK"])  # k and v, gathered; fp32 parts, written and read
     ahead = 3 * _near_queries(tree, **blocks)  # q, grad, out
     queries = 3 * T + 2 * (T + len(tree.spine))
@@ -71,7 +71,7 @@ def main() -> None:
     tree = batch_tree()
     T, tiles = len(tree.token), len(tree.spine_offsets) - 1
     mean_spine = len(tree.spine) / tiles
-    print(f"{IMAGES} images: {T} tokens in the tree, mean spine {mean_spine:.1f}, {len(tree.sum_row)} far rows")
+    print(f"{IMAGES} images: {T} tokens in the tree, mean spine {mean_spine:.1f}, {len(tree.far_rows)} far rows")
     print("\n| pass | least | from memory | all loads |\n|---|---|---|---|")
     for name, rows in (("forward", forward(tree)), ("backward", backward(tree))):
         least, memory, loads = (count * ROW / 1e9 for count in rows)

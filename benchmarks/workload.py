@@ -13,8 +13,9 @@ from benchmarks.released_step import SLOTS, Inputs
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
-from fgclip_fast.inputs.tokenizer import BOS, EOS
+from fgclip_fast.inputs.tokenizer import BOS
 from fgclip_fast.ops import prefix_tree
+from fgclip_fast.ops.tree import EOS
 
 NEGATIVES = 10
 WORDS = range(300, 20000)

@@ -123,9 +123,9 @@ PYBIND11_MODULE(_native, m) {
             tree = fgclip::prefix_tree(reinterpret_cast<const int32_t*>(token), T0,
                                        reinterpret_cast<const int64_t*>(offsets), M, shorts, share, multiple, eos);
           }
-          py::list arrays;  // in the order of ops/prefix_tree.py's Tree
+          py::list arrays;  // in the order of ops/tree.py's Tree
           for (auto* array : {&tree.token, &tree.position, &tree.end, &tree.pooled, &tree.spine_offsets, &tree.spine,
-                              &tree.far_offsets, &tree.sum_key, &tree.sum_offsets, &tree.sum_row,
+                              &tree.far_key_offsets, &tree.sum_key, &tree.sum_offsets, &tree.far_rows,
                               &tree.query_offsets, &tree.key_offsets, &tree.key}) {
             arrays.append(Int32s{std::move(*array)});
           }

@@ -24,11 +24,11 @@ from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.inputs.tokenizer import EOS
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
+from fgclip_fast.ops.tree import EOS
 from fgclip_fast.scenes.locate import NAME, locate
 from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag

@@ -59,7 +59,7 @@ def _grad_key(
 @triton.jit
 def _backward_kernel(
     grad_ptr, q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr,               # [T, heads, D] x 5, [heads, T]
-    end_ptr, spine_offsets_ptr, spine_ptr, far_offsets_ptr,        # [T], [tiles + 1], [S], [tiles + 1]
+    end_ptr, spine_offsets_ptr, spine_ptr, far_key_offsets_ptr,    # [T], [tiles + 1], [S], [tiles + 1]
     grad_q_ptr, grad_k_ptr, grad_v_ptr, part_k_ptr, part_v_ptr,    # [T, heads, D] x 3, [PARTS, P, heads, D] x 2
     grad_stride, q_stride, k_stride, v_stride, out_stride, grad_head, q_head, k_head, v_head,
     T, P, D, scale, grad_scale,
@@ -106,7 +106,7 @@ def _backward_kernel(
     store_rows(grad_k_ptr + head * D, own, out_stride, own < T, grad_k * grad_scale, D, BLOCK_D)
     store_rows(grad_v_ptr + head * D, own, out_stride, own < T, grad_v, D, BLOCK_D)
 
-    far, far_end = tl.load(far_offsets_ptr + tile), tl.load(far_offsets_ptr + tile + 1)
+    far, far_end = tl.load(far_key_offsets_ptr + tile), tl.load(far_key_offsets_ptr + tile + 1)
     for start in range(far, far_end, FAR):
         place = start + tl.arange(0, FAR)
         j = tl.load(spine_ptr + spine + (place - far), mask=place < far_end, other=T)
@@ -126,7 +126,7 @@ def _backward_kernel(
 @triton.jit
 def _sum_kernel(
     part_k_ptr, part_v_ptr,                       # [PARTS, P, heads, D] x 2
-    sum_key_ptr, sum_offsets_ptr, sum_row_ptr,    # [W], [W + 1], [P]
+    sum_key_ptr, sum_offsets_ptr, far_rows_ptr,   # [W], [W + 1], [P]
     grad_k_ptr, grad_v_ptr,                       # [T, heads, D] x 2, added to
     P, width, PARTS: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -136,7 +136,7 @@ def _sum_kernel(
     grad_k, grad_v = tl.zeros([BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
     for start in range(first, last, ROWS):
         place = start + tl.arange(0, ROWS)
-        row = tl.load(sum_row_ptr + place // PARTS, mask=place < last, other=0).to(tl.int64) + place % PARTS * P
+        row = tl.load(far_rows_ptr + place // PARTS, mask=place < last, other=0).to(tl.int64) + place % PARTS * P
         at = row[:, None] * width + column[None, :]
         keep = (place < last)[:, None] & (column < width)[None, :]
         grad_k += tl.sum(tl.load(part_k_ptr + at, mask=keep, other=0.0), 0)
@@ -159,10 +159,10 @@ def backward(
     end: Tensor,
     spine_offsets: Tensor,
     spine: Tensor,
-    far_offsets: Tensor,
+    far_key_offsets: Tensor,
     sum_key: Tensor,
     sum_offsets: Tensor,
-    sum_row: Tensor,
+    far_rows: Tensor,
     tile: int,
     reach: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,18 +172,18 @@ def backward(
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     if T == 0 or heads == 0:
         return grads[0], grads[1], grads[2]
-    blocks, P = blocks_of("backward", q), len(sum_row)
+    blocks, P = blocks_of("backward", q), len(far_rows)
     parts = tile // blocks["BLOCK"]
     part_k, part_v = (q.new_empty(parts * P, heads, D, dtype=torch.float32) for _ in range(2))
     _backward_kernel[(triton.cdiv(T, tile) * parts, heads)](  # whole tiles: every part is added up
-        grad, q, k, v, out, lse, end, spine_offsets, spine, far_offsets, *grads, part_k, part_v,
+        grad, q, k, v, out, lse, end, spine_offsets, spine, far_key_offsets, *grads, part_k, part_v,
         grad.stride(0), q.stride(0), k.stride(0), v.stride(0), heads * D,
         grad.stride(1), q.stride(1), k.stride(1), v.stride(1),
         T, P, D, D**-0.5 * LOG2E, D**-0.5, TILE=tile, REACH=reach, FAR=FAR, **blocks,
     )  # fmt: skip
     if P > 0:
         _sum_kernel[(len(sum_key), triton.cdiv(heads * D, 32))](
-            part_k, part_v, sum_key, sum_offsets, sum_row, *grads[1:], P, heads * D,
+            part_k, part_v, sum_key, sum_offsets, far_rows, *grads[1:], P, heads * D,
             PARTS=parts, ROWS=256, BLOCK_D=32, num_warps=16,
         )  # fmt: skip
     return grads[0], grads[1], grads[2]

@@ -5,7 +5,7 @@ from itertools import accumulate
 import torch
 
 from fgclip_fast.ops import prefix_tree, reference, tree_attention
-from fgclip_fast.ops.prefix_tree import EOS
+from fgclip_fast.ops.tree import EOS
 from tests import exactness
 
 BOS = 49406

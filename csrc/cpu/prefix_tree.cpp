@@ -70,7 +70,7 @@ class Writer {
   Writer(int64_t T0, int64_t M) {
     for (auto* array : {&tree_.token, &tree_.position, &tree_.end, &tree_.key}) array->reserve(T0);
     tree_.pooled.resize(M);
-    for (auto* offsets : {&tree_.spine_offsets, &tree_.far_offsets, &tree_.sum_offsets, &tree_.query_offsets,
+    for (auto* offsets : {&tree_.spine_offsets, &tree_.far_key_offsets, &tree_.sum_offsets, &tree_.query_offsets,
                           &tree_.key_offsets}) {
       offsets->push_back(0);
     }
@@ -132,13 +132,13 @@ class Writer {
       for (int32_t s = tree_.spine_offsets[tile]; s < tree_.spine_offsets[tile + 1]; ++s) {
         if (tile - tree_.spine[s] / TILE >= REACH) far.push_back(tree_.spine[s]);
       }
-      tree_.far_offsets.push_back(far.size());
+      tree_.far_key_offsets.push_back(far.size());
     }
     return far;
   }
 
   void order_sums(const std::vector<int32_t>& far) {
-    auto& rows = tree_.sum_row;
+    auto& rows = tree_.far_rows;
     for (size_t row = 0; row < far.size(); ++row) rows.push_back(row);
     std::stable_sort(rows.begin(), rows.end(), [&far](int a, int b) { return far[a] < far[b]; });
     for (size_t i = 0; i < rows.size(); ++i) {

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fgclip_fast.config import Packing
-from fgclip_fast.inputs.tokenizer import LONG_LENGTH, SHORT_LENGTH, Tokens
-from fgclip_fast.ops.prefix_tree import Tree, prefix_tree
+from fgclip_fast.inputs.tokenizer import Tokens
+from fgclip_fast.ops.prefix_tree import prefix_tree
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH, Tree
 
 
 class Example(NamedTuple):

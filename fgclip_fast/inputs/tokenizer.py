@@ -18,11 +18,9 @@ import torch
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 from torch import Tensor
 
-BOS, EOS = 49406, 49407
-SHORT_LENGTH = 77
-"""Most tokens of a text on the short path: short captions, region texts, hard negatives."""
-LONG_LENGTH = 248
-"""Most tokens of a long caption."""
+from fgclip_fast.ops.tree import EOS, SHORT_LENGTH
+
+BOS = 49406
 
 _WORDS = 2**16  # remembered: more than a data set's usual words, a few megabytes
 _MERGES = 49152 - 256 - 2  # open_clip's file holds more lines than the vocabulary has room for

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fgclip_fast.config import Model, Text, Vision
-from fgclip_fast.inputs.tokenizer import SHORT_LENGTH
 from fgclip_fast.model.init import LOGIT_SCALE
+from fgclip_fast.ops.tree import SHORT_LENGTH
 
 # Our field -> its name there, and what it is where the file leaves it out (not our own defaults).
 VISION = {

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.image import Picture, Transform, width_and_height
-from fgclip_fast.inputs.tokenizer import LONG_LENGTH, SHORT_LENGTH, Tokenizer, Tokens
+from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 from fgclip_fast.model import boxes as box_lists
 from fgclip_fast.model.network import Network
 from fgclip_fast.ops import prefix_tree
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 IMAGES, TOKENS = 64, 16384
 """What one pass through a tower takes at most; more is cut into several."""

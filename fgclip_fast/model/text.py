@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Text
-from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.model.attention import Packed, causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
 from fgclip_fast.ops import Tree
+from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
 
 KEPT = 20
 """Positions of the long path that come from ``position_embedding_ori``; the others come from ``…_res``."""

@@ -3,8 +3,9 @@
 from fgclip_fast.ops import native
 from fgclip_fast.ops.contrastive_loss import contrastive_loss
 from fgclip_fast.ops.hard_negative_loss import hard_negative_loss, hard_negative_scores
-from fgclip_fast.ops.prefix_tree import Tree, prefix_tree
+from fgclip_fast.ops.prefix_tree import prefix_tree
 from fgclip_fast.ops.region_embedding import region_embedding
+from fgclip_fast.ops.tree import Tree
 from fgclip_fast.ops.tree_attention import tree_attention
 
 native.require_installation()

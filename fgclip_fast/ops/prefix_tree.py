@@ -1,65 +1,12 @@
 """All texts of a batch as one prefix tree, so that a causal tower computes each shared prefix once."""
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fgclip_fast.ops import native, reference
-
-EOS = 49407
-TILE = 64  # tokens that attend together; csrc/prefix_tree.h has the same two
-REACH = 8  # tiles, its own and those after it, that a key meets as its program's queries
-SHORT_LENGTH, LONG_LENGTH = 77, 248  # tokens, short and long path
-
-
-class Tree(NamedTuple):
-    """Texts in sorted order, each without what it shares with the one before: a tree in preorder.
-
-    The subtree of token ``j`` is the run ``[j, end[j])``, so ``j`` is an ancestor of ``i``, or ``i`` itself, iff
-    ``j <= i < end[j]``. All arrays are int32. ``T`` counts tokens, ``M`` texts, ``G`` runs of one tree edge. Of a
-    pair ``x_offsets, x``, list ``n`` is ``x[x_offsets[n]:x_offsets[n + 1]]``.
-    """
-
-    token: Tensor
-    """[T]"""
-    position: Tensor
-    """[T], row of the position table: the short path's 77 rows, then the long path's 248."""
-    end: Tensor
-    """[T], one past the last descendant."""
-    pooled: Tensor
-    """[M], where the first EOS of each text is. Equal texts of one path, and only they, have equal entries."""
-    spine_offsets: Tensor
-    """[ceil(T / TILE) + 1]"""
-    spine: Tensor
-    """Of each tile of TILE tokens: the ancestors of its first token, root first."""
-    far_offsets: Tensor
-    """[ceil(T / TILE) + 1], of the list of all far keys: the first of each spine, REACH tiles back or further."""
-    sum_key: Tensor
-    """The different far keys, rising."""
-    sum_offsets: Tensor
-    """[len(sum_key) + 1]"""
-    sum_row: Tensor
-    """Of each ``sum_key``: where it stands in the list of far keys, rising. Gradients are added in this order."""
-    query_offsets: Tensor
-    """[G + 1], where each run of one tree edge begins."""
-    key_offsets: Tensor
-    """[G + 1]"""
-    key: Tensor
-    """Of each run: the path from the root to its last token."""
-
-    @property
-    def text_ids(self) -> Tensor:
-        """[M], equal for equal texts of one path."""
-        return self.pooled
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Tree":
-        """The same tree elsewhere."""
-        return Tree(*(array.to(device, non_blocking=non_blocking) for array in self))
-
-    def pin_memory(self) -> "Tree":
-        """The same tree in page-locked memory."""
-        return Tree(*(array.pin_memory() for array in self))
+from fgclip_fast.ops.tree import EOS, TILE, Tree
 
 
 def prefix_tree(
@@ -105,6 +52,6 @@ def _check(token: Tensor, offsets: Tensor, shorts: int, multiple: int) -> None:
         raise ValueError(f"prefix_tree: multiple must be > 0, got {multiple}")
 
 
-def _tensor(array) -> Tensor:
+def _tensor(array: Any) -> Tensor:
     # torch.frombuffer keeps `array` alive, and refuses an empty one
     return torch.frombuffer(array, dtype=torch.int32) if len(array) else torch.empty(0, dtype=torch.int32)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fgclip_fast.ops.tree import LONG_LENGTH, REACH, SHORT_LENGTH, TILE
+
 
 def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> Tensor:
     """RoIAlign with a 1 × 1 output, a mean over samples of x and of y: a cell weighs its row's times its column's.
@@ -104,7 +106,7 @@ def prefix_tree(token: Tensor, offsets: Tensor, shorts: int, *, share: bool, mul
             fresh = range(len(tokens), len(tokens) + len(rows[r]) - shared)
             paths.append([*(paths[-1][:shared] if shared else []), *fresh])
             tokens += rows[r][shared:]
-            positions += [depth + 77 * (r >= shorts) for depth in range(shared, len(rows[r]))]
+            positions += [depth + SHORT_LENGTH * (r >= shorts) for depth in range(shared, len(rows[r]))]
         pooled[r] = paths[-1][-1]
     inert = range(len(tokens), -(-len(tokens) // multiple) * multiple)
     paths += [[i] for i in inert]
@@ -123,7 +125,7 @@ def _rows_until_eos(token: list[int], offsets: list[int], shorts: int, eos: int)
         row = token[first:last]
         if eos not in row:
             raise ValueError(f"prefix_tree: every row must hold EOS, row {r} does not")
-        limit = 77 if r < shorts else 248
+        limit = SHORT_LENGTH if r < shorts else LONG_LENGTH
         rows.append([*row[: min(row.index(eos), limit - 1)], eos])
     return rows
 
@@ -141,12 +143,12 @@ def _lists(paths: list[list[int]]) -> list[list[int]]:
         for j in path:
             end[j] = path[-1] + 1  # the last path through j wins
             path_of.setdefault(j, path)
-    spine = [[j for j in path_of[first] if j < first] for first in range(0, T, 64)]
-    far_offsets, far = _ragged([[j for j in keys if tile - j // 64 >= 8] for tile, keys in enumerate(spine)])
+    spine = [[j for j in path_of[first] if j < first] for first in range(0, T, TILE)]
+    far_key_offsets, far = _ragged([[j for j in keys if tile - j // TILE >= REACH] for tile, keys in enumerate(spine)])
     sum_key = sorted(set(far))
-    sum_row = [[row for row, j in enumerate(far) if j == key] for key in sum_key]
+    far_rows = [[row for row, j in enumerate(far) if j == key] for key in sum_key]
     runs = [0, *(path[-1] + 1 for path in paths)]
-    return [end, *_ragged(spine), far_offsets, sum_key, *_ragged(sum_row), runs, *_ragged(paths)]
+    return [end, *_ragged(spine), far_key_offsets, sum_key, *_ragged(far_rows), runs, *_ragged(paths)]
 
 
 def _ragged(lists: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:

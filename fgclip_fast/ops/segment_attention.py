@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fgclip_fast.ops.prefix_tree import LONG_LENGTH, Tree
+from fgclip_fast.ops.tree import LONG_LENGTH, Tree
 
 _PACKAGES = {"flash": "flash_attn", "xformers": "xformers", "varlen": "torch.nn.attention.varlen"}
 

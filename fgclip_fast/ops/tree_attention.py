@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fgclip_fast.ops import reference, segment_attention
-from fgclip_fast.ops.prefix_tree import REACH, TILE, Tree
+from fgclip_fast.ops.tree import REACH, TILE, Tree
 
 MAX_HEAD_DIM = 128  # of kernels/tree_attention.py: more does not fit its registers
 SPINE_STEP = 16  # tiles whose spines round up to the same multiple go through one scaled_dot_product_attention

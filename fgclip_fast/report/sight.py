@@ -14,10 +14,10 @@ from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import pictures
 from fgclip_fast.evaluation.pictures import Picture, View, spread
 from fgclip_fast.inputs.batch import make_batch
-from fgclip_fast.inputs.tokenizer import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import prefix_tree
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.report import explore
 from fgclip_fast.report.explore import Phrases, Rule
 from fgclip_fast.report.files import RunFiles

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from fgclip_fast.inputs import tokenizer as module
-from fgclip_fast.inputs.tokenizer import BOS, EOS, LONG_LENGTH, SHORT_LENGTH, Tokenizer
+from fgclip_fast.inputs.tokenizer import BOS, Tokenizer
+from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENIZER = Tokenizer()

@@ -8,7 +8,7 @@ import torch
 from fgclip_fast.kernels import tree_attention as kernels
 from fgclip_fast.kernels import tree_attention_backward as backward_kernels
 from fgclip_fast.ops import tree_attention
-from fgclip_fast.ops.prefix_tree import TILE
+from fgclip_fast.ops.tree import TILE
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
 from tests.op_module import op_module
 from tests.trees import SMALL_TREES, tree_of
@@ -81,4 +81,4 @@ def test_partial_gradients_stay_within_their_budget():
     hard = positives.scatter(2, at, torch.randint(0, 2000, at.shape, generator=generator)).flatten(0, 1)
     tree = tree_of(hard.tolist(), long.tolist())
     assert len(tree.token) > 100_000
-    assert len(tree.sum_row) * 2 * 512 * 4 <= 256 * 2**20
+    assert len(tree.far_rows) * 2 * 512 * 4 <= 256 * 2**20

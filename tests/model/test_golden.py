@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 
 from fgclip_fast.config import Loss, Model, Text, Vision
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.inputs.tokenizer import LONG_LENGTH, Tokenizer
+from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import prefix_tree
+from fgclip_fast.ops.tree import LONG_LENGTH
 from fgclip_fast.training.objective import objective
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 import fgclip_fast
 from fgclip_fast.inputs.image import normalize
-from fgclip_fast.inputs.tokenizer import EOS, Tokenizer
+from fgclip_fast.inputs.tokenizer import Tokenizer
+from fgclip_fast.ops.tree import EOS
 
 VISION = {"layers": 2, "width": 128, "patch_size": 16, "image_size": 48}
 TEXT = {"width": 64, "heads": 1, "layers": 2}

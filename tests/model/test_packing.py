@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from fgclip_fast.config import Model, Text
-from fgclip_fast.inputs.tokenizer import LONG_LENGTH, Tokenizer
+from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.ops import prefix_tree
+from fgclip_fast.ops.tree import LONG_LENGTH
 
 TOKENIZER = Tokenizer()
 WORDS = ["red", "blue", "mug", "dog", "on", "the", "table"]

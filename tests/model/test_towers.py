@@ -9,12 +9,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.inputs.image import normalize
-from fgclip_fast.inputs.tokenizer import EOS, LONG_LENGTH, Tokenizer
+from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import block
 from fgclip_fast.model.block import quick_gelu
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.text import pad
 from fgclip_fast.ops import prefix_tree
+from fgclip_fast.ops.tree import EOS, LONG_LENGTH
 
 SMALL = Model(
     vision=Vision(image_size=48, patch_size=16, width=48, layers=2, heads=4, mlp=96),

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgclip_fast.ops import native, reference
-from fgclip_fast.ops.prefix_tree import EOS, REACH, TILE, Tree, prefix_tree
+from fgclip_fast.ops.prefix_tree import prefix_tree
+from fgclip_fast.ops.tree import EOS, REACH, TILE, Tree
 
 BOS = 49406
 words = st.lists(st.integers(0, 3), max_size=12)  # few words: much is shared
@@ -99,11 +100,11 @@ def test_far_keys_are_the_first_of_each_spine():
     tree = build(texts[:200], texts[200:])
     spines = lists(tree.spine_offsets, tree.spine)
     far = [[key for key in spine if tile - key // TILE >= REACH] for tile, spine in enumerate(spines)]
-    assert tree.sum_row.numel() > 0
-    assert tree.far_offsets.diff().tolist() == [len(keys) for keys in far]
+    assert tree.far_rows.numel() > 0
+    assert tree.far_key_offsets.diff().tolist() == [len(keys) for keys in far]
     assert all(spine[: len(keys)] == keys for spine, keys in zip(spines, far, strict=True))
     flat = [key for keys in far for key in keys]
-    for key, rows in zip(tree.sum_key.tolist(), lists(tree.sum_offsets, tree.sum_row), strict=True):
+    for key, rows in zip(tree.sum_key.tolist(), lists(tree.sum_offsets, tree.far_rows), strict=True):
         assert rows == [row for row, other in enumerate(flat) if other == key]
 
 
@@ -119,8 +120,8 @@ def test_order_of_texts_does_not_matter(short, seed):
 
 @property_of
 @given(short=texts, long=texts)
-def test_equal_texts_have_equal_ids(short, long):
-    ids = build(short, long).text_ids.tolist()
+def test_equal_texts_of_one_path_are_pooled_at_the_same_token(short, long):
+    ids = build(short, long).pooled.tolist()
     texts = [(r < len(short), *text) for r, text in enumerate([*short, *long])]
     assert len(set(ids)) == len(set(texts)) == len(set(zip(ids, texts, strict=True)))
 
