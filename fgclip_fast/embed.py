@@ -27,7 +27,7 @@ from fgclip_fast.inputs.image import read
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.compose import SIDE
-from fgclip_fast.scenes.locate import NAME
+from fgclip_fast.scenes.locate import EMBEDDED
 
 log = logging.getLogger("fgclip_fast")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -130,7 +130,7 @@ def warning(run: str, image: Image.Image) -> str | None:
     if not saved.is_file() or image.size == (SIDE, SIDE):
         return None
     config = command_line.load(saved)
-    if config.data.train != NAME or config.init is not None:
+    if config.data.train != EMBEDDED or config.init is not None:
         return None
     return (
         f"this model has seen rendered scenes of {SIDE} x {SIDE} pixels alone, no photograph: what it says of this "

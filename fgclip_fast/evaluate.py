@@ -26,7 +26,7 @@ from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.scenes.locate import NAME, embedded, locate
+from fgclip_fast.scenes.locate import EMBEDDED, embedded, locate
 from fgclip_fast.training.objective import objective
 
 FIGURES = "evaluation.json"
@@ -180,7 +180,7 @@ def _as_at_the_end(model: FGCLIP, config: Config, limit: int | None = None, batc
     figures: dict[str, Any] = {}
     if config.data.val:
         figures["records"] = on_records(model, config, limit, batch_size)
-    if config.data.val == NAME:
+    if config.data.val == EMBEDDED:
         figures |= on_levels(model, limit, batch_size)
     return figures
 

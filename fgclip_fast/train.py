@@ -29,7 +29,7 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.ops.tree import EOS
-from fgclip_fast.scenes.locate import NAME, locate
+from fgclip_fast.scenes.locate import EMBEDDED, locate
 from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.faults import Interruption
@@ -128,9 +128,9 @@ def _check(config: Config, processes: Processes) -> None:
 
 def _check_shards(name: str, pattern: str) -> None:
     if not all(pattern.split("::")):  # the empty path is the folder that one stands in, and any shards there
-        hint = f"pass --data.{name} 'folder/{name}-*.tar', or {NAME} for the embedded set"
+        hint = f"pass --data.{name} 'folder/{name}-*.tar', or {EMBEDDED} for the embedded set"
         raise ValueError(f"data.{name} must name shards, got {pattern!r}; {hint}")
-    if pattern != NAME:
+    if pattern != EMBEDDED:
         try:
             expand(pattern)
         except FileNotFoundError as error:

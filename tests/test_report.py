@@ -31,7 +31,7 @@ def scenes(tmp_path_factory):
         patch.setenv("FGCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         marker = locate.embedded.__globals__["_fingerprint"]()
         write_scenes(
-            Path(str(locate.os.environ["FGCLIP_CACHE"])) / f"{locate.NAME}-{marker}", train=4, val=30, workers=1
+            Path(str(locate.os.environ["FGCLIP_CACHE"])) / f"{locate.EMBEDDED}-{marker}", train=4, val=30, workers=1
         )
         yield
 

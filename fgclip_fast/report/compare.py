@@ -14,7 +14,7 @@ from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import escape, facts, paragraph, percent, section, span, table
 from fgclip_fast.report.outcomes import Difference
 from fgclip_fast.report.sight import Sight
-from fgclip_fast.scenes.locate import NAME, embedded
+from fgclip_fast.scenes.locate import EMBEDDED, embedded
 
 CARDS = 8
 """Questions shown on which the runs disagree."""
@@ -57,7 +57,7 @@ def _both(files: tuple[RunFiles, RunFiles]) -> tuple[Sight, Sight] | None:
 
 
 def _differences(files: tuple[RunFiles, RunFiles], seen: tuple[Sight, Sight]) -> dict[str, Difference]:
-    if files[0].config.data.val == NAME:
+    if files[0].config.data.val == EMBEDDED:
         levels = embedded() / "levels"
         answered = [
             outcomes.cached(f, partial(outcomes.of_levels, s.model, levels)) for f, s in zip(files, seen, strict=True)

@@ -21,7 +21,7 @@ from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.report import explore
 from fgclip_fast.report.explore import Phrases, Rule
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.scenes.locate import NAME, embedded, locate
+from fgclip_fast.scenes.locate import EMBEDDED, embedded, locate
 
 log = logging.getLogger("fgclip_fast")
 SAMPLED = 240
@@ -79,14 +79,14 @@ def of_pictures(run: RunFiles, shown: Sequence[Picture], phrases: Phrases | None
     model = pretrained.load(run.path).to(device).eval()
     views = pictures.look(model, shown)
     if phrases is None:
-        phrases = explore.grammar() if run.config.data.val == NAME else explore.own_phrases(views)
+        phrases = explore.grammar() if run.config.data.val == EMBEDDED else explore.own_phrases(views)
     return Sight(model, views, phrases, explore.embed(model, phrases))
 
 
 def validation_pictures(run: RunFiles) -> list[Picture]:
     """Pictures of the run's validation set, with what is asked about them; none where it has moved or there is none."""
     val = run.config.data.val
-    if val == NAME:
+    if val == EMBEDDED:
         return pictures.of_levels(embedded() / "levels", SAMPLED)
     try:
         return pictures.of_shards(val, SAMPLED) if val else []
@@ -101,7 +101,7 @@ def another_set(run: RunFiles) -> str:
     now = fingerprint(locate(run.config.data).val)["fingerprint"] if then else None
     if then == now:
         return ""
-    why = "another version of this package draws it" if run.config.data.val == NAME else "its shards have changed"
+    why = "another version of this package draws it" if run.config.data.val == EMBEDDED else "its shards have changed"
     said = f"The validation set is not the one that this run began with: {why}."
     return f"{said} The run's figures are of the old one, the pictures and answers here of the new."
 

@@ -11,7 +11,7 @@ from fgclip_fast import evaluate
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.scenes.locate import NAME, embedded
+from fgclip_fast.scenes.locate import EMBEDDED, embedded
 
 CACHE = "untrained.json"
 LIMIT = 256
@@ -41,7 +41,7 @@ def figures(run: RunFiles) -> dict[str, Any]:
     if began is None:
         return {}
     began.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = evaluate.on_levels(began, LIMIT) if run.config.data.val == NAME else {}
+    found = evaluate.on_levels(began, LIMIT) if run.config.data.val == EMBEDDED else {}
     try:
         found["records"] = evaluate.on_records(began, run.config, LIMIT)
     except (FileNotFoundError, OSError):  # the validation shards have moved
@@ -56,7 +56,7 @@ def _key(run: RunFiles) -> dict[str, Any]:
         "model": asdict(run.config.model),
         "init": run.config.init,
         "seed": run.config.seed,
-        "data.val": embedded().name if run.config.data.val == NAME else run.config.data.val,
+        "data.val": embedded().name if run.config.data.val == EMBEDDED else run.config.data.val,
     }
 
 

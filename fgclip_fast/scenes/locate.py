@@ -10,7 +10,8 @@ from pathlib import Path
 from fgclip_fast.config import Data
 
 log = logging.getLogger("fgclip_fast")
-NAME = "scenes"
+EMBEDDED = "scenes"
+"""The value of ``data.train`` or ``data.val`` that stands for the embedded set."""
 
 
 def embedded() -> Path:
@@ -19,7 +20,7 @@ def embedded() -> Path:
     Its name carries a fingerprint of the code that draws and describes, so another version writes another folder.
     """
     cache = Path(os.environ.get("FGCLIP_CACHE", Path.home() / ".cache" / "fgclip_fast"))
-    folder = cache / f"{NAME}-{_fingerprint()}"
+    folder = cache / f"{EMBEDDED}-{_fingerprint()}"
     if folder.exists():
         return folder
     from fgclip_fast.scenes.write import write  # draws: not needed by those who bring their own shards
@@ -36,11 +37,11 @@ def embedded() -> Path:
 
 def locate(data: Data) -> Data:
     """``data`` with "scenes" replaced by the shards of the embedded set."""
-    if NAME not in (data.train, data.val):
+    if EMBEDDED not in (data.train, data.val):
         return data
     folder = embedded()
-    train = str(folder / "train-*.tar") if data.train == NAME else data.train
-    val = str(folder / "val-*.tar") if data.val == NAME else data.val
+    train = str(folder / "train-*.tar") if data.train == EMBEDDED else data.train
+    val = str(folder / "val-*.tar") if data.val == EMBEDDED else data.val
     return replace(data, train=train, val=val)
 
 
