@@ -1,6 +1,7 @@
-"""Imports point one way: design section 2, held by reading every file."""
+"""Imports point down the floors of docs/architecture.md, and never in a circle: held by reading every file."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,19 +11,29 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fgclip_fast"
-COMMANDS = "command"  # the files in the root of the package
-# part -> the parts that it may import beside itself; config is a leaf
-MAY_IMPORT = {
-    "config": set(),
-    "kernels": set(),
-    "ops": {"kernels"},
-    "inputs": {"ops", "config"},
-    "model": {"ops", "inputs", "config"},
-    "data": {"ops", "inputs", "config"},
-    "training": {"ops", "inputs", "model", "config"},
-    "evaluation": {"ops", "inputs", "model", "data", "config"},
-    "scenes": {"ops", "inputs", "data", "config"},
-    "curate": {"ops", "inputs", "data", "config"},
+# From the ground up. A room is a folder, or a file in the root of the package; it may import from itself and from
+# the floors below its own. What is named on no floor is a command: every `__main__.py` and other files in the root.
+FLOORS = (
+    {"config", "whole_file", "kernels"},
+    {"ops"},
+    {"inputs"},
+    {"model", "data"},
+    {"training", "evaluation"},
+    {"presets", "config_file", "preflight", "command"},
+    {"scenes"},
+    {"suites", "run_folder"},
+    {"report", "cost", "curate", "search", "serve", "integrations"},
+)
+COMMANDS = len(FLOORS)
+MAY_IMPORT_ONLY = {"kernels": {"whole_file"}, "ops": {"kernels"}}  # usable in another code base, without our config
+# Imports of today that are about to go: (importing file, imported room or file).
+LEAVING = {
+    ("run_folder", "command_line"),
+    ("report.files", "command_line"),
+    ("report.files", "evaluate"),
+    ("report.untrained", "evaluate"),
+    ("model.fgclip", "model.pretrained"),
+    ("model.init", "model.network"),
 }
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))
 
@@ -37,17 +48,22 @@ def name_of(file: Path) -> str:
 
 
 NAMES = {name_of(file) for file in FILES}
+PACKAGES = sorted(name_of(file) for file in FILES if file.name == "__init__.py")
 
 
-def part_of(name: str) -> str:
-    first = name.split(".")[0]
-    return first if first in MAY_IMPORT else COMMANDS
+def room_of(name: str) -> str:
+    return name.split(".")[0]
 
 
-def imported(file: Path, at_import_time: bool = False) -> Iterator[str]:
-    """Names inside the package; ``at_import_time`` leaves out what functions import, and what only types need."""
-    tree = ast.parse(file.read_text())
-    for node in _run_at_import(tree) if at_import_time else ast.walk(tree):
+def floor_of(name: str) -> int:
+    if name.endswith("__main__"):
+        return COMMANDS
+    return next((number for number, rooms in enumerate(FLOORS) if room_of(name) in rooms), COMMANDS)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Names inside the package, those that a function or a type checker imports included."""
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -60,16 +76,6 @@ def imported(file: Path, at_import_time: bool = False) -> Iterator[str]:
                 yield _module(name.removeprefix("fgclip_fast."))
 
 
-def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from _run_at_import(child)
-
-
 def _module(name: str) -> str:
     """The file that holds a name: ``ops.native.address`` is found in ``ops.native``."""
     while name not in NAMES and "." in name:
@@ -78,24 +84,34 @@ def _module(name: str) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_imports_point_one_way(file):
-    mine = part_of(name_of(file))
-    if mine == COMMANDS:
-        return  # a command may use everything
+def test_imports_point_down(file):
+    mine = name_of(file)
     for name in imported(file):
-        theirs = part_of(name)
-        assert theirs == mine or theirs in MAY_IMPORT[mine], f"{name_of(file)} may not import {name}"
+        if room_of(name) == room_of(mine) or (mine, name) in LEAVING:
+            continue
+        if room_of(mine) in MAY_IMPORT_ONLY:
+            assert room_of(name) in MAY_IMPORT_ONLY[room_of(mine)], f"{mine} may not import {name}"
+        below = floor_of(name) < floor_of(mine)
+        assert below or floor_of(mine) == COMMANDS, f"{mine} (floor {floor_of(mine)}) may not import {name}"
+
+
+def test_every_folder_stands_on_a_floor():
+    rooms = {room_of(name) for name in PACKAGES if name}
+    assert rooms <= set().union(*FLOORS), f"{rooms - set().union(*FLOORS)}: give each a floor in FLOORS"
 
 
 def test_no_circles():
-    edges = {name_of(file): set(imported(file, at_import_time=True)) - {name_of(file)} for file in FILES}
+    edges = {name_of(file): set(imported(file)) - {name_of(file)} for file in FILES}
+    for name, other in LEAVING:
+        edges[name].discard(other)
     finished: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"a circle: {' -> '.join((*path, name))}"
+        assert name not in path, f"a circle: {' -> '.join((*path[path.index(name) :], name))}"
         if name not in finished:
             for other in sorted(edges.get(name, ())):
-                if not name.startswith(f"{other}."):  # a file that names its own folder gets what is there so far
+                # A file that imports from its own folder gets a sibling, or what the folder's __init__ has so far.
+                if not name.startswith(f"{other}."):
                     visit(other, (*path, name))
             finished.add(name)
 
@@ -119,3 +135,13 @@ def test_importing_the_package_loads_nothing():
     loaded = loaded_by("import fgclip_fast")
     assert "torch" not in loaded
     assert not any(name.startswith("fgclip_fast.") for name in loaded)
+
+
+@pytest.mark.xfail(strict=False, reason="the packages are getting their __all__ one by one")
+def test_every_package_lists_its_public_names():
+    modules = {name: importlib.import_module(f"fgclip_fast.{name}".rstrip(".")) for name in PACKAGES}
+    lacking = [name or "fgclip_fast" for name, module in modules.items() if not hasattr(module, "__all__")]
+    assert not lacking, f"no __all__ in the __init__ of {', '.join(lacking)}"
+    for name, module in modules.items():
+        missing = [public for public in module.__all__ if not hasattr(module, public)]
+        assert not missing, f"fgclip_fast.{name}: __all__ lists {missing}, which it does not have"
