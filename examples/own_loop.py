@@ -1,4 +1,7 @@
-"""FG-CLIP's loss in a loop of your own: a batch of records, the model, the objective, an optimizer."""
+"""A training loop of your own: batches of records, the model, FG-CLIP's objective, an optimizer."""
+
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -6,18 +9,24 @@ from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import PRESETS
-from fgclip_fast.scenes.locate import locate
+from fgclip_fast.scenes.write import write
 from fgclip_fast.training.objective import objective
 
 
-def main() -> None:
-    """Ten steps on the embedded data set."""
+def main(shards: str, steps: int = 10) -> None:
+    """Train a small model from random weights.
+
+    Args:
+        shards: path, glob or {000..999} range of .tar files.
+        steps: optimizer steps.
+    """
     torch.manual_seed(0)
     model = FGCLIP(PRESETS["tiny"].model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    data = locate(Data(train="scenes"))  # or your own shards: Data(train="mine/train-*.tar")
-    loader = Loader(data, image_size=96, batch_size=8, seed=0, tokenizer=model.tokenizer)
-    for step, (batch,) in zip(range(10), loader.batches(), strict=False):
+    loader = Loader(
+        Data(train=shards), image_size=96, batch_size=8, seed=0, tokenizer=model.tokenizer, packing="prefix-tree"
+    )
+    for step, (batch,) in zip(range(steps), loader.batches(), strict=False):
         losses = objective(model(batch), Loss())
         losses.total.backward()
         optimizer.step()
@@ -26,4 +35,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":  # the loader's workers import this file
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), train=64, val=0)  # rendered scenes; name your own shards instead
+        main(f"{folder}/train-*.tar")
