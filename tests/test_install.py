@@ -1,4 +1,4 @@
-"""Every way to install the package, and what is said where it is not installed. The builds are slow: -m slow."""
+"""Each way to install the package, and the message where it is not installed. The builds are slow: -m slow."""
 
 import os
 import shutil
@@ -63,6 +63,12 @@ def test_a_source_tree_that_is_not_installed_says_what_to_do(tree):
     done = run(sys.executable, "-c", "import fgclip_fast.ops", where=tree)
     assert done.returncode != 0
     assert f"source tree {tree}, which is not installed: run `pip install -e .` there" in done.stderr
+
+
+def test_ci_runs_the_second_command_of_the_readme_with_more_extras():
+    (command,) = (line for line in (ROOT / "README.md").read_text().splitlines() if "'.[test]'" in line)
+    checked = (ROOT / ".ci" / "run").read_text().replace(".[test-all,dev]", ".[test]")
+    assert all(step in checked for step in command.split(" && ")), command
 
 
 @pytest.mark.slow

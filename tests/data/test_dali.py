@@ -13,6 +13,7 @@ from fgclip_fast.data.decode import decode, keep_encoded
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.skipif(not dali.available(), reason="DALI is not installed")
 TOKENIZER = Tokenizer()
 SIZE = 96
 

@@ -114,6 +114,7 @@ def test_a_clip_is_stretched_and_copied(model, folder):
 
 
 def test_a_clip_that_transformers_saved_is_loaded(tmp_path):
+    pytest.importorskip("transformers")
     from transformers import CLIPConfig, CLIPModel
 
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
