@@ -6,7 +6,6 @@ set's. Without ``--suite``: what the run itself would evaluate at its end.
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +20,13 @@ from torch import Tensor
 
 from fgclip_fast import command_line
 from fgclip_fast.config import Config, Data, Device, Positive, check
-from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import EMBEDDED, embedded, locate
 from fgclip_fast.training.objective import objective
+from fgclip_fast.whole_file import write_json
 
 FIGURES = "evaluation.json"
 
@@ -74,12 +73,12 @@ def on_records(model: FGCLIP, config: Config, limit: int | None = None, batch_si
     data = locate(config.data)
     if not data.val:
         return {}
-    found = examples(data.val, image_size=model.config.vision.image_size, data=data, limit=limit)
 
     def losses_of(embeddings: Embeddings) -> dict[str, Tensor]:
         return objective(embeddings, config.loss)._asdict()
 
-    return _evaluating(model, lambda: records.evaluate(model, found, losses_of=losses_of, batch_size=batch_size))
+    ask = partial(records.evaluate, model, data, losses_of=losses_of, batch_size=batch_size, limit=limit)
+    return _evaluating(model, ask).values
 
 
 def on_levels(model: FGCLIP, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def on_fg_ovd(
 ) -> dict[str, Any]:
     """Figures on one file in FG-OVD's format."""
     asked = partial(fg_ovd.evaluate, model, path, images, batch_size=batch_size, limit=limit)
-    return _evaluating(model, asked).figures()
+    return _evaluating(model, asked).values
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -232,13 +231,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(figures: dict[str, Any], path: Path) -> None:
-    partial_path = path.with_suffix(".partial")
-    partial_path.write_text(json.dumps(figures, indent=1, default=_nan))
-    partial_path.replace(path)
-
-
-def _nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else str(value)
+    write_json(path, figures)
 
 
 if __name__ == "__main__":

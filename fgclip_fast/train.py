@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not config.dry_run and int(os.environ.get("RANK", 0)) == 0:
             from fgclip_fast import report  # which the loop itself never needs
 
-            log.info("%s tells what it learned", report.write(run.path))
+            log.info("%s tells what it learned", report.write(run.path, run.model.device))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

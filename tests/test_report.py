@@ -1,6 +1,7 @@
-"""The report: what it says of each kind of run, that no caption leaves its place, and that it answers in a browser."""
+"""The report of each kind of run: its words, its safety against captions with markup, and its script in a browser."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,10 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast import report
+from fgclip_fast import evaluate, report
 from fgclip_fast.config import Data
-from fgclip_fast.evaluation.pictures import Asked, Picture, View, hottest, inside, spread
-from fgclip_fast.report import compare, explore, files, html, outcomes, page, sections, untrained
+from fgclip_fast.evaluation.questions import Question
+from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
+from fgclip_fast.report import explore, files, html, outcomes, page, untrained
 from fgclip_fast.report.__main__ import main
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.write import write as write_scenes
@@ -84,17 +86,17 @@ def test_one_file_that_loads_nothing(on_scenes):
 
 def test_sections_come_in_order(on_scenes):
     titles = re.findall(r'<h2 id="([\w-]+)"', text_of(on_scenes / "report.html"))
-    assert titles == ["accuracy", "explore", "training", "speed", "answers", "again"]
+    assert titles == ["accuracy", "explore", "training", "speed", "answers", "reproduce"]
 
 
 def test_result_is_said_against_chance_and_before_training(on_scenes):
     said = Elements(text_of(on_scenes / "report.html")).text
-    before = untrained.figures(files.read(on_scenes))["unseen/hard"]["top1"]
+    before = untrained.figures(files.read(on_scenes), "cpu")["unseen/hard"]["top1"]
     assert "picks the right one 91 % of the time" in said
     assert f"chance 9 %, before training {100 * before:.0f} %" in said
 
 
-def test_every_label_of_an_image_is_there(on_scenes):
+def test_every_image_has_a_label(on_scenes):
     images = [attributes for tag, attributes in Elements(text_of(on_scenes / "report.html")).found if tag == "img"]
     assert images and all(attributes.get("alt") for attributes in images)
 
@@ -103,15 +105,34 @@ def test_unseen_combinations_are_marked(on_scenes):
     assert "never seen in training" in text_of(on_scenes / "report.html")
 
 
-def test_samples_are_pictures_of_the_validation_set(on_scenes):
+def test_samples_are_images_of_the_validation_set(on_scenes):
     notes = json.loads((on_scenes / "samples" / "samples.json").read_text())
     assert len(notes) == 8 and all((on_scenes / "samples" / name).is_file() for name in notes)
     assert len(notes["0.jpg"][0]["texts"]) == 11
 
 
-def test_untrained_model_is_asked_once(on_scenes, monkeypatch):
+def test_untrained_model_is_evaluated_once(on_scenes, monkeypatch):
     monkeypatch.setattr(untrained, "model", lambda run: pytest.fail("built again"))
-    assert untrained.figures(files.read(on_scenes))["unseen/hard"]["questions"] > 0
+    assert untrained.figures(files.read(on_scenes), "cpu")["unseen/hard"]["questions"] > 0
+
+
+def test_figures_without_a_question_are_null_in_untrained_json(tmp_path, monkeypatch):
+    run = runs.run(tmp_path / "run", data=SCENES, figures=FIGURES)
+    nothing = {"top1": math.nan, "interval": [0.0, 1.0], "chance": 0.0, "questions": 0, "skipped": {}}
+    monkeypatch.setattr(evaluate, "on_levels", lambda *_: {"unseen/hard": nothing})
+    monkeypatch.setattr(evaluate, "on_records", lambda *_: {"images": 0, "loss_total": math.nan})
+    figures = untrained.figures(files.read(run), "cpu")
+    written = (run / "untrained.json").read_text()
+    saved = json.loads(written, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (
+        figures
+        == saved["figures"]
+        == {
+            "unseen/hard": nothing | {"top1": None},
+            "records": {"images": 0, "loss_total": None},
+        }
+    )
+    assert "chance 9 %)" in text_of(report.write(run))
 
 
 def test_captions_are_text_wherever_they_stand(tmp_path):
@@ -137,10 +158,10 @@ def test_own_shards_are_asked_by_their_phrases(tmp_path):
     assert "it picks the right one 50 % of the time" in said
 
 
-def test_a_picture_keeps_its_shape(tmp_path):
+def test_an_image_keeps_its_shape(tmp_path):
     said = text_of(report.write(own(tmp_path, ["a mug"])))
-    picture = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])["pictures"][0]
-    assert (picture["width"], picture["height"]) == (40, 30)
+    image = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])["images"][0]
+    assert (image["width"], image["height"]) == (40, 30)
 
 
 def test_an_interrupted_run_says_so(tmp_path):
@@ -161,10 +182,10 @@ def test_a_run_that_evaluated_nothing_says_why(tmp_path):
     log = [line for line in runs.steps(3) if line["kind"] != "validation"]
     run = runs.run(tmp_path / "run", data=runs.untouched(Data(), train="mine.tar", val=""), log=log)
     said = text_of(report.write(run))
-    assert "it evaluated nothing" in said and "Name shards by --data.val" in said
+    assert "it was not evaluated" in said and "pass --data.val SHARDS" in said
 
 
-def test_validation_shards_that_moved_cost_the_pictures_alone(tmp_path):
+def test_validation_shards_that_moved_cost_the_images_alone(tmp_path):
     run = own(tmp_path, ["a mug"])
     (tmp_path / "val.tar").unlink()
     said = text_of(report.write(run))
@@ -185,13 +206,13 @@ def test_causes_of_bad_records_are_counted(on_scenes):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (None, "is no run: it holds no config.yaml"),
+        (None, "is not a run: it holds no config.yaml"),
         ("a: [1,", "config.yaml is not YAML: "),
         ("batch_size: -1", "config.yaml: batch_size must be > 0, got -1"),
         ("bach_size: 3", "config.yaml: unknown key 'bach_size'; the nearest is 'batch_size'"),
     ],
 )
-def test_what_is_no_run_is_one_error(config, said, tmp_path, capsys):
+def test_a_folder_that_is_not_a_run_is_one_error(config, said, tmp_path, capsys):
     if config is not None:
         (tmp_path / "config.yaml").write_text(config)
     assert said in refusal(main, [str(tmp_path)], capsys)
@@ -202,38 +223,38 @@ def unit(*rows):
 
 
 def view(box, patches):
-    """A picture of 2 x 2 patches with one box, around the first thing of the grammar, which is red."""
-    picture = Picture("p", b"", (Asked(box, (explore.grammar().texts[0],)),))
-    return View(picture, patches, patches[:1], [[1.0]])
+    """A view of 2 x 2 patches with one box, around the first thing of the grammar, which is red."""
+    image = ValidationImage("p", b"", (Question(box, (explore.grammar_phrases().texts[0],)),))
+    return View(image, patches, patches[:1], [[1.0]])
 
 
-def test_rule_counts_pictures_whose_hottest_patch_lies_in_the_box():
+def test_pointing_game_counts_images_whose_brightest_patch_lies_in_the_box():
     patches = unit([1, 0], [0, 1], [-1, 0], [0, -1])  # row by row
     views = [view((0.5, 0.0, 1.0, 0.5), patches), view((0.0, 0.5, 0.5, 1.0), patches)]
-    phrases = explore.Phrases([views[0].picture.asked[0].texts[0]])
-    assert explore.whole_phrase(views, phrases, unit([0.1, 1])) == explore.Rule(1, 2, 0.5)
+    phrases = explore.Phrases([views[0].image.questions[0].texts[0]])
+    assert explore.point_at_phrases(views, phrases, unit([0.1, 1])) == explore.PointingGame(1, 2, 0.5)
 
 
 def test_a_word_alone_is_asked_where_one_box_alone_has_it():
-    phrases = explore.grammar()
+    phrases = explore.grammar_phrases()
     assert phrases.words(phrases.texts[0]) == [0, 0, 0, 0, 0] and phrases.words("a boat") is None
     texts = torch.zeros(len(phrases.texts), 2)
     texts[:, 0] = 1.0
     texts[[i for i, text in enumerate(phrases.texts) if " red " in text]] = torch.tensor([0.0, 1.0])
     patches = unit([1, 0], [0, 1], [1, 0], [1, 0])
     red, twice = view((0.5, 0.0, 1.0, 0.5), patches), view((0.0, 0.0, 1.0, 1.0), patches)
-    twice = twice._replace(picture=twice.picture._replace(asked=twice.picture.asked * 2))
-    assert explore.word_alone([red, twice], phrases, texts, "colour") == explore.Rule(1, 1, 0.25)
+    twice = twice._replace(image=twice.image._replace(questions=twice.image.questions * 2))
+    assert explore.point_at_words([red, twice], phrases, texts, "colour") == explore.PointingGame(1, 1, 0.25)
 
 
-def test_hottest_patch_is_named_by_its_centre():
-    assert hottest(unit([1, 0], [0, 1], [-1, 0], [0, -1]), torch.tensor([0.0, 1.0])) == (0.75, 0.25)
-    assert inside((0.75, 0.25), (0.5, 0.0, 1.0, 0.5)) and not inside((0.75, 0.25), (0.0, 0.0, 0.5, 1.0))
+def test_brightest_patch_is_named_by_its_centre():
+    assert brightest_patch(unit([1, 0], [0, 1], [-1, 0], [0, -1]), torch.tensor([0.0, 1.0])) == (0.75, 0.25)
+    assert contains((0.5, 0.0, 1.0, 0.5), (0.75, 0.25)) and not contains((0.0, 0.0, 0.5, 1.0), (0.75, 0.25))
 
 
 @pytest.mark.parametrize(("total", "count"), [(0, 4), (3, 4), (10, 4), (240, 24)])
-def test_pictures_are_spread_evenly(total, count):
-    chosen = spread(total, count)
+def test_images_are_spread_evenly(total, count):
+    chosen = spread_evenly(total, count)
     assert len(chosen) == min(total, count) and chosen == sorted(set(chosen))
 
 
@@ -288,17 +309,17 @@ def test_two_runs_side_by_side(on_scenes, tmp_path):
 def test_two_runs_on_own_shards(tmp_path):
     first = own(tmp_path, ["a mug", "a pot", "a cat"])
     second = runs.run(tmp_path / "second", data=files.read(first).config.data, seed=2)
-    assert "boxes with negatives" in text_of(compare.write(first, second)).lower()
+    assert "boxes with negatives" in text_of(report.write_comparison(first, second)).lower()
 
 
 def test_runs_without_weights_are_compared_by_their_files(on_scenes, tmp_path):
     other = runs.run(tmp_path / "none", data=SCENES, saved=False)
-    assert "No checkpoint yet: none" in text_of(compare.write(on_scenes, other))
+    assert "No checkpoint yet: none" in text_of(report.write_comparison(on_scenes, other))
 
 
 def test_seconds_are_those_of_the_steps(on_scenes):
     assert files.read(on_scenes).seconds == pytest.approx(3 * 2 / 4.0)
-    assert sections.span(95) == "95 s" and sections.span(400) == "7 min" and sections.span(3 * 3600) == "3.0 h"
+    assert html.duration(95) == "95 s" and html.duration(400) == "7 min" and html.duration(3 * 3600) == "3.0 h"
 
 
 CHANGE = """

@@ -1,1 +1,24 @@
-"""Evaluation protocols, one file a suite."""
+"""Evaluation suites, one file each, and the figures that they give.
+
+Every suite is a function ``evaluate(model, data…, *, batch_size, limit)`` that returns :class:`Figures`. Modules and
+names are imported when they are first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["Figures", "Question", "fg_ovd", "heatmap", "metrics", "records", "views"]
+
+if TYPE_CHECKING:
+    from fgclip_fast.evaluation import fg_ovd, heatmap, metrics, records, views
+    from fgclip_fast.evaluation.figures import Figures
+    from fgclip_fast.evaluation.questions import Question
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    homes = {"Figures": "figures", "Question": "questions"}
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{homes.get(name, name)}")
+    return getattr(module, name) if name in homes else module

@@ -1,8 +1,8 @@
-"""FG-OVD: which of a right text and its near-identical negatives fits a box (arXiv 2311.17518; protocol: spec 8).
+"""FG-OVD: choose the text that fits a box among near-identical negatives (arXiv 2311.17518).
 
-A file holds one JSON object a line: ``img_path``, ``bbox`` (x, y, w, h in pixels), ``pos_expression`` (one text),
-``neg_expression`` (texts), ``width`` and ``height``. The score is the cosine of the region and each text; a tie with
-the right text counts as right, as in the released script.
+A file holds one JSON object a line: ``img_path``, ``bbox`` (x, y, width, height in pixels), ``pos_expression`` (one
+text), ``neg_expression`` (texts), and ``width`` and ``height`` of the image. A text's score is its cosine with the
+region. A negative that ties with the right text does not beat it, as in the script released with FG-CLIP.
 """
 
 import json
@@ -16,95 +16,118 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.metrics import interval
-from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions
+from fgclip_fast.evaluation.questions import Question
+from fgclip_fast.inputs.boxes import BadBox, checked, corners, fractions
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import hard_negative_scores
 
 
-class Question(NamedTuple):
-    """One line of a file: an image, a box (xyxy, fractions) and its texts, the first being right."""
+class Line(NamedTuple):
+    """One line of a file."""
 
+    number: int
+    """Counted from 0."""
     image: Path
-    box: Box
-    texts: tuple[str, ...]
-    line: int
+    question: Question
 
 
 @dataclass
 class Answers:
-    """What a model made of one file.
+    """A model's answers to the questions of one file.
 
     Attributes:
-        correct, total: questions answered rightly, and all that could be asked.
-        chance: mean of 1 / (number of texts).
-        skipped: questions that could not be asked, by cause.
-        ranks: line number → how many texts score above the right one.
+        lines: those that were asked.
+        ranks: for each of them, the number of texts that score above the right one; 0 is a right answer.
+        skipped: cause → questions that could not be asked.
     """
 
-    correct: int = 0
-    total: int = 0
-    chance: float = 0.0
+    lines: list[Line] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    ranks: dict[int, int] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, Any]:
-        """Top-1 accuracy with its 95 % interval, chance and counts, for a table or JSON."""
-        low, high = interval(self.correct, self.total)
-        top1 = self.correct / self.total if self.total else math.nan
-        return {
-            "top1": top1,
-            "interval": [low, high],
+    @property
+    def correct(self) -> int:
+        """Number of right answers."""
+        return self.ranks.count(0)
+
+    @property
+    def chance(self) -> float:
+        """Expected share of right answers of a blind guess: the mean of 1 / (number of texts); 0 without questions."""
+        return sum(1 / len(line.question.texts) for line in self.lines) / max(1, len(self.lines))
+
+    def figures(self) -> Figures:
+        """Top-1 accuracy with its 95 % interval, chance, and counts."""
+        asked = len(self.lines)
+        values = {
+            "top1": self.correct / asked if asked else math.nan,
+            "interval": list(interval(self.correct, asked)),
             "chance": self.chance,
-            "questions": self.total,
+            "questions": asked,
             "skipped": dict(self.skipped),
         }
+        return Figures(values=values, asked=asked, skipped=dict(self.skipped))
 
 
-def read(path: Path, images: Path, skipped: Counter[str]) -> Iterator[Question]:
-    """The questions of a file; a line that cannot be asked is counted by cause in ``skipped``.
+def evaluate(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None) -> Figures:
+    """Ask a model the questions of a file and count the right answers.
+
+    Args:
+        model: the model, on its device.
+        path: file in FG-OVD's format.
+        images: folder that ``img_path`` is relative to.
+        batch_size: images a forward pass.
+        limit: ask only the first ``limit`` questions; None asks all.
 
     Raises:
-        OSError: no such file.
+        OSError: the file does not exist or cannot be read.
     """
-    with path.open("rb") as lines:  # as bytes: one that is no UTF-8 spoils its line, not the file
+    return answer(model, path, images, batch_size=batch_size, limit=limit).figures()
+
+
+@torch.inference_mode()
+def answer(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None) -> Answers:
+    """Ask a model the questions of a file and keep each answer. Arguments and errors are those of :func:`evaluate`."""
+    answers = Answers()
+    lines = sorted(islice(read(path, images, answers.skipped), limit), key=lambda line: str(line.image))
+    by_image = [list(group) for _, group in groupby(lines, lambda line: line.image)]
+    for start in range(0, len(by_image), batch_size):
+        _answer_batch(model, by_image[start : start + batch_size], answers)
+    return answers
+
+
+def read(path: Path, images: Path, skipped: Counter[str]) -> Iterator[Line]:
+    """Read the questions of a file.
+
+    Args:
+        path: file in FG-OVD's format.
+        images: folder that ``img_path`` is relative to.
+        skipped: counts, by cause, the lines that hold no usable question.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+    """
+    # Lines are read as bytes, so that invalid UTF-8 costs its line and not the file.
+    with path.open("rb") as lines:
         for number, line in enumerate(lines):
             if not line.strip():
                 continue
             try:
-                yield _question(json.loads(line), images, number)
+                raw = json.loads(line)
+                question = _question(raw)
+                yield Line(number, images / raw["img_path"], question)
             except _Unaskable as error:
                 skipped[str(error)] += 1
             except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError):
                 skipped["malformed line"] += 1
 
 
-@torch.inference_mode()
-def evaluate(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None) -> Answers:
-    """Asks a model all questions of a file.
-
-    Args:
-        model: the model, on its device.
-        path: file in FG-OVD's format.
-        images: folder that ``img_path`` is relative to.
-        batch_size: images a pass.
-        limit: ask only the first so many questions.
-    """
-    answers = Answers()
-    questions = list(islice(read(path, images, answers.skipped), limit))
-    by_image = [list(group) for _, group in groupby(sorted(questions, key=lambda q: str(q.image)), lambda q: q.image)]
-    share = 0.0
-    for start in range(0, len(by_image), batch_size):
-        share += _ask(model, by_image[start : start + batch_size], answers)
-    answers.chance = share / max(1, answers.total)
-    return answers
-
-
 class _Unaskable(ValueError):
-    """Its message is the cause that is counted."""
+    """A line without a usable question; the message is the cause that is counted."""
 
 
-def _question(raw: dict[str, Any], images: Path, line: int) -> Question:
+def _question(raw: dict[str, Any]) -> Question:
     box = corners([float(side) for side in raw["bbox"][:4]])
     try:
         box = checked(fractions(box, float(raw["width"]), float(raw["height"])))
@@ -116,27 +139,24 @@ def _question(raw: dict[str, Any], images: Path, line: int) -> Question:
         raise _Unaskable("no negatives")
     if isinstance(negatives, str) or not all(isinstance(text, str) for text in texts):
         raise _Unaskable("text of a wrong type")
-    return Question(images / raw["img_path"], box, texts, line)
+    return Question(box, texts)
 
 
-def _ask(model: FGCLIP, groups: Sequence[list[Question]], answers: Answers) -> float:
-    """Answers the questions of some images; returns the sum of their chances."""
-    pixels, askable = [], []
-    for group in groups:
+def _answer_batch(model: FGCLIP, by_image: Sequence[list[Line]], answers: Answers) -> None:
+    """Ask the questions of some images in one forward pass and add the answers."""
+    pixels, groups = [], []
+    for group in by_image:
         try:
             pixels.append(model.transform(group[0].image))
-            askable.append(group)
+            groups.append(group)
         except (OSError, ValueError):
             answers.skipped["missing or unreadable image"] += len(group)
-    if not askable:
-        return 0.0
-    questions = [q for group in askable for q in group]
-    boxes = [torch.tensor([q.box for q in group]) for group in askable]
+    if not groups:
+        return
+    boxes = [torch.tensor([line.question.box for line in group]) for group in groups]
     regions = model.encode_regions(torch.stack(pixels), boxes, unit="fraction")
-    texts = model.encode_text([text for q in questions for text in q.texts])
-    sizes = torch.tensor([0] + [len(q.texts) for q in questions], device=regions.device)
-    scores = hard_negative_scores(regions, texts, sizes.cumsum(0))
-    answers.total += len(questions)
-    answers.correct += int(scores.correct.sum())
-    answers.ranks.update(zip((q.line for q in questions), scores.rank.tolist(), strict=True))
-    return sum(1 / len(q.texts) for q in questions)
+    lines = [line for group in groups for line in group]
+    texts = model.encode_text([text for line in lines for text in line.question.texts])
+    sizes = torch.tensor([0] + [len(line.question.texts) for line in lines], device=regions.device)
+    answers.lines += lines
+    answers.ranks += hard_negative_scores(regions, texts, sizes.cumsum(0)).rank.tolist()

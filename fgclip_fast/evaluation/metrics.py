@@ -1,4 +1,4 @@
-"""Figures of merit over similarities; nothing here knows of models or files."""
+"""Figures of merit computed from similarities alone, without models or files."""
 
 import math
 
@@ -7,18 +7,17 @@ from torch import Tensor
 
 
 def recall_at(similarity: Tensor, targets: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
-    """Share of rows whose k most similar columns hold a target.
+    """Compute recall@k: the share of rows that have a target among their k most similar columns.
 
-    A column that ties with the best target counts before it, so that a model that says the same of everything gets
-    what chance would not give it: nothing.
+    Ties count against the target, so a constant similarity scores 0.
 
     Args:
-        similarity: Tensor[N, M], floating.
-        targets: Tensor[N, M], bool, right columns of each row; a row without any is left out.
-        ks: sizes of the list looked at.
+        similarity: Tensor[N, M], floating point.
+        targets: Tensor[N, M], bool, the right columns of each row; rows without one are left out.
+        ks: the values of k.
 
     Returns:
-        ``{"r@1": …}``, in [0, 1]; empty without rows.
+        ``{"r@1": …}``, in [0, 1]; empty if no row has a target.
     """
     has = targets.any(dim=1)
     if not has.any():
@@ -30,7 +29,15 @@ def recall_at(similarity: Tensor, targets: Tensor, ks: tuple[int, ...] = (1, 5, 
 
 
 def interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, in [0, 1]; (0, 1) where nothing was counted.
+    """Compute Wilson's score interval of a share, at 95 % by default.
+
+    Args:
+        correct: number of successes.
+        total: number of trials.
+        z: quantile of the normal distribution that sets the confidence.
+
+    Returns:
+        Lower and upper end in [0, 1]; (0, 1) without trials.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209.
     """
@@ -43,12 +50,15 @@ def interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def retrieval(image: Tensor, text: Tensor, image_of_text: Tensor) -> dict[str, float]:
-    """Recall both ways between images and texts.
+    """Compute recall@k from images to texts and from texts to images.
 
     Args:
-        image: Tensor[B, D], normalised.
-        text: Tensor[N, D], normalised.
-        image_of_text: Tensor[N], int64, the image of each text; an image may have many.
+        image: Tensor[B, D], normalised embeddings.
+        text: Tensor[N, D], normalised embeddings.
+        image_of_text: Tensor[N], int64, the image of each text; an image may have several.
+
+    Returns:
+        ``{"image_to_text_r@1": …, "text_to_image_r@1": …}`` for k = 1, 5, 10.
     """
     targets = torch.arange(len(image), device=image.device)[:, None] == image_of_text[None]
     similarity = image @ text.T

@@ -1,33 +1,47 @@
-"""``python -m fgclip_fast.report RUN [OTHER]``: what a run has learned, or two runs side by side, as one HTML file."""
+"""``python -m fgclip_fast.report RUN [OTHER]``: write an HTML page that shows what a run has learned.
+
+With a second run, the page compares the two.
+"""
 
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.logging import RichHandler
 from tyro import cli
 from tyro.conf import Positional
 
-from fgclip_fast.report import compare, page
+from fgclip_fast import command_line, report
+from fgclip_fast.config import Device, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The runs to report on."""
+
+    run: Positional[Path]
+    """Folder of a run; the page is written to RUN/report.html."""
+    other: Positional[Path | None] = None
+    """Folder of a second run; RUN/report-OTHER.html then compares the two."""
+    device: Device = "auto"
+    """Where the models embed the validation images: auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        check(self, "report: ")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    written = cli(_write, args=arguments, prog="fgclip report", description=__doc__)
-    print(written)
-
-
-def _write(run: Positional[Path], other: Positional[Path | None] = None) -> Path:
-    """Writes the report.
-
-    Args:
-        run: folder of a run; RUN/report.html is written.
-        other: a second run: RUN/report-OTHER.html compares the two.
-    """
+    request = cli(Request, args=arguments, prog="fgclip report", description=__doc__)
     try:
-        return page.write(run) if other is None else compare.write(run, other)
+        device = command_line.device(request.device)
+        if request.other is None:
+            print(report.write(request.run, device))
+        else:
+            print(report.write_comparison(request.run, request.other, device))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -1,4 +1,4 @@
-"""The part of a page that says what a run's model can tell apart."""
+"""The section of a page on what a run's model can tell apart."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ LEVEL_TITLES = {
     "hard": "Hard: one word differs",
     "medium": "Medium: two words differ",
     "easy": "Easy: three words differ",
-    "trivial": "Trivial: other things' texts",
+    "trivial": "Trivial: texts of other things",
 }
-TITLES = {
+RECORD_TITLES = {
     "hard_negative_top1": "Right text among its negatives",
-    "region_top1_in_image": "Right box's text in the picture",
+    "region_top1_in_image": "Right text among those of the image's boxes",
     "short_image_to_text_r@1": "Image finds its short caption (R@1)",
     "short_text_to_image_r@1": "Short caption finds its image (R@1)",
     "long_image_to_text_r@1": "Image finds its long caption (R@1)",
@@ -25,41 +25,43 @@ TITLES = {
 }
 
 
-def of_run(run: RunFiles, untrained: Mapping[str, Any]) -> str:
-    """Accuracy by level and attribute, against chance and against the model before training."""
+def accuracy_section(run: RunFiles, untrained: Mapping[str, Any]) -> str:
+    """Accuracy by level and attribute, beside chance and the model before training.
+
+    Args:
+        run: the run.
+        untrained: suite → figures of the model before training.
+    """
     names = [name.removeprefix("unseen/") for name in run.figures if name.startswith("unseen/")]
-    parts = [_levels(run, untrained, ordered(names))] if names else []
-    parts.append(_own(run.figures.get("records", {}), untrained.get("records", {})))
-    others = {n: f for n, f in run.figures.items() if "top1" in f and not n.startswith(("unseen/", "seen/"))}
-    if others:
-        parts.append(table(["suite", "top-1", "chance", "questions"], map(_suite, others.items()), "Other suites"))
+    parts = [_levels(run, untrained, in_order(names))] if names else []
+    parts.append(_records(run.figures.get("records", {}), untrained.get("records", {})))
+    rows = [
+        (name, percent(f["top1"]), percent(f["chance"]), f["questions"])
+        for name, f in run.figures.items()
+        if "top1" in f and not name.startswith(("unseen/", "seen/"))
+    ]
+    if rows:
+        parts.append(table(["suite", "top-1", "chance", "questions"], rows, "Other suites"))
     if not any(parts):
-        parts = [paragraph(_nothing(run), "note")]
+        parts = [paragraph(_why_empty(run), "note")]
     return section("accuracy", "What it can tell apart", *parts)
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Levels as the embedded set lists them, then the others."""
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort names of levels as the embedded set lists them; other names come last."""
     names = list(names)
     return [name for name in LEVELS if name in names] + [name for name in names if name not in LEVELS]
 
 
 def level_title(name: str) -> str:
-    """A level, or one attribute alone, in words."""
+    """The title of a level, or of a suite about one attribute."""
     return LEVEL_TITLES.get(name, f"Only the {name.replace('-', ' ')} differs")
 
 
-def _nothing(run: RunFiles) -> str:
+def _why_empty(run: RunFiles) -> str:
     if not run.config.data.val:
-        return "This run had no validation data, so nothing was evaluated. Name shards by --data.val."
-    return (
-        f"This run was not evaluated. To do it: python -m fgclip_fast.evaluate {run.path}, then write the report again."
-    )
-
-
-def _suite(item: tuple[str, Mapping[str, Any]]) -> Sequence[object]:
-    name, f = item
-    return name, percent(f["top1"]), percent(f["chance"]), f["questions"]
+        return "This run had no validation data, so nothing was evaluated. To give it some, pass --data.val SHARDS."
+    return f"This run was not evaluated. Run `python -m fgclip_fast.evaluate {run.path}`, then write the report again."
 
 
 def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -78,7 +80,7 @@ def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -
     keys = "".join(
         f'<li class="key {style}">{name}</li>'
         for style, name in (
-            ("unseen", "unseen: noun and colour that never came together in training, with the 95 % interval"),
+            ("unseen", "unseen: noun and colour never came together in training; with the 95 % interval"),
             ("seen", "seen in training"),
             ("before", "unseen, before training"),
             ("chance", "chance"),
@@ -91,20 +93,20 @@ def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -
     )
 
 
-def _own(own: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """The user's validation records: shares as dots, with the figures before training."""
-    names = [name for name in TITLES if own.get(name) is not None]
+def _records(after: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Figures on the user's validation records, after and before training."""
+    names = [name for name in RECORD_TITLES if after.get(name) is not None]
     if not names:
         return ""
     rows, cells = [], []
     for name in names:
-        interval = own.get("hard_negative_interval") if name == "hard_negative_top1" else None
+        interval = after.get("hard_negative_interval") if name == "hard_negative_top1" else None
         marks = [Mark(before[name], "before")] if before.get(name) is not None else []
-        marks.append(Mark(own[name], "unseen", (interval[0], interval[1]) if interval else None))
-        rows.append((TITLES[name], marks))
-        cells.append([percent(own[name]), percent(before.get(name))])
-    counts = f"{own['images']:,} images, {own.get('regions', 0):,} boxes in pictures with several, "
-    counts += f"{own.get('hard_negative_groups', 0):,} boxes with negatives."
+        marks.append(Mark(after[name], "unseen", (interval[0], interval[1]) if interval else None))
+        rows.append((RECORD_TITLES[name], marks))
+        cells.append([percent(after[name]), percent(before.get(name))])
+    counts = f"{after['images']:,} images; {after.get('regions', 0):,} boxes in images that have several; "
+    counts += f"{after.get('hard_negative_groups', 0):,} boxes with negatives."
     keys = '<li class="key unseen">after training</li><li class="key before">before training</li>'
     chart = charts.shares(rows, ["After", "Before"], cells)
     return f'<h3>On the validation records</h3>{paragraph(counts)}<ul class="keys">{keys}</ul>{chart}'

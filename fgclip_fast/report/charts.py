@@ -1,4 +1,4 @@
-"""Charts as HTML and SVG: words stay text of the page's size on every screen, lines stretch to its width."""
+"""Charts as HTML and SVG: labels keep the size of the page's text on every screen, lines stretch to its width."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fgclip_fast.report.html import details, escape, percent, table
 
 POINTS = 240
-"""A line is thinned to so many points, each the mean of its stretch."""
+"""Points of a drawn line, at most; a longer series is thinned to means of equal stretches."""
 
 
 class Line(NamedTuple):
@@ -16,11 +16,11 @@ class Line(NamedTuple):
     name: str
     points: Sequence[tuple[float, float]]
     style: str
-    """Class of the line: a … f."""
+    """CSS class: a … f."""
 
 
 class Mark(NamedTuple):
-    """One share on a row of :func:`shares`, with its 95 % interval where it has one."""
+    """A share on a row of :func:`shares`, with its 95 % interval if known."""
 
     value: float
     style: str
@@ -30,15 +30,15 @@ class Mark(NamedTuple):
 def shares(
     rows: Sequence[tuple[str, Sequence[Mark]]], head: Sequence[str], cells: Sequence[Sequence[str]], kind: str = ""
 ) -> str:
-    """Shares in [0, 1] as dots on a common axis, each row followed by its figures.
+    """A dot plot of shares in [0, 1] on a common axis, with columns of figures beside it.
 
     Args:
-        rows: name of each row and what is drawn in it.
+        rows: the name of each row and its dots.
         head: names of the columns with figures.
-        cells: the figures of each row.
-        kind: class of the table.
+        cells: the figures of each row, one for each column.
+        kind: CSS class of the table.
     """
-    top = '<tr><th scope="col"><span class="hidden">What</span></th>'
+    top = '<tr><th scope="col"><span class="hidden">Question</span></th>'
     top += f'<th class="axis" aria-hidden="true"><div>{_axis()}</div></th>'
     top += "".join(f'<th scope="col">{escape(name)}</th>' for name in head) + "</tr>"
     body = "".join(
@@ -51,7 +51,17 @@ def shares(
 
 
 def lines(title: str, series: Sequence[Line], *, log: bool = False, unit: str = "") -> str:
-    """Series over steps, with a table of their first, lowest, highest and last values."""
+    """A line chart over steps, with a table of first, lowest, highest and last values.
+
+    Args:
+        title: caption of the chart.
+        series: the lines; points that are not finite are left out.
+        log: use a logarithmic axis.
+        unit: written after the numbers of the axis.
+
+    Returns:
+        HTML; empty if no line has a finite point.
+    """
     drawn = [line._replace(points=_thinned([p for p in line.points if math.isfinite(p[1])])) for line in series]
     drawn = [line for line in drawn if line.points]
     if not drawn:
@@ -71,7 +81,7 @@ def lines(title: str, series: Sequence[Line], *, log: bool = False, unit: str = 
 
 
 def stack(parts: Mapping[str, float], title: str) -> str:
-    """Parts of a whole as one bar and a list."""
+    """A stacked bar of the parts of a whole, with a list of their names and percentages."""
     whole = sum(parts.values()) or 1.0
     styles = dict(zip(parts, "abcdefgh", strict=False))
     bar = "".join(f'<i class="{styles[n]}" style="width:{100 * v / whole:.2f}%"></i>' for n, v in parts.items())
@@ -121,7 +131,7 @@ def _path(line: Line, ends: float, low: float, high: float, log: bool) -> str:
         return 98 - 96 * (value - low) / (high - low)
 
     at = " ".join(f"{1000 * step / ends if ends else 0:.1f},{place(value):.2f}" for step, value in line.points)
-    if len(line.points) == 1:  # a line of one point would not be seen
+    if len(line.points) == 1:  # a single point draws nothing
         at += f" 1000,{at.split(',')[1]}"
     return f'<polyline class="{line.style}" points="{at}"/>'
 

@@ -1,4 +1,4 @@
-// Answers phrases in the page: similarities are dot products of what the report carries, in fp16.
+// Shows where a chosen phrase fits: cosines are dot products of the fp16 embeddings in the page.
 "use strict";
 (() => {
   const block = document.getElementById("explore-data");
@@ -7,7 +7,7 @@
   const stage = document.getElementById("stage");
   const menus = data.menus ? Object.entries(data.menus) : [];
 
-  // fp16 as float32, a little-endian base64 string.
+  // Decodes a base64 string of little-endian fp16 numbers to float32.
   const floats = (coded) => {
     const bytes = Uint8Array.from(atob(coded), (c) => c.charCodeAt(0));
     return Float32Array.from({ length: bytes.length / 2 }, (_, i) => {
@@ -20,21 +20,23 @@
   const runs = data.runs.map((run) => ({
     ...run, patches: floats(run.patches), regions: floats(run.regions), texts: floats(run.texts),
   }));
-  let first = 0;  // each picture's first row among the regions
-  const firstRegion = data.pictures.map((picture) => (first += picture.boxes.length) - picture.boxes.length);
+  let first = 0;
+  // For each image, the row of its first box in `regions`.
+  const firstRegion = data.images.map((image) => (first += image.boxes.length) - image.boxes.length);
 
-  const placeOf = data.pictures.flatMap((picture, p) => picture.boxes.map((_, b) => [p, b]));
+  // For each row of `regions`, its image and its box.
+  const placeOf = data.images.flatMap((image, p) => image.boxes.map((_, b) => [p, b]));
 
-  const state = { picture: 0, words: menus.map(() => -1), phrase: 0 };
+  const state = { image: 0, words: menus.map(() => -1), phrase: 0 };
   const element = (name, attributes = {}, text = "") => {
     const made = document.createElementNS(["svg", "rect", "circle", "text"].includes(name)
       ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (text) made.textContent = text;  // captions are text, never markup
+    if (text) made.textContent = text;  // textContent: a caption is never parsed as markup
     return made;
   };
 
-  // The rows of all phrases that say the chosen words; a menu at "any" takes all of its words.
+  // Rows of all phrases with the chosen words; a menu set to "any" matches all of its words.
   const matching = () => {
     if (!menus.length) return [state.phrase];
     let rows = [0];
@@ -56,7 +58,7 @@
     return sum;
   });
 
-  // Light: none at the median patch of all pictures, full at the hottest.
+  // Darkens the patches: fully at the median of all images (low), not at all at the brightest patch (high).
   const paint = (canvas, heat, grid, low, high) => {
     canvas.width = canvas.height = grid;
     const context = canvas.getContext("2d");
@@ -79,34 +81,34 @@
     const heat = products(run.patches, run.width, query), count = run.grid * run.grid;
     const sorted = Float32Array.from(heat).sort();
     const low = sorted[sorted.length >> 1], high = sorted[sorted.length - 1];
-    const own = heat.subarray(state.picture * count, (state.picture + 1) * count);
+    const own = heat.subarray(state.image * count, (state.image + 1) * count);
     return { heat, own, low, high, count, scores: products(run.regions, run.width, query) };
   };
 
   const drawView = (view, run, found) => {
-    const picture = data.pictures[state.picture];
+    const image = data.images[state.image];
     paint(view.canvas, found.own, run.grid, found.low, found.high);
-    view.image.src = picture.source;
-    view.image.width = picture.width; view.image.height = picture.height;
-    view.image.alt = `Picture ${picture.name}`;
+    view.image.src = image.source;
+    view.image.width = image.width; view.image.height = image.height;
+    view.image.alt = `Image ${image.name}`;
     const hot = found.own.indexOf(Math.max(...found.own));
     const x = ((hot % run.grid) + 0.5) / run.grid, y = (Math.floor(hot / run.grid) + 0.5) / run.grid;
-    const start = firstRegion[state.picture];
-    const own = ranked(found.scores.subarray(start, start + picture.boxes.length), run.scale);
-    drawBoxes(view, picture, own.map(({ row }) => row), x, y);
-    view.ranks.replaceChildren(...own.map((rank) => rankLine(state.picture, rank.row, rank)));
+    const start = firstRegion[state.image];
+    const own = ranked(found.scores.subarray(start, start + image.boxes.length), run.scale);
+    drawBoxes(view, image, own.map(({ row }) => row), x, y);
+    view.ranks.replaceChildren(...own.map((rank) => rankLine(state.image, rank.row, rank)));
     const best = ranked(found.scores, run.scale).slice(0, 5);
     view.best.replaceChildren(...best.map((rank) => rankLine(...placeOf[rank.row], rank, true)));
-    const holding = picture.boxes.findIndex(({ box }) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3]);
-    view.status.textContent = (holding < 0 ? "The brightest patch lies in no box"
+    const holding = image.boxes.findIndex(({ box }) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3]);
+    view.status.textContent = (holding < 0 ? "The brightest patch lies in none of the boxes"
       : `The brightest patch lies in box ${holding + 1}`) + ` (cosine ${number(found.own[hot])}).`;
   };
 
-  const drawBoxes = (view, picture, order, x, y) => {
-    const { width, height } = picture;
+  const drawBoxes = (view, image, order, x, y) => {
+    const { width, height } = image;
     view.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const shapes = order.toReversed().flatMap((b) => {
-      const [x0, y0, x1, y1] = picture.boxes[b].box;
+      const [x0, y0, x1, y1] = image.boxes[b].box;
       const place = { x: x0 * width, y: y0 * height, width: (x1 - x0) * width, height: (y1 - y0) * height };
       const label = element("text", { x: place.x + 4 * width / 288, y: place.y + 14 * width / 288, style: `font-size:${12 * width / 288}px;stroke-width:${3 * width / 288}px` }, String(b + 1));
       return [element("rect", { ...place, class: "under" }), element("rect", { ...place, class: b === order[0] ? "first" : "other" }), label];
@@ -115,7 +117,7 @@
     view.svg.replaceChildren(...shapes, element("circle", { ...ring, class: "under" }), element("circle", ring));
   };
 
-  // Rows by score, the best first, each with its share in the model's probabilities.
+  // Sorts rows by score, the best first, and gives each its probability.
   const ranked = (scores, scale) => {
     const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a]);
     const powers = order.map((row) => Math.exp(scale * (scores[row] - scores[order[0]])));
@@ -123,16 +125,16 @@
     return order.map((row, place) => ({ row, score: scores[row], share: powers[place] / total }));
   };
 
-  // A box of the shown picture asks for its text; one of the best of all pictures goes to its picture.
+  // A line of a ranking. A click asks for the text of the box, or with `goes` shows the image of the box.
   const rankLine = (p, b, rank, goes = false) => {
-    const box = data.pictures[p].boxes[b];
+    const box = data.images[p].boxes[b];
     const line = element("li", { style: `--share:${rank.share.toFixed(4)}` });
-    const act = element("button", { type: "button", class: "caption", title: goes ? "Go to this picture" : "Ask for this" });
+    const act = element("button", { type: "button", class: "caption", title: goes ? "Show this image" : "Ask for this phrase" });
     act.append(element("bdi", {}, box.text));
     act.addEventListener("click", () => goes ? go(p) : choose(box.ask));
     act.disabled = !goes && !askable(box);
-    const place = goes ? `Picture ${p + 1}, box ${b + 1}` : `Box ${b + 1}`;
-    line.append(cut(data.pictures[p], box.box, place), act);
+    const place = goes ? `Image ${p + 1}, box ${b + 1}` : `Box ${b + 1}`;
+    line.append(cut(data.images[p], box.box, place), act);
     if (!goes) act.prepend(element("span", { class: "number" }, `${b + 1} `));
     if (box.unseen) line.append(element("span", { class: "tag unseen" }, "unseen"));
     line.append(element("span", { class: "share", title: "cosine" }, number(rank.score)));
@@ -140,12 +142,12 @@
   };
   const number = (value) => value.toFixed(2).replace("-", "\u2212");
 
-  // What is in a box, as a small picture.
-  const cut = (picture, [x0, y0, x1, y1], name) => {
+  // A thumbnail of the inside of a box.
+  const cut = (image, [x0, y0, x1, y1], name) => {
     const part = (low, high) => [100 / (high - low), high - low < 1 ? 100 * low / (1 - (high - low)) : 0];
     const [[width, left], [height, top]] = [part(x0, x1), part(y0, y1)];
     const made = element("span", { class: "cut", role: "img", "aria-label": name, title: name });
-    made.style.backgroundImage = `url("${picture.source}")`;
+    made.style.backgroundImage = `url("${image.source}")`;
     made.style.backgroundSize = `${width}% ${height}%`;
     made.style.backgroundPosition = `${left}% ${top}%`;
     return made;
@@ -153,7 +155,7 @@
   const askable = (box) => box.ask !== null && box.ask !== undefined;
 
   const go = (p) => {
-    state.picture = p;
+    state.image = p;
     document.querySelectorAll("#thumbs input")[p].checked = true;
     draw();
   };
@@ -178,13 +180,13 @@
     const figure = element("figure", { class: "view" });
     const frame = element("div", { class: "frame" });
     const view = { image: element("img"), canvas: element("canvas", { "aria-hidden": "true" }), svg: element("svg", { "aria-hidden": "true" }),
-      ranks: element("ol", { class: "ranks", "aria-label": "Boxes of this picture, the best first" }),
-      best: element("ol", { class: "ranks", "aria-label": "Best boxes of all pictures" }),
+      ranks: element("ol", { class: "ranks", "aria-label": "Boxes of this image, the best first" }),
+      best: element("ol", { class: "ranks", "aria-label": "Best boxes of all images" }),
       status: element("p", { class: "quiet", "aria-live": "polite" }) };
     frame.append(view.image, view.canvas, view.svg);
     const side = element("div");
-    side.append(view.status, element("h4", {}, "Boxes of this picture, by cosine"), view.ranks,
-      element("h4", {}, "Best boxes of all pictures"), view.best);
+    side.append(view.status, element("h4", {}, "Boxes of this image, by cosine"), view.ranks,
+      element("h4", {}, "Best boxes of all images"), view.best);
     if (runs.length > 1) figure.append(element("h3", {}, run.name));
     figure.append(frame, side);
     stage.append(figure);
@@ -192,13 +194,13 @@
   });
   stage.classList.toggle("single", runs.length === 1);
 
-  const thumbs = data.pictures.map((picture, p) => {
+  const thumbs = data.images.map((image, p) => {
     const label = element("label"), frame = element("span", { class: "frame" }), canvas = element("canvas", { "aria-hidden": "true" });
-    const input = element("input", { type: "radio", name: "picture", value: p });
+    const input = element("input", { type: "radio", name: "image", value: p });
     input.checked = p === 0;
     input.addEventListener("change", () => go(p));
     frame.style.display = "block";
-    frame.append(element("img", { src: picture.source, alt: `Picture ${p + 1}: ${picture.boxes.map((b) => b.text).join("; ")}` }), canvas);
+    frame.append(element("img", { src: image.source, alt: `Image ${p + 1}: ${image.boxes.map((b) => b.text).join("; ")}` }), canvas);
     label.append(input, frame);
     document.getElementById("thumbs").append(label);
     return canvas;
@@ -215,7 +217,7 @@
   };
   const searchControl = () => {
     const search = element("input", { type: "search", autocomplete: "off", name: "search" });
-    const list = element("select", { size: 6, name: "phrase", "aria-label": "Phrases that hold these words" });
+    const list = element("select", { size: 6, name: "phrase", "aria-label": "Phrases that contain these words" });
     const fill = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       const found = data.phrases.map((text, i) => [text, i]).filter(([text]) => words.every((w) => text.toLowerCase().includes(w)));
@@ -232,7 +234,7 @@
   };
   form.addEventListener("submit", (event) => event.preventDefault());
   const controls = menus.length ? menus.map(menuControl) : [searchControl()];
-  const opening = data.pictures[0].boxes.find(askable);
+  const opening = data.images[0].boxes.find(askable);
   if (opening && menus.length) state.words = [...opening.ask]; else if (opening) state.phrase = opening.ask;
   controls.forEach((control) => control.show());
   draw();

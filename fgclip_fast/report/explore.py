@@ -1,4 +1,4 @@
-"""What the page needs to answer phrases by itself: embeddings of pictures, boxes and phrases, in fp16."""
+"""Data for the page's phrase search: fp16 embeddings of images, boxes and phrases, so that no server is needed."""
 
 import base64
 import io
@@ -11,81 +11,96 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fgclip_fast.evaluation.pictures import View, hottest, inside
+from fgclip_fast.evaluation.views import View, brightest_patch, contains
 from fgclip_fast.inputs.image import rgb
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.html import data_uri
 from fgclip_fast.scenes.grammar import ATTRIBUTES, Thing, phrase
 
 BUDGET = 2_100_000
-"""Bytes of embeddings in one page, before base64 makes 4 characters of 3."""
-MOST_PHRASES = 400
+"""Bytes of embeddings in one page, before base64 turns 3 bytes into 4 characters."""
+MAX_PHRASES = 400
+"""Phrases of a user's own data that the page offers, at most."""
 SIDE = 288
-"""Longest side of a picture in the page, pixels."""
+"""Longest side of an image in the page, pixels."""
 
 
 class Phrases(NamedTuple):
-    """What can be asked: all that a grammar says, in the order of its menus, or a list."""
+    """Phrases that a reader of the page can choose: all of a grammar, in the order of its menus, or a list."""
 
     texts: list[str]
     menus: dict[str, tuple[str, ...]] | None = None
 
     def words(self, text: str) -> list[int] | None:
-        """The place in each menu of a phrase that the grammar says in full; else None."""
+        """The index of the phrase's word in each menu; None if a menu has no word of it, or without menus."""
         if self.menus is None:
             return None
-        said = text.split()
-        found = [next((i for i, word in enumerate(menu) if word in said), -1) for menu in self.menus.values()]
+        words = text.split()
+        found = [next((i for i, word in enumerate(menu) if word in words), -1) for menu in self.menus.values()]
         return None if -1 in found else found
 
 
-class Rule(NamedTuple):
-    """How often the hottest patch lies in the right box, of ``total`` pictures, and what a blind choice would give."""
+class PointingGame(NamedTuple):
+    """Count of images in which the patch nearest to a phrase lies in the phrase's box (the "pointing game").
+
+    Attributes:
+        hits: images in which the centre of the patch with the highest cosine lies in the box.
+        total: images.
+        blind: expected hits of a patch chosen at random.
+    """
 
     hits: int
     total: int
     blind: float
 
 
-def grammar() -> Phrases:
-    """Everything that the embedded set's grammar can say of a thing."""
+def grammar_phrases() -> Phrases:
+    """All phrases of the embedded set's grammar."""
     return Phrases([phrase(Thing(*words)) for words in itertools.product(*ATTRIBUTES.values())], dict(ATTRIBUTES))
 
 
 def own_phrases(views: Sequence[View]) -> Phrases:
-    """The right texts of a validation set's boxes; its captions where it has no boxes."""
-    texts = [asked.texts[0] for view in views for asked in view.picture.asked]
-    texts = texts or [view.picture.caption for view in views]
-    return Phrases(list(dict.fromkeys(texts))[:MOST_PHRASES])
+    """The right texts of the images' boxes, or their captions if they have no boxes; each phrase once."""
+    texts = [question.texts[0] for view in views for question in view.image.questions]
+    texts = texts or [view.image.caption for view in views]
+    return Phrases(list(dict.fromkeys(texts))[:MAX_PHRASES])
 
 
 @torch.inference_mode()
 def embed(model: FGCLIP, phrases: Phrases, batch_size: int = 512) -> Tensor:
-    """Tensor[P, D], fp32, unit rows on the CPU."""
+    """Embed phrases: Tensor[P, D], fp32, unit rows, on the CPU."""
     starts = range(0, len(phrases.texts), batch_size)
     parts = [model.encode_text(phrases.texts[i : i + batch_size]).float().cpu() for i in starts]
     return F.normalize(torch.cat(parts), dim=-1)
 
 
-def payload(pictures: Sequence[View], phrases: Phrases, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The page's data: pictures and phrases once, and :func:`embeddings` of each run."""
+def payload(views: Sequence[View], phrases: Phrases, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The data that the page's script reads.
+
+    Args:
+        views: the images; one run's views of them will do.
+        phrases: the phrases to choose from.
+        runs: :func:`embeddings` of each run.
+    """
     return {
         "menus": phrases.menus and {name: list(words) for name, words in phrases.menus.items()},
         "phrases": None if phrases.menus else phrases.texts,
-        "pictures": [_picture(view, phrases) for view in pictures],
+        "images": [_image(view, phrases) for view in views],
         "runs": list(runs),
     }
 
 
 def embeddings(name: str, model: FGCLIP, views: Sequence[View], texts: Tensor, budget: int = BUDGET) -> dict[str, Any]:
-    """One run's embeddings; only the directions in which phrases differ most are kept where all would be too large.
+    """Encode one run's embeddings for the page, with fewer dimensions if all would exceed the budget.
+
+    The dimensions that are kept are the principal directions of the phrases.
 
     Args:
-        name: the run's.
-        model: for its scale.
-        views: its views of the page's pictures.
-        texts: Tensor[P, D], phrases, unit rows.
-        budget: bytes.
+        name: name of the run.
+        model: the run's model, for its logit scale.
+        views: the model's views of the page's images.
+        texts: Tensor[P, D], embeddings of the phrases, unit rows.
+        budget: bytes, at most.
     """
     patches, regions = torch.stack([v.patches for v in views]), torch.cat([v.regions for v in views])
     rows = texts.shape[0] + patches.shape[0] * patches.shape[1] + len(regions)
@@ -98,9 +113,16 @@ def embeddings(name: str, model: FGCLIP, views: Sequence[View], texts: Tensor, b
 
 
 def principal(texts: Tensor, width: int) -> tuple[Tensor, float]:
-    """The ``width`` directions that hold most of the phrases' squared length, Tensor[D, width], and its share.
+    """Find the ``width`` directions that hold most of the phrases' squared length.
 
-    Cosines with phrases are sums over these directions; all of them together change nothing.
+    A cosine with a phrase is a sum over these directions; with all D of them it is exact.
+
+    Args:
+        texts: Tensor[P, D], unit rows.
+        width: number of directions.
+
+    Returns:
+        Tensor[D, width], orthonormal columns, and the share of the squared length that they hold.
     """
     if width >= texts.shape[1]:
         return torch.eye(texts.shape[1]), 1.0
@@ -108,34 +130,44 @@ def principal(texts: Tensor, width: int) -> tuple[Tensor, float]:
     return directions[:, -width:].float(), (values[-width:].sum() / values.sum()).item()
 
 
-def whole_phrase(views: Sequence[View], phrases: Phrases, texts: Tensor) -> Rule:
-    """Asked for one box's text in each picture: how often the hottest patch's centre lies in that box."""
+def point_at_phrases(views: Sequence[View], phrases: Phrases, texts: Tensor) -> PointingGame:
+    """Play the pointing game with the whole phrase of one box in each image.
+
+    Args:
+        views: the images; the first box whose phrase is known is asked for.
+        phrases: the known phrases.
+        texts: Tensor[P, D], their embeddings, unit rows.
+    """
     index = {text: i for i, text in enumerate(phrases.texts)}
     asked = []
     for view in views:
-        known = [(a.box, texts[index[a.texts[0]]]) for a in view.picture.asked if a.texts[0] in index]
+        known = [(q.box, texts[index[q.texts[0]]]) for q in view.image.questions if q.texts[0] in index]
         asked += [(view, *known[0])] if known else []
-    return _count(asked)
+    return _play(asked)
 
 
-def word_alone(views: Sequence[View], phrases: Phrases, texts: Tensor, menu: str) -> Rule:
-    """The same for one word, as the mean of all phrases with it, of a box that alone in its picture has that word."""
+def point_at_words(views: Sequence[View], phrases: Phrases, texts: Tensor, menu: str) -> PointingGame:
+    """Play the pointing game with single words of one menu, each the mean of all phrases that contain it.
+
+    An image takes part if one of its boxes is the only one with its word; the first such box is asked for. Arguments
+    are those of :func:`point_at_phrases`.
+    """
     if phrases.menus is None or menu not in phrases.menus:
-        return Rule(0, 0, 0.0)
+        return PointingGame(0, 0, 0.0)
     at = list(phrases.menus).index(menu)
     shaped = texts.reshape(*(len(words) for words in phrases.menus.values()), -1)
     means = F.normalize(shaped.transpose(0, at).flatten(1, -2).mean(dim=1), dim=-1)
     asked = []
     for view in views:
-        said = [phrases.words(a.texts[0]) for a in view.picture.asked]
-        words = [w[at] if w else -1 for w in said]
+        known = [phrases.words(question.texts[0]) for question in view.image.questions]
+        words = [indices[at] if indices else -1 for indices in known]
         alone = [i for i, word in enumerate(words) if word >= 0 and words.count(word) == 1]
-        asked += [(view, view.picture.asked[alone[0]].box, means[words[alone[0]]])] if alone else []
-    return _count(asked)
+        asked += [(view, view.image.questions[alone[0]].box, means[words[alone[0]]])] if alone else []
+    return _play(asked)
 
 
-def shown(encoded: bytes) -> tuple[bytes, int, int]:
-    """A picture as the page carries it: small, and without what cameras write beside the pixels."""
+def thumbnail(encoded: bytes) -> tuple[bytes, int, int]:
+    """Shrink an image for the page and drop its metadata; returns JPEG bytes, width and height."""
     image = rgb(Image.open(io.BytesIO(encoded)))
     image.thumbnail((SIDE, SIDE))
     written = io.BytesIO()
@@ -143,25 +175,25 @@ def shown(encoded: bytes) -> tuple[bytes, int, int]:
     return written.getvalue(), *image.size
 
 
-def _count(asked: Sequence[tuple[View, Sequence[float], Tensor]]) -> Rule:
-    hits = sum(inside(hottest(view.patches, phrase), box) for view, box, phrase in asked)
+def _play(asked: Sequence[tuple[View, Sequence[float], Tensor]]) -> PointingGame:
+    hits = sum(contains(box, brightest_patch(view.patches, phrase)) for view, box, phrase in asked)
     blind = sum(min(1.0, (box[2] - box[0]) * (box[3] - box[1])) for _, box, _ in asked)
-    return Rule(hits, len(asked), blind)
+    return PointingGame(hits, len(asked), blind)
 
 
-def _picture(view: View, phrases: Phrases) -> dict[str, Any]:
-    encoded, width, height = shown(view.picture.encoded)
+def _image(view: View, phrases: Phrases) -> dict[str, Any]:
+    encoded, width, height = thumbnail(view.image.encoded)
     index = {text: i for i, text in enumerate(phrases.texts)}
     boxes = [
         {
-            "box": [round(side, 4) for side in asked.box],
-            "text": asked.texts[0],
-            "unseen": asked.unseen,
-            "ask": phrases.words(asked.texts[0]) if phrases.menus else index.get(asked.texts[0]),
+            "box": [round(side, 4) for side in question.box],
+            "text": question.texts[0],
+            "unseen": question.unseen,
+            "ask": phrases.words(question.texts[0]) if phrases.menus else index.get(question.texts[0]),
         }
-        for asked in view.picture.asked
+        for question in view.image.questions
     ]
-    name = view.picture.name
+    name = view.image.name
     return {"name": name, "width": width, "height": height, "source": data_uri(encoded), "boxes": boxes}
 
 

@@ -1,4 +1,4 @@
-"""What a run has left in its folder, as one value."""
+"""Reads the files of a run's folder into one value."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,20 +11,21 @@ from fgclip_fast.evaluate import FIGURES
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.monitor import LOG
 from fgclip_fast.training.provenance import PROVENANCE
+from fgclip_fast.whole_file import finite
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run as its files tell it; what was not written is empty.
+    """The contents of a run's folder; what a missing file would hold is empty.
 
     Attributes:
-        path: its folder.
-        config: as it was resolved.
-        train, validation, times: lines of the log of each kind, in order.
-        records: cause → count of bad, dropped and filled records.
+        path: the folder.
+        config: the resolved config.
+        train, validation, times: lines of the log, by kind, in order.
+        records: cause → number of bad, dropped and filled records.
         figures: suite → figures of the last evaluation.
-        about: command, versions, steps and data fingerprints.
-        weights: the newest checkpoint, or None.
+        provenance: commands, versions, steps, and fingerprints of the data.
+        weights: the newest checkpoint; None if none was saved.
     """
 
     path: Path
@@ -34,46 +35,50 @@ class RunFiles:
     times: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
 
     @property
     def name(self) -> str:
-        """The folder's name; of ``runs/last``, that of the run it points at."""
+        """Name of the folder; ``runs/last`` gives the name of the run that it links to."""
         return self.path.resolve().name
 
     @property
     def step(self) -> int:
-        """Steps that were done."""
+        """Number of steps done."""
         return self.train[-1]["step"] if self.train else 0
 
     @property
     def steps(self) -> int | None:
-        """Steps that were wanted, where that is known."""
-        return self.about.get("steps") or self.config.steps
+        """Number of steps planned; None if unknown."""
+        return self.provenance.get("steps") or self.config.steps
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were done; where their number is not known, whether the end was evaluated."""
+        """True if all planned steps are done; if their number is unknown, true if the run was evaluated."""
         return self.step >= self.steps if self.steps else bool(self.figures)
 
     @property
+    def global_batch_size(self) -> int:
+        """Images a step, over all processes."""
+        return self.config.batch_size * self.provenance.get("processes", 1)
+
+    @property
     def seconds(self) -> float:
-        """Time spent in steps; validation and checkpoints are not counted."""
-        images = self.config.batch_size * self.about.get("processes", 1)
-        return sum(line.get("seconds") or images / line["images_per_s"] for line in self.train)
+        """Seconds spent in steps, without validation and checkpoints."""
+        return sum(line.get("seconds") or self.global_batch_size / line["images_per_s"] for line in self.train)
 
 
 def read(path: Path) -> RunFiles:
-    """Reads a run's folder.
+    """Read a run's folder.
 
     Raises:
-        FileNotFoundError: it is not there, or no run.
-        ValueError: its config is not one of this version.
+        FileNotFoundError: the folder does not exist or is not a run.
+        ValueError: the config is not of this version.
     """
     if not (path / "config.yaml").is_file():
-        raise FileNotFoundError(f"report: {path} is no run: it holds no config.yaml")
-    lines = _lines(path / LOG)
+        raise FileNotFoundError(f"report: {path} is not a run: it holds no config.yaml")
+    lines = _log_lines(path / LOG)
     counts = [line for line in lines if line["kind"] == "records"]
     return RunFiles(
         path=path,
@@ -82,14 +87,23 @@ def read(path: Path) -> RunFiles:
         validation=[line for line in lines if line["kind"] == "validation"],
         times=[line for line in lines if line["kind"] == "time"],
         records={k: v for k, v in counts[-1].items() if k not in ("step", "kind")} if counts else {},
-        figures=_json(path / FIGURES),
-        about=_json(path / PROVENANCE),
+        figures=read_json(path / FIGURES),
+        provenance=read_json(path / PROVENANCE),
         weights=checkpoint.newest(path),
     )
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; one that a kill cut short is left out."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, with NaN as None; a file that is missing, torn or of another type gives ``{}``."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return finite(value) if isinstance(value, dict) else {}
+
+
+def _log_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the complete lines of a log; a line that a kill cut short is left out."""
     found = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
@@ -99,11 +113,3 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict) and "kind" in value and "step" in value:
             found.append(value)
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""Text into HTML: everything that a run says is untrusted, captions above all."""
+"""Turns values into HTML text. Everything that a run holds, captions above all, is untrusted and escaped here."""
 
 import base64
 import html
@@ -11,17 +11,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def escape(value: object) -> str:
-    """A value as text of an element or of a quoted attribute."""
+    """Escape a value for use as text of an element or in a quoted attribute."""
     return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
 
 
 def caption(value: object) -> str:
-    """A caption as an element of its own: marks of another writing direction do not leave it."""
+    """A caption in a ``<bdi>`` element, so that its direction marks cannot reorder the text around it."""
     return f'<bdi class="caption">{escape(value)}</bdi>'
 
 
 def inline_json(name: str, value: Any) -> str:
-    """A data block that a script can read; no text in it can end the block, since it holds no ``<``."""
+    """A ``<script>`` element with data. Its JSON holds no ``<``, so no text in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -29,12 +29,12 @@ def inline_json(name: str, value: Any) -> str:
 
 
 def data_uri(encoded: bytes, kind: str = "image/jpeg") -> str:
-    """A file's bytes as an address, so that the page needs no file beside it."""
+    """A ``data:`` address that holds a file, so that the page needs no file beside it."""
     return f"data:{kind};base64,{base64.b64encode(encoded).decode()}"
 
 
 def facts(pairs: Mapping[str, object]) -> str:
-    """Names and values, as a definition list; values that are None are left out."""
+    """A definition list of names and values, without values that are None."""
     items = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in pairs.items() if v is not None)
     return f'<dl class="facts">{"".join(items)}</dl>'
 
@@ -53,12 +53,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> 
 
 
 def details(title: str, inside: str) -> str:
-    """Something that is there for those who ask for it."""
+    """A collapsed ``<details>`` block."""
     return f"<details><summary>{escape(title)}</summary>{inside}</details>"
 
 
 def section(name: str, title: str, *parts: str) -> str:
-    """One part of the page under its heading; empty parts make no section."""
+    """A part of the page under its heading; empty if all its parts are empty."""
     inside = "\n".join(filter(None, parts))
     if not inside:
         return ""
@@ -66,17 +66,17 @@ def section(name: str, title: str, *parts: str) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain words."""
+    """A paragraph of plain text; ``kind`` is its CSS class."""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share as people read it."""
+    """A share in percent, as people read it."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def span(seconds: float) -> str:
-    """A length of time as people read it."""
+def duration(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, as people read it."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

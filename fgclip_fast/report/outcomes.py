@@ -1,27 +1,35 @@
-"""Two models on the same questions: what each got right, image by image, and how sure the difference is."""
+"""Right answers of two models to the same questions, image by image, and a confidence interval of the difference."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fgclip_fast.evaluation import fg_ovd
-from fgclip_fast.evaluation.pictures import View
+from fgclip_fast.evaluation.views import View
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.report.files import RunFiles
+from fgclip_fast.report.files import RunFiles, read_json
 from fgclip_fast.scenes.locate import embedded
+from fgclip_fast.whole_file import write_json
 
 RESAMPLES = 2000
+"""Bootstrap samples of the images."""
 CACHE = "outcomes.json"
+"""File in a run's folder that keeps its outcomes."""
 
 Outcomes = dict[str, dict[str, tuple[int, int]]]
-"""suite → image → (right, asked)."""
+"""suite → image → (right answers, questions)."""
 
 
 class Difference(NamedTuple):
-    """Shares of right answers of two models, their difference, and its 95 % interval."""
+    """Shares of right answers of two models, and the 95 % interval of their difference.
+
+    Attributes:
+        first, second: the shares.
+        low, high: ends of the interval of first minus second.
+        images: number of images that both models were asked about.
+    """
 
     first: float
     second: float
@@ -36,42 +44,38 @@ class Difference(NamedTuple):
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """True if the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def of_levels(model: FGCLIP, folder: Path) -> Outcomes:
-    """A model's answers to the embedded set's levels."""
+    """Ask a model the questions of all levels of the embedded set; ``folder`` holds the levels."""
     found: Outcomes = {}
     for path in sorted(folder.glob("*seen/*.jsonl")):
-        answers = fg_ovd.evaluate(model, path, folder / "images")
-        images = {q.line: q.image.name for q in fg_ovd.read(path, folder / "images", answers.skipped)}
-        pairs = ((images[line], rank == 0) for line, rank in answers.ranks.items())
+        answers = fg_ovd.answer(model, path, folder / "images")
+        pairs = ((line.image.name, rank == 0) for line, rank in zip(answers.lines, answers.ranks, strict=True))
         found[f"{path.parent.name}/{path.stem}"] = _by_image(pairs)
     return found
 
 
 def cached(run: RunFiles, ask: Callable[[], Outcomes]) -> Outcomes:
-    """What ``ask`` answers, kept in the run's folder for these weights and this embedded set: it takes a minute."""
+    """Call ``ask``, or read its result of an earlier report on the same weights and the same embedded set."""
     path, key = run.path / CACHE, f"{run.weights and run.weights.name} {embedded().name}"
-    if path.is_file():
-        saved = json.loads(path.read_text())
-        if saved["of"] == key:
-            return saved["outcomes"]
+    saved = read_json(path)
+    if saved.get("of") == key:
+        return saved["outcomes"]
     found = ask()
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"of": key, "outcomes": found}))
-    partial.replace(path)
+    write_json(path, {"of": key, "outcomes": found}, indent=None)
     return found
 
 
 def of_views(views: Sequence[View]) -> Outcomes:
-    """A model's answers to the questions about some pictures: boxes that have negatives."""
+    """Count a model's right answers to the questions about some images; boxes without negatives do not count."""
     pairs = [
-        (view.picture.name, view.first(i) == 0)
+        (view.image.name, view.best(i) == 0)
         for view in views
-        for i, asked in enumerate(view.picture.asked)
-        if len(asked.texts) > 1
+        for i, question in enumerate(view.image.questions)
+        if len(question.texts) > 1
     ]
     return {"boxes with negatives": _by_image(pairs)} if pairs else {}
 
@@ -79,10 +83,14 @@ def of_views(views: Sequence[View]) -> Outcomes:
 def difference(
     first: Mapping[str, tuple[int, int]], second: Mapping[str, tuple[int, int]], seed: int = 0
 ) -> Difference:
-    """Compares two models on the images that both were asked about, by a paired bootstrap over images.
+    """Compare two models on the images that both were asked about, by a paired bootstrap over images.
 
-    Images are drawn with replacement, each with all its questions and both models' answers; the interval is that of
-    the middle 95 % of the resampled differences.
+    Images are drawn with replacement, each with all its questions and both models' answers. The interval spans the
+    middle 95 % of the resampled differences.
+
+    Args:
+        first, second: image → (right answers, questions).
+        seed: of the resampling.
     """
     images = sorted(first.keys() & second.keys())
     right = np.array([[first[i][0], second[i][0]] for i in images], dtype=np.float64).reshape(-1, 2)
@@ -90,13 +98,13 @@ def difference(
     if not len(images):
         return Difference(0.0, 0.0, 0.0, 0.0, 0)
     counts = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), RESAMPLES)
-    drawn = (counts @ (right[:, 0] - right[:, 1])) / (counts @ asked)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    differences = (counts @ (right[:, 0] - right[:, 1])) / (counts @ asked)
+    low, high = np.quantile(differences, [0.025, 0.975])
     shares = right.sum(axis=0) / asked.sum()
     return Difference(float(shares[0]), float(shares[1]), float(low), float(high), len(images))
 
 
-def _by_image(pairs) -> dict[str, tuple[int, int]]:
+def _by_image(pairs: Iterable[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for image, right in pairs:
         before = found.get(image, (0, 0))

@@ -1,4 +1,4 @@
-"""The parts of a run's page that come from its files alone, from top to bottom."""
+"""Sections of a run's page that need only the run's files, from top to bottom."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,29 +8,36 @@ import yaml
 from fgclip_fast.report import charts
 from fgclip_fast.report.charts import Line
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.report.html import details, escape, facts, paragraph, percent, section, span, table
+from fgclip_fast.report.html import details, duration, escape, facts, paragraph, percent, section, table
+from fgclip_fast.scenes.locate import EMBEDDED
 
-TERMS = ("hard_negative", "region", "short", "long")
 TERM_NAMES = {
     "hard_negative": "hard negatives",
     "region": "regions",
     "short": "short captions",
     "long": "long captions",
 }
+"""Loss term, as the log names it → its name on the page."""
 
 
 def head(run: RunFiles, untrained: Mapping[str, Any], parameters: int | None) -> str:
-    """What was trained on what, for how long, and the result in a sentence."""
+    """The top of the page: the run's name, its result in a sentence, its data and size.
+
+    Args:
+        run: the run.
+        untrained: suite → figures of the model before training.
+        parameters: number of the model's parameters; None if there is no model.
+    """
     steps = f"{run.step:,}" if run.finished or not run.steps else f"{run.step:,} of {run.steps:,}, stopped"
-    val = {"scenes": "the embedded set of rendered scenes", "": "none"}
+    names = {EMBEDDED: "the embedded set of rendered scenes", "": "none"}
     pairs = {
-        "trained on": val.get(run.config.data.train, run.config.data.train),
-        "validated on": val.get(run.config.data.val, run.config.data.val),
+        "trained on": names.get(run.config.data.train, run.config.data.train),
+        "validated on": names.get(run.config.data.val, run.config.data.val),
         "steps": steps,
-        "images a step": run.config.batch_size * run.about.get("processes", 1),
-        "time in steps": span(run.seconds) if run.train else None,
+        "images per step": run.global_batch_size,
+        "time in steps": duration(run.seconds) if run.train else None,
         "parameters": f"{parameters / 1e6:.1f} M" if parameters else None,
-        "started": run.about.get("started"),
+        "started": run.provenance.get("started"),
     }
     return (
         f'<header class="top"><p class="kicker">fgclip_fast · report of a run</p><h1>{escape(run.name)}</h1>'
@@ -39,32 +46,32 @@ def head(run: RunFiles, untrained: Mapping[str, Any], parameters: int | None) ->
 
 
 def sentence(run: RunFiles, untrained: Mapping[str, Any]) -> str:
-    """The result of a run."""
+    """The result of a run in a sentence: its hardest figure that is known, beside chance and before training."""
     hard = run.figures.get("unseen/hard", {})
-    own = run.figures.get("records", {})
+    records = run.figures.get("records", {})
     if hard.get("top1") is not None:
-        said = (
-            f"Given a box and eleven texts that differ in one word, it picks the right one {percent(hard['top1'], 0)}"
+        return (
+            f"Given a box and eleven texts that differ in one word, it picks the right one {percent(hard['top1'], 0)} "
+            "of the time, for things that no training text describes (chance "
+            f"{percent(hard['chance'], 0)}{_before(untrained.get('unseen/hard', {}).get('top1'))})."
         )
-        said += f" of the time, for things that no training text tells of (chance {percent(hard['chance'], 0)}"
-        return said + _before(untrained.get("unseen/hard", {}).get("top1")) + ")."
-    if own.get("hard_negative_top1") is not None:
-        share = percent(own["hard_negative_top1"], 0)
-        said = f"Given a box, its text and that text's negatives, it picks the right one {share} of the time"
+    if records.get("hard_negative_top1") is not None:
+        share = percent(records["hard_negative_top1"], 0)
+        text = f"Given a box, its text and that text's negatives, it picks the right one {share} of the time"
         before = _before(untrained.get("records", {}).get("hard_negative_top1")).removeprefix(", ")
-        return f"{said} ({before})." if before else f"{said}."
-    if own.get("short_image_to_text_r@1") is not None:
-        share = percent(own["short_image_to_text_r@1"], 0)
-        return f"Of {own['images']} validation images, {share} find their own short caption first."
+        return f"{text} ({before})." if before else f"{text}."
+    if records.get("short_image_to_text_r@1") is not None:
+        share = percent(records["short_image_to_text_r@1"], 0)
+        return f"Of {records['images']} validation images, {share} rank their own short caption first."
     checked = run.validation[-1] if run.validation else {}
     if isinstance(checked.get("hard_negative_top1"), float):
         share = percent(checked["hard_negative_top1"], 0)
-        said = f"At step {checked['step']:,} it picked a box's right text among its negatives {share} of the time"
-        return f"{said}; {'it was stopped before its end' if not run.finished else 'the end was not evaluated'}."
+        text = f"At step {checked['step']:,} it picked a box's right text among its negatives {share} of the time"
+        return f"{text}; {'it was stopped before its end' if not run.finished else 'it was not evaluated at its end'}."
     if not run.train:
         return "No step was done yet."
-    why = "it was stopped before its end" if not run.finished else "it evaluated nothing"
-    return f"{run.step:,} steps are done; there is no result yet, since {why}."
+    why = "it was stopped before its end" if not run.finished else "it was not evaluated"
+    return f"{run.step:,} steps are done. There is no result yet, because {why}."
 
 
 def _before(share: float | None) -> str:
@@ -72,15 +79,15 @@ def _before(share: float | None) -> str:
 
 
 def training(run: RunFiles) -> str:
-    """Losses, learning rate and validation over time."""
+    """Charts of losses, validation, learning rate and gradient norm over the steps."""
     if not run.train:
         return section("training", "How it learned", paragraph("The log holds no training step.", "note"))
-    losses = [Line(TERM_NAMES[t], points(run.train, t), s) for t, s in zip(TERMS, "abcd", strict=True)]
+    losses = [Line(n, points(run.train, t), s) for (t, n), s in zip(TERM_NAMES.items(), "abcd", strict=True)]
     kept = [line for line in losses if any(value for _, value in line.points)]
-    checks = {"hard_negative_top1": "right text among negatives", "region_top1_in_image": "right text in picture"}
+    checks = {"hard_negative_top1": "right text among negatives", "region_top1_in_image": "right text in its image"}
     shares = [Line(n, points(run.validation, k), s) for (k, n), s in zip(checks.items(), "ab", strict=True)]
     skipped = sum(bool(line.get("skipped")) for line in run.train)
-    note = f"{skipped} steps were not finite and changed nothing." if skipped else ""
+    note = f"{skipped} steps had a loss or gradient that was not finite; they were skipped." if skipped else ""
     grid = "".join(
         (
             charts.lines("Loss terms, unweighted", kept),
@@ -93,12 +100,17 @@ def training(run: RunFiles) -> str:
 
 
 def points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """(step, value) of one figure of the log, where it has it."""
+    """The (step, value) pairs of one figure, from the lines of a log that hold it."""
     return [(line["step"], line[name]) for line in log if isinstance(line.get(name), int | float)]
 
 
 def speed(run: RunFiles, tokens: Mapping[str, int]) -> str:
-    """Where the time of a step goes, and how many text tokens packing saves."""
+    """How the time of a step is spent, and how many text tokens packing saves.
+
+    Args:
+        run: the run.
+        tokens: layout of the texts → tokens of one batch; may be empty.
+    """
     if not run.train:
         return ""
     parts: dict[str, float] = {}
@@ -108,12 +120,12 @@ def speed(run: RunFiles, tokens: Mapping[str, int]) -> str:
                 parts[name] = parts.get(name, 0.0) + seconds
     waiting = sum(line["waiting"] for line in run.train) / len(run.train)
     rates = {
-        "images a second": f"{_median([line['images_per_s'] for line in run.train]):.0f}",
-        "text tokens a second": f"{_median([line['tokens_per_s'] for line in run.train]):,.0f}",
+        "images per second": f"{_median([line['images_per_s'] for line in run.train]):.0f}",
+        "text tokens per second": f"{_median([line['tokens_per_s'] for line in run.train]):,.0f}",
         "waiting for data": percent(waiting),
         "peak memory": f"{run.train[-1]['memory_gb']:.1f} GB",
     }
-    title = f"A step, measured over {len(run.times)} steps (each tower with its backward)"
+    title = f"Parts of a step, measured over {len(run.times)} steps (each tower with its backward pass)"
     return section(
         "speed", "Where the time went", charts.stack(parts, title) if parts else "", facts(rates), _tokens(tokens)
     )
@@ -124,35 +136,37 @@ def _tokens(tokens: Mapping[str, int]) -> str:
         return ""
     padded = max(tokens.values())
     rows = [(name, f"{n:,}", f"{padded / n:.1f} ×") for name, n in tokens.items()]
-    return "<h3>Text tokens of one batch</h3>" + table(["texts laid out", "tokens", "fewer by"], rows, "Text tokens")
+    return "<h3>Text tokens of one batch</h3>" + table(
+        ["layout of the texts", "tokens", "fewer by"], rows, "Text tokens"
+    )
 
 
 def _median(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def provenance(run: RunFiles) -> str:
-    """What is needed to do it again."""
-    data = run.about.get("data", {})
-    versions = run.about.get("versions", {})
+def reproduction(run: RunFiles) -> str:
+    """Commands, versions, data and config that reproduce the run."""
+    data = run.provenance.get("data", {})
+    versions = run.provenance.get("versions", {})
     pairs: dict[str, object] = {
         "seed": run.config.seed,
-        "device": run.about.get("device"),
-        "machine": run.about.get("machine"),
+        "device": run.provenance.get("device"),
+        "machine": run.provenance.get("machine"),
     }
-    commands = run.about.get("commands") or [f"python -m fgclip_fast.train --config {run.path / 'config.yaml'}"]
+    commands = run.provenance.get("commands") or [f"python -m fgclip_fast.train --config {run.path / 'config.yaml'}"]
     bad = sorted(run.records.items(), key=lambda item: -item[1])
     counts = table(["cause", "count"], bad, "Bad records by cause") if bad else paragraph("None.")
     fingerprints = [(name, d.get("shards"), d.get("samples"), d.get("fingerprint")) for name, d in data.items()]
     return section(
-        "again",
-        "To do it again",
+        "reproduce",
+        "How to reproduce it",
         "".join(f"<pre><code>{escape(command)}</code></pre>" for command in commands),
         facts(pairs),
         table(["data", "shards", "samples", "fingerprint"], fingerprints, "Data") if fingerprints else "",
-        "<h3>Records that were bad, dropped or filled</h3>" + counts if run.train else "",
+        "<h3>Bad records, dropped regions and filled texts</h3>" + counts if run.train else "",
         details("Versions", table(["package", "version"], versions.items(), "Versions")) if versions else "",
-        details("config.yaml, as resolved", f"<pre><code>{escape(_yaml(run))}</code></pre>"),
+        details("config.yaml", f"<pre><code>{escape(_yaml(run))}</code></pre>"),
     )
 
 

@@ -38,14 +38,15 @@ def write(folder, *lines):
 
 
 def test_a_box_is_read_as_x_y_width_height_in_pixels(tmp_path):
-    (question,) = fg_ovd.read(write(tmp_path, line()), tmp_path, Counter())
+    (read,) = fg_ovd.read(write(tmp_path, line()), tmp_path, Counter())
+    assert (read.number, read.image, (question := read.question).unseen) == (0, tmp_path / "val2017/a.jpg", None)
     assert list(question.box) == torch.tensor([10 / 64, 5 / 48, 30 / 64, 35 / 48]).tolist(), "in fp32"
     assert question.texts == ("a red mug", "a blue mug", "a green mug")
 
 
 def test_answers_equal_plain_cosines(model, tmp_path):
     lines = [line(img_path=f"val2017/{n}.jpg", bbox=[x, 5, 20, 30]) for n in "ab" for x in (0, 10, 30)]
-    answers = fg_ovd.evaluate(model, write(tmp_path, *lines), tmp_path, batch_size=1)
+    answers = fg_ovd.answer(model, write(tmp_path, *lines), tmp_path, batch_size=1)
     right = 0
     for q in lines:
         image = model.transform(tmp_path / q["img_path"])[None]
@@ -55,14 +56,15 @@ def test_answers_equal_plain_cosines(model, tmp_path):
         )
         cosine = model.encode_text(q["pos_expression"] + q["neg_expression"]) @ region[0]
         right += int(cosine[0] >= cosine.max())
-    assert (answers.correct, answers.total) == (right, 6)
+    assert (answers.correct, len(answers.lines)) == (right, 6)
     assert answers.chance == pytest.approx(1 / 3)
-    assert sorted(answers.ranks) == list(range(6))
+    assert sorted(asked.number for asked in answers.lines) == list(range(6))
+    assert answers.figures().values["top1"] == right / 6
 
 
 def test_a_tie_with_the_right_text_counts_as_right(model, tmp_path):
     tie = line(pos_expression=["a mug"], neg_expression=["a mug", "A  mug"])
-    assert fg_ovd.evaluate(model, write(tmp_path, tie), tmp_path).correct == 1
+    assert fg_ovd.answer(model, write(tmp_path, tie), tmp_path).correct == 1
 
 
 def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
@@ -74,9 +76,9 @@ def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
         line(bbox=[-30, 5, 20, 30]), line(bbox=[10, 5, 1e-7, 30]), line(bbox=[10, 5, -3, 30]),
         line(bbox=[10, 5, 1e300, 30]),
     ]  # fmt: skip
-    answers = fg_ovd.evaluate(model, write(tmp_path, line(), *bad), tmp_path)
-    assert answers.total == 1
-    assert answers.skipped == {
+    figures = fg_ovd.evaluate(model, write(tmp_path, line(), *bad), tmp_path)
+    assert figures.asked == figures.values["questions"] == 1
+    assert figures.skipped == figures.values["skipped"] == {
         "text of a wrong type": 3, "malformed line": 5, "empty box": 2, "box outside the image": 2, "no negatives": 1,
         "missing or unreadable image": 1, "inverted box": 1, "box not finite": 2,
     }  # fmt: skip
@@ -87,14 +89,14 @@ def test_bytes_that_are_no_text_and_pictures_that_are_too_large_spoil_one_questi
     path.write_bytes(path.read_bytes() + b'\n{"img_path": "\xff"}')
     Image.new("L", (80, 80)).save(tmp_path / "val2017" / "b.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48)  # twice as many are refused
-    answers = fg_ovd.evaluate(model, path, tmp_path)
-    assert (answers.total, answers.skipped) == (1, {"malformed line": 1, "missing or unreadable image": 1})
+    figures = fg_ovd.evaluate(model, path, tmp_path)
+    assert (figures.asked, figures.skipped) == (1, {"malformed line": 1, "missing or unreadable image": 1})
 
 
 def test_figures_of_an_empty_file_are_no_division_by_zero(model, tmp_path):
-    figures = fg_ovd.evaluate(model, write(tmp_path), tmp_path).figures()
+    figures = fg_ovd.evaluate(model, write(tmp_path), tmp_path).values
     assert figures["questions"] == 0 and figures["interval"] == [0.0, 1.0]
 
 
 def test_limit_asks_only_the_first(model, tmp_path):
-    assert fg_ovd.evaluate(model, write(tmp_path, line(), line(), line()), tmp_path, limit=2).total == 2
+    assert fg_ovd.evaluate(model, write(tmp_path, line(), line(), line()), tmp_path, limit=2).asked == 2

@@ -32,7 +32,7 @@ def example(number, regions=2, negatives=3):
 
 def test_figures_equal_plain_loops(model):
     examples = [example(0), example(1, regions=3), example(2, regions=0), example(3, regions=1, negatives=10)]
-    figures = records.evaluate(model, examples, batch_size=3)
+    figures = records.evaluate_examples(model, examples, batch_size=3)
     image = F.normalize(model.encode_image(torch.stack([e.image for e in examples])), dim=-1)
     text = F.normalize(model.encode_text([e.short for e in examples]), dim=-1)
     nearest = (image @ text.T).argmax(dim=1).tolist()
@@ -52,18 +52,18 @@ def test_figures_equal_plain_loops(model):
 
 def test_equal_texts_of_an_image_are_equally_right(model):
     twins = example(0)._replace(region_texts=["a mug", "a mug"])
-    assert records.evaluate(model, [twins])["region_top1_in_image"] == 1.0
+    assert records.evaluate_examples(model, [twins])["region_top1_in_image"] == 1.0
 
 
 def test_validation_losses_are_means_of_the_objective(model):
     examples = [example(0), example(1)]
-    figures = records.evaluate(model, examples, losses_of=lambda e: objective(e, Loss())._asdict())
+    figures = records.evaluate_examples(model, examples, losses_of=lambda e: objective(e, Loss())._asdict())
     terms = {"short": 1.0, "long": 1.0, "region": 0.1, "hard_negative": 0.5}
     total = sum(weight * figures[f"loss_{name}"] for name, weight in terms.items())
     assert figures["loss_total"] == pytest.approx(total, rel=1e-5)
 
 
 def test_nothing_to_evaluate_is_no_error(model):
-    assert records.evaluate(model, []) == {"images": 0}
-    figures = records.evaluate(model, [example(0, regions=0)])
+    assert records.evaluate_examples(model, []) == {"images": 0}
+    figures = records.evaluate_examples(model, [example(0, regions=0)])
     assert "hard_negative_top1" not in figures and "region_top1_in_image" not in figures
