@@ -1,6 +1,6 @@
 """Encoded bytes to a square of pixels, on the CPU: libjpeg-turbo and torch's uint8 bicubic, else Pillow.
 
-The squash, its filter and its antialiasing are PIL's ``resize((S, S))`` of an RGB picture, to one of 255 at most.
+The squash, its filter and its antialiasing are PIL's ``resize((S, S))`` of an RGB picture, to 2 of 255 at most.
 """
 
 import io
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import numpy as np
 import simplejpeg
 import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from fgclip_fast.data.causes import (
     UNKNOWN_RANGE,
     BadRecord,
 )
-from fgclip_fast.inputs.image import UnknownRange, rgb
+from fgclip_fast.inputs.image import UnknownRange, rgb, squash
 
 MAX_PIXELS = 2**27
 """Larger images are refused: their pixels alone take 400 MB."""
@@ -39,8 +38,8 @@ def decode(encoded: bytes, size: int) -> Tensor:
     """
     with _failures_refused(encoded):
         pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, for which torch has its fast path
-    return _squash(image, size)[0].contiguous()
+    # A view with channels last in memory, for which torch has a fast path.
+    return squash(torch.from_numpy(pixels).permute(2, 0, 1), size)
 
 
 def sides(encoded: bytes) -> tuple[int, int]:
@@ -78,16 +77,6 @@ def is_plain_jpeg(encoded: bytes) -> bool:
         return False  # Pillow says what is wrong
     _check_size(width, height)
     return colorspace == "YCbCr"
-
-
-def _squash(image: Tensor, size: int) -> Tensor:
-    """uint8 [1, 3, size, size]; each pass rounds, so their order matters: Pillow 13 takes tall images rows first."""
-    height, width = image.shape[-2:]
-    if height > size and 2 * (width - size) < height - size:
-        image = F.interpolate(image, (size, width), mode="bicubic", antialias=True)
-    if image.shape[-2:] != (size, size):
-        image = F.interpolate(image, (size, size), mode="bicubic", antialias=True)
-    return image
 
 
 def _decode_jpeg(encoded: bytes) -> np.ndarray:

@@ -12,94 +12,114 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of CLIP's training pixels, red, green, blue, of 1."""
+"""Mean of CLIP's training pixels: red, green, blue, each from 0 to 1."""
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Their standard deviation."""
 
-Picture = str | Path | Image.Image | Tensor
+ImageInput = str | Path | Image.Image | Tensor
+"""An image as users give it: a file, a PIL image, or a uint8 Tensor[3, H, W]."""
 
 
 class Transform:
-    """Squashes any picture to ``size`` × ``size``, bicubic with antialiasing; normalised boxes stay as they are.
+    """Squash any image to ``size`` × ``size``, bicubic with antialiasing, as the released preprocessing does.
 
-    No aspect is kept and nothing is cropped or turned: the released preprocessing, at training and evaluation.
+    The aspect ratio is not kept and nothing is cropped, so boxes as fractions of the image stay valid. EXIF orientation
+    is ignored. Training and evaluation use the same transform.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, picture: Picture) -> Tensor:
-        """Tensor[3, size, size], uint8, of a path, a PIL image, or a uint8 Tensor[3, H, W].
+    def __call__(self, image: ImageInput) -> Tensor:
+        """Return the image as a uint8 Tensor[3, size, size].
+
+        Args:
+            image: a path, a PIL image, or a uint8 Tensor[3, H, W]. Files and PIL images are squashed by Pillow, tensors
+                by :func:`squash`, which differs from it by at most 2 of 255.
 
         Raises:
             ValueError: a tensor of another shape or dtype, another type of object, a file that cannot be decoded, or
-                pixels of which :func:`rgb` does not know the range.
-            FileNotFoundError, PIL.UnidentifiedImageError: as Pillow raises them.
+                pixels whose white level :func:`rgb` does not know.
+            FileNotFoundError, PIL.UnidentifiedImageError: as raised by Pillow.
         """
-        if isinstance(picture, Tensor):
-            return self._squash(picture)
-        if isinstance(picture, str | Path):
-            return self(read(picture))
-        squashed = rgb(_checked(picture)).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        if isinstance(image, Tensor):
+            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+                raise ValueError(f"image: a tensor must be uint8 [3, H, W], got {image.dtype} {list(image.shape)}")
+            return squash(image, self.size)
+        pil = read(image) if isinstance(image, str | Path) else rgb(_checked(image))
+        squashed = pil.resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
 
-    def _squash(self, picture: Tensor) -> Tensor:
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
-            raise ValueError(f"image: a tensor must be uint8 [3, H, W], got {picture.dtype} {list(picture.shape)}")
-        if picture.shape[1:] == (self.size, self.size):
-            return picture
-        return F.interpolate(picture[None], (self.size, self.size), mode="bicubic", antialias=True)[0]
+
+def squash(image: Tensor, size: int) -> Tensor:
+    """Resize to a square as PIL's ``resize((size, size), BICUBIC)`` does, to at most 2 of 255.
+
+    Each of the two passes rounds to bytes, so their order matters. Pillow 13 resizes the rows of tall images first,
+    torch always the columns.
+
+    Args:
+        image: uint8 Tensor[3, H, W]; channels last is the faster memory format.
+
+    Returns:
+        uint8 Tensor[3, size, size], contiguous; ``image`` itself where it has that form already.
+    """
+    height, width = image.shape[-2:]
+    if height > size and 2 * (width - size) < height - size:
+        image = F.interpolate(image[None], (size, width), mode="bicubic", antialias=True)[0]
+    if image.shape[-2:] != (size, size):
+        image = F.interpolate(image[None], (size, size), mode="bicubic", antialias=True)[0]
+    return image.contiguous()
 
 
 def read(path: str | Path) -> Image.Image:
-    """A picture file, in RGB as :func:`rgb` makes it.
+    """Read an image file, in RGB as :func:`rgb` makes it.
 
     Raises:
         ValueError: it cannot be decoded; the message names the file.
-        FileNotFoundError, PIL.UnidentifiedImageError: as Pillow raises them.
+        FileNotFoundError, PIL.UnidentifiedImageError: as raised by Pillow.
     """
-    with _failures_named(path), Image.open(path) as opened:
+    with _named_in_errors(path), Image.open(path) as opened:
         return rgb(opened)
 
 
 class UnknownRange(ValueError):
-    """Pixels that do not say what white is."""
+    """Pixels without a known white level: floating-point numbers, or integers beyond 16 bits."""
 
 
-def rgb(picture: Image.Image) -> Image.Image:
-    """Eight bits each of red, green and blue; of 16-bit grey the high byte, where Pillow's own ``convert`` clips.
+def rgb(image: Image.Image) -> Image.Image:
+    """Convert to 8 bits each of red, green and blue; 16-bit grey keeps its high byte, where Pillow's ``convert`` clips.
 
     Raises:
         UnknownRange: pixels are floating-point numbers, or integers beyond 16 bits.
     """
-    if picture.mode == "F":
-        raise UnknownRange("pixels are floating-point numbers, of which 0 to white is not known; save them as 8 bits")
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        picture = Image.fromarray(_high_byte(np.asarray(picture)))
-    return picture.convert("RGB")
+    if image.mode == "F":
+        raise UnknownRange("pixels must be integers, got floating-point numbers of unknown range; save them as 8 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray(_high_byte(np.asarray(image)))
+    return image.convert("RGB")
 
 
 def _high_byte(grey: np.ndarray) -> np.ndarray:
-    """uint8 [H, W], as Pillow reduces 16-bit colour; mode I is how it holds the 16 bits of some formats."""
+    """uint8 [H, W], reduced as Pillow reduces 16-bit colour; mode I is how Pillow holds 16 bits of some formats."""
     low, high = grey.min(initial=0), grey.max(initial=0)
     if low < 0 or high > 65535:
-        raise UnknownRange(f"pixels must be integers of 16 bits at most, got {low} to {high}; save them as 8 bits")
+        raise UnknownRange(f"pixels must be integers of at most 16 bits, got {low} to {high}; save them as 8 bits")
     return (grey >> 8).astype(np.uint8)
 
 
-def width_and_height(picture: Picture) -> tuple[int, int]:
-    """Size of a picture in pixels; of a file only the header is read."""
-    if isinstance(picture, Tensor):
-        return picture.shape[-1], picture.shape[-2]
-    if isinstance(picture, str | Path):
-        with _failures_named(picture), Image.open(picture) as opened:
+def width_and_height(image: ImageInput) -> tuple[int, int]:
+    """Size of an image in pixels; of a file only the header is read."""
+    if isinstance(image, Tensor):
+        return image.shape[-1], image.shape[-2]
+    if isinstance(image, str | Path):
+        with _named_in_errors(image), Image.open(image) as opened:
             return opened.size
-    return _checked(picture).size
+    return _checked(image).size
 
 
 @contextmanager
-def _failures_named(path: str | Path) -> Iterator[None]:
-    """Of a broken file Pillow raises nearly anything, and seldom says which file it was."""
+def _named_in_errors(path: str | Path) -> Iterator[None]:
+    """Turn whatever Pillow raises for a broken file, which seldom names it, into a ValueError that does."""
     try:
         yield
     except (FileNotFoundError, UnidentifiedImageError):
@@ -108,14 +128,14 @@ def _failures_named(path: str | Path) -> Iterator[None]:
         raise ValueError(f"image: {path} cannot be read: {str(error) or type(error).__name__}") from error
 
 
-def _checked(picture: object) -> Image.Image:
-    if not isinstance(picture, Image.Image):
-        raise ValueError(f"image: a path, PIL image or uint8 tensor is needed, got {type(picture).__name__}")
-    return picture
+def _checked(image: object) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"image: must be a path, a PIL image or a uint8 tensor, got {type(image).__name__}")
+    return image
 
 
 def normalize(image: Tensor) -> Tensor:
-    """CLIP's normalisation, (x / 255 − mean) / std, on the device of ``image``.
+    """Apply CLIP's normalisation, (x / 255 − mean) / std, on the device of ``image``.
 
     Args:
         image: Tensor[..., 3, H, W], uint8.
@@ -126,6 +146,7 @@ def normalize(image: Tensor) -> Tensor:
     return (image.float() * (1 / 255) - _channels(MEAN, image.device)) / _channels(STD, image.device)
 
 
-@cache  # a copy to a GPU in every step would make the host wait
+# Kept on the device: a copy to a GPU in every step would make the host wait.
+@cache
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(3, 1, 1)

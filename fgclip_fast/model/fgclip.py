@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from fgclip_fast.config import Model
-from fgclip_fast.inputs.image import Picture, Transform, width_and_height
+from fgclip_fast.inputs.image import ImageInput, Transform, width_and_height
 from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 from fgclip_fast.model import boxes as box_lists
 from fgclip_fast.model.network import Network
@@ -22,7 +22,7 @@ IMAGES, TOKENS = 64, 16384
 """What one pass through a tower takes at most; more is cut into several."""
 
 Kind = Literal["short", "long"]
-Pictures = Picture | Sequence[Picture]
+Pictures = ImageInput | Sequence[ImageInput]
 
 
 class FGCLIP(Network):
@@ -124,7 +124,7 @@ class FGCLIP(Network):
 
     def rank(
         self,
-        image: Picture,
+        image: ImageInput,
         texts: Sequence[str],
         box: Sequence[float] | None = None,
         unit: box_lists.Unit = "pixel",
@@ -144,7 +144,7 @@ class FGCLIP(Network):
 
         save(self, path)
 
-    def _squash(self, images: Sequence[Picture] | Tensor) -> Tensor:
+    def _squash(self, images: Sequence[ImageInput] | Tensor) -> Tensor:
         """Tensor[B, 3, S, S] of a few pictures."""
         size = self.config.vision.image_size
         if not isinstance(images, Tensor):
@@ -170,7 +170,7 @@ class FGCLIP(Network):
             warnings.warn(f"encode_text: {cut} of {len(texts)} texts were cut to {longest} tokens{other}", stacklevel=4)
 
 
-def _listed(images: Pictures) -> Sequence[Picture] | Tensor:
+def _listed(images: Pictures) -> Sequence[ImageInput] | Tensor:
     """One picture as a sequence of one."""
     if isinstance(images, Tensor):
         if images.ndim not in (3, 4):
@@ -179,7 +179,7 @@ def _listed(images: Pictures) -> Sequence[Picture] | Tensor:
     return [images] if isinstance(images, str | Path | Image.Image) else images
 
 
-def _parts(images: Sequence[Picture] | Tensor) -> Iterator[Sequence[Picture] | Tensor]:
+def _parts(images: Sequence[ImageInput] | Tensor) -> Iterator[Sequence[ImageInput] | Tensor]:
     for first in range(0, len(images), IMAGES):
         yield images[first : first + IMAGES]
 

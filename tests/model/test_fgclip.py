@@ -163,9 +163,9 @@ def test_error_names_the_argument(model):
         model.encode_image(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="images: a tensor must be"):
         model.encode_image(torch.zeros(8, 8))
-    with pytest.raises(ValueError, match="image: a path, PIL image or uint8 tensor is needed, got int"):
+    with pytest.raises(ValueError, match="image: must be a path, a PIL image or a uint8 tensor, got int"):
         model.encode_image([3])
-    with pytest.raises(ValueError, match="a path, PIL image or uint8 tensor is needed, got int"):
+    with pytest.raises(ValueError, match="must be a path, a PIL image or a uint8 tensor, got int"):
         model.encode_regions([3], [[]])
     with pytest.raises(ValueError, match="rank: texts must hold at least one"):
         model.rank(pictures((60, 40))[0], [])
