@@ -61,7 +61,7 @@ def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
         ("--suite fg-ovd --data nowhere", "data must be a .jsonl file or a folder of them, got nowhere"),
         ("--suite fg-ovd --data {file} --images nowhere", "images must be a folder that is there, got nowhere"),
         ("--suite records", "data: the run has no validation shards"),
-        ("--suite records --data nowhere", "data: shards: 'nowhere' names nowhere, where there is no tar file"),
+        ("--suite records --data nowhere", "data: shards: 'nowhere' names nowhere, where no tar file exists"),
         ("--suite records --data {val} --images .", "images is for --suite fg-ovd, got it with --suite records"),
         ("--suite levels --data {val}", "data is for --suite records or fg-ovd, got it with --suite levels"),
         ("--data {val}", "data is for --suite records or fg-ovd, got it with --suite auto"),

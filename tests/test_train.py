@@ -146,8 +146,8 @@ def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     [
         ("--data.train=", "data.train must name shards, got ''; pass --data.train 'folder/train-*.tar'"),
         ("--data.train {shards}/train-00000.tar::", "data.train must name shards, got '{shards}/train-00000.tar::'"),
-        ("--data.train nosuch", "data.train: shards: 'nosuch' names nosuch, where there is no tar file"),
-        ("--data.val nosuch", "data.val: shards: 'nosuch' names nosuch, where there is no tar file"),
+        ("--data.train nosuch", "data.train: shards: 'nosuch' names nosuch, where no tar file exists"),
+        ("--data.val nosuch", "data.val: shards: 'nosuch' names nosuch, where no tar file exists"),
         ("--output {shards}/val-00000.tar", "output must be a folder, got the file {shards}/val-00000.tar"),
         ("--model.text.vocabulary 100", "model.text.vocabulary must be >= 49408, as many as CLIP's tokens, got 100"),
         ("--device foo", "device must be auto, cpu, cuda or cuda:0, got foo"),

@@ -1,4 +1,4 @@
-"""What can be wrong with a sample, each under the name that logs and counts use."""
+"""The defects of a sample, under the names that logs and counts use."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ HUGE_IMAGE = "image too large"
 UNKNOWN_RANGE = "pixels of unknown range"
 BAD: tuple[str, ...] = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
 BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
-# One region, or its negatives, are dropped.
+# One region, or one of its negatives, is dropped; the causes of boxes stand in inputs/boxes.py.
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"
 WRONG_NEGATIVE = "negative of a wrong type"
@@ -36,7 +36,7 @@ BOTH_FROM_REGIONS = "captions filled by region texts"
 EXPRESSION_FILLED = "region expression filled by the other"
 FILLED = (SHORT_FROM_LONG, LONG_FROM_SHORT, BOTH_FROM_REGIONS, EXPRESSION_FILLED)
 
-# A shard ends early; its readable part is used.
+# A shard ends early; the samples before that are used.
 DAMAGED_SHARD = "damaged shard"
 
 
@@ -49,7 +49,7 @@ class BadRecord(ValueError):
 
 
 class Defect(NamedTuple):
-    """Something of a record that was dropped or filled; ``cause`` is one of :data:`DROPPED` or :data:`FILLED`."""
+    """A part of a record that was dropped or filled; ``cause`` is one of :data:`DROPPED` or :data:`FILLED`."""
 
     cause: str
     detail: str = ""

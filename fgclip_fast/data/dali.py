@@ -1,7 +1,7 @@
-"""DALI's decoder and resizer, for a batch at a time: nvJPEG on a GPU, the same graph with CPU operators without one.
+"""DALI's decoder and resizer, one batch at a time: nvJPEG on a GPU, or the same graph with CPU operators.
 
-An image that DALI cannot decode raises for the whole batch and leaves the pipeline unusable: running it once more ends
-the process. So bytes are checked before it sees them, and after an exception a new pipeline takes its place.
+For an image that it cannot decode, DALI raises for the whole batch and leaves the pipeline unusable: running it again
+ends the process. So files are checked before DALI gets them, and after an exception a new pipeline is built.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgclip_fast.data.samples import Parcel, Visit
+from fgclip_fast.data.samples import Visit, WorkerBatch
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class Dali:
 
     Args:
         size: side S of the square images.
-        batch_size: images of a batch, at most.
-        device: "cuda" or "cpu", where the images are wanted.
-        threads: CPU threads of DALI's own.
+        batch_size: largest number of images in a batch.
+        device: "cuda" or "cpu", the device that decodes and gets the images.
+        threads: number of DALI's CPU threads.
     """
 
     def __init__(self, size: int, batch_size: int, device: torch.device | str, threads: int = 2) -> None:
@@ -40,53 +40,54 @@ class Dali:
         self._pipeline = self._build()
         self._thread = ThreadPoolExecutor(1, "dali")
 
-    def start(self, encoded: list[Tensor]) -> Future[Tensor | None]:
-        """Begins a batch of JPEG files, each uint8 [N].
+    def start(self, files: list[Tensor]) -> Future[Tensor | None]:
+        """Begin to decode JPEG files, each uint8 [N].
 
         Returns:
-            uint8 [B, 3, S, S] to be, or None where one of the files cannot be decoded.
+            The future uint8 [B, 3, S, S]; its result is None if one of the files cannot be decoded.
         """
-        return self._thread.submit(self._run, encoded)
+        return self._thread.submit(self._run, files)
 
-    def fill(self, parcels: Iterator[Parcel], on_cpu: Callable[[list[Visit]], Parcel]) -> Iterator[Parcel]:
-        """Parcels with their images, each decoded while the one before it is used.
+    def fill(
+        self, batches: Iterator[WorkerBatch], on_cpu: Callable[[list[Visit]], WorkerBatch]
+    ) -> Iterator[WorkerBatch]:
+        """Decode the images of batches, each while the one before it is in use.
 
         Args:
-            parcels: without an end, their JPEG files as they are.
-            on_cpu: makes a parcel anew where DALI failed: it finds the culprit and replaces it.
+            batches: endless; their JPEG files encoded.
+            on_cpu: makes the batch of some visits anew where DALI failed, replacing the file that cannot be decoded.
         """
-        started = ((parcel, self.start(_files(parcel))) for parcel in parcels)
-        parcel, images = next(started)
+        started = ((batch, self.start(_files(batch))) for batch in batches)
+        batch, images = next(started)
         for following in started:
             decoded = images.result()
-            yield on_cpu(parcel.visits) if decoded is None else _filled(parcel, decoded)
-            parcel, images = following
+            yield on_cpu(batch.visits) if decoded is None else _filled(batch, decoded)
+            batch, images = following
 
-    def _run(self, encoded: list[Tensor]) -> Tensor | None:
-        if not encoded:
+    def _run(self, files: list[Tensor]) -> Tensor | None:
+        if not files:
             return torch.empty(0, 3, self._size, self._size, dtype=torch.uint8, device=self.device)
         try:
-            (images,) = self._pipeline.run(encoded=[file.numpy() for file in encoded])
-            copy = torch.from_dlpack(images.as_tensor()).clone()  # the pipeline uses its buffer again
+            (images,) = self._pipeline.run(encoded=[file.numpy() for file in files])
+            copy = torch.from_dlpack(images.as_tensor()).clone()  # the pipeline will overwrite its buffer
         except Exception as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
-            why = lines[-2] if lines[-1].startswith("Current pipeline") else lines[-1]
-            log.warning("dali: %s; this batch is decoded on the CPU", why)
+            reason = lines[-2] if lines[-1].startswith("Current pipeline") else lines[-1]
+            log.warning("dali: %s; this batch is decoded on the CPU", reason)
             self._pipeline = self._build()
             return None
-        if copy.is_cuda:
-            torch.cuda.current_stream(copy.device).synchronize()  # of this thread, so that others need not know it
+        if copy.is_cuda:  # wait here, so that other threads' streams may use the copy
+            torch.cuda.current_stream(copy.device).synchronize()
         return copy
 
     def _build(self) -> Any:
         on_gpu = self.device.type == "cuda"
-        index = (self.device.index or 0) if on_gpu else None
         pipeline = _graph()(
             self._size,
             "mixed" if on_gpu else "cpu",
             batch_size=self._batch_size,
             num_threads=self._threads,
-            device_id=index,
+            device_id=self.device.index if on_gpu else None,
             prefetch_queue_depth=1,
             exec_pipelined=False,
             exec_async=False,
@@ -95,25 +96,25 @@ class Dali:
         return pipeline
 
 
-def _files(parcel: Parcel) -> list[Tensor]:
-    assert parcel.encoded is not None
-    files, offsets = parcel.encoded.files, parcel.encoded.offsets.tolist()
+def _files(batch: WorkerBatch) -> list[Tensor]:
+    assert batch.encoded is not None
+    files, offsets = batch.encoded.files, batch.encoded.offsets.tolist()
     return [files[first:last] for first, last in pairwise(offsets)]
 
 
-def _filled(parcel: Parcel, images: Tensor) -> Parcel:
-    """The parcel with DALI's images and those that a worker has decoded, each in its row."""
-    assert parcel.encoded is not None
-    rows = torch.cat([parcel.encoded.rows, parcel.encoded.decoded_rows])
-    image = torch.cat([images, parcel.encoded.decoded.to(images.device)])
+def _filled(batch: WorkerBatch, images: Tensor) -> WorkerBatch:
+    """Give the batch its images, those of DALI and those that a worker has decoded, each in its row."""
+    assert batch.encoded is not None
+    rows = torch.cat([batch.encoded.rows, batch.encoded.decoded_rows])
+    image = torch.cat([images, batch.encoded.decoded.to(images.device)])
     image = image.index_select(0, rows.argsort().to(images.device))
-    parts = image.split([len(batch.image) for batch in parcel.micro_batches])
-    filled = [batch._replace(image=part) for batch, part in zip(parcel.micro_batches, parts, strict=True)]
-    return parcel._replace(micro_batches=filled, encoded=None)
+    parts = image.split([len(part.image) for part in batch.micro_batches])
+    filled = [part._replace(image=own) for part, own in zip(batch.micro_batches, parts, strict=True)]
+    return batch._replace(micro_batches=filled, encoded=None)
 
 
 def _graph() -> Any:
-    from nvidia.dali import fn, pipeline_def  # here, since it is an extra
+    from nvidia.dali import fn, pipeline_def  # imported here, since DALI is an extra
     from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
     @pipeline_def
@@ -123,7 +124,7 @@ def _graph() -> Any:
             encoded,
             device=device,
             output_type=DALIImageType.RGB,
-            adjust_orientation=False,  # PIL's convert("RGB") does not turn images either
+            adjust_orientation=False,  # EXIF orientation is ignored, as by the CPU path
             jpeg_fancy_upsampling=True,  # as libjpeg does
         )
         cubic = DALIInterpType.INTERP_CUBIC

@@ -1,6 +1,7 @@
-"""Encoded bytes to a square of pixels, on the CPU: libjpeg-turbo and torch's uint8 bicubic, else Pillow.
+"""Decode image files to squares of pixels on the CPU: libjpeg-turbo and torch's uint8 bicubic, else Pillow.
 
-The squash, its filter and its antialiasing are PIL's ``resize((S, S))`` of an RGB picture, to 2 of 255 at most.
+The pixels differ from PIL's ``convert("RGB").resize((S, S), BICUBIC)`` by at most 2 of 255. EXIF orientation is
+ignored.
 """
 
 import io
@@ -26,45 +27,49 @@ from fgclip_fast.inputs.image import UnknownRange, rgb, squash
 
 MAX_PIXELS = 2**27
 """Larger images are refused: their pixels alone take 400 MB."""
-_END_MARK = b"\xff\xd9"
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # no format that Pillow runs a program for
+_END_OF_JPEG = b"\xff\xd9"
+# Pillow runs other programs for some formats, such as EPS; none of these.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 def decode(encoded: bytes, size: int) -> Tensor:
-    """uint8 [3, size, size] of an image file, squashed.
+    """Decode an image file and squash it.
+
+    Returns:
+        uint8 Tensor[3, size, size].
 
     Raises:
-        BadRecord: not an image, truncated, corrupt, too large, or of pixels whose range is not known.
+        BadRecord: not an image, truncated, corrupt, too large, or with pixels of unknown range.
     """
-    with _failures_refused(encoded):
+    with _refused_on_failure(encoded):
         pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
     # A view with channels last in memory, for which torch has a fast path.
     return squash(torch.from_numpy(pixels).permute(2, 0, 1), size)
 
 
 def sides(encoded: bytes) -> tuple[int, int]:
-    """Width and height of an image file, in pixels, as it is stored: a turn that its EXIF data ask for is not made.
+    """Read width and height of an image file from its header, in pixels, as stored: EXIF orientation is ignored.
 
     Raises:
-        BadRecord: as :func:`decode`, of what the header tells.
+        BadRecord: as :func:`decode`, as far as the header shows it.
     """
-    with _failures_refused(encoded):
+    with _refused_on_failure(encoded):
         return _open(encoded).size
 
 
-def keep_encoded(encoded: bytes, size: int) -> Tensor:
-    """The file, uint8 [N], where DALI can decode it; else uint8 [3, size, size], decoded here.
+def encoded_or_decoded(encoded: bytes, size: int) -> bytes | Tensor:
+    """Return the file as it is where DALI can decode it, else decode it: uint8 Tensor[3, size, size].
 
     Raises:
         BadRecord: as :func:`decode`.
     """
-    if is_plain_jpeg(encoded) and encoded.endswith(_END_MARK):
-        return torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    if is_plain_jpeg(encoded) and encoded.endswith(_END_OF_JPEG):
+        return encoded
     return decode(encoded, size)
 
 
 def is_plain_jpeg(encoded: bytes) -> bool:
-    """Whether libjpeg-turbo alone decodes it as PIL would: three channels of eight bits in YCbCr.
+    """True for a JPEG of three channels of eight bits in YCbCr: libjpeg-turbo alone decodes it as PIL does.
 
     Raises:
         BadRecord: a JPEG that is too large.
@@ -73,24 +78,24 @@ def is_plain_jpeg(encoded: bytes) -> bool:
         return False
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
-    except Exception:  # ValueError, or KeyError of a colour space that simplejpeg has no name for
-        return False  # Pillow says what is wrong
+    except Exception:  # ValueError, or KeyError for a colour space that simplejpeg does not name
+        return False  # Pillow will say what is wrong with it
     _check_size(width, height)
     return colorspace == "YCbCr"
 
 
 def _decode_jpeg(encoded: bytes) -> np.ndarray:
-    """uint8 [H, W, 3]. What libjpeg merely warns of ruins pixels, unless it is bytes between two markers."""
+    """uint8 [H, W, 3]. Where libjpeg warns, pixels are wrong, except for the warning of bytes between two markers."""
     try:
         return simplejpeg.decode_jpeg(encoded, "RGB")
     except ValueError as error:
         if "extraneous bytes" not in str(error):
             raise
-    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)  # raises again where it cannot go on after them
+    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)  # raises again if it cannot go on after those bytes
 
 
 def _decode_other(encoded: bytes) -> np.ndarray:
-    """uint8 [H, W, 3] by Pillow: grey, CMYK, palettes, PNG under whatever name."""
+    """uint8 [H, W, 3], decoded by Pillow: grey, CMYK, palettes, other formats whatever their file name says."""
     image = _open(encoded)
     _check_size(*image.size)
     return np.array(rgb(image))
@@ -101,11 +106,12 @@ def _open(encoded: bytes) -> Image.Image:
 
 
 @contextmanager
-def _failures_refused(encoded: bytes) -> Iterator[None]:
-    """Makes a bad record of whatever a decoder raises: on broken files that is nearly anything."""
+def _refused_on_failure(encoded: bytes) -> Iterator[None]:
+    """Turn whatever a decoder raises, which may be nearly anything, into a BadRecord."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large sizes, which are checked here, and of odd metadata
+            # Pillow warns of large sizes, which are checked here, and of odd metadata, which does no harm.
+            warnings.simplefilter("ignore")
             yield
     except BadRecord:
         raise
@@ -114,19 +120,19 @@ def _failures_refused(encoded: bytes) -> Iterator[None]:
     except UnknownRange as error:
         raise BadRecord(UNKNOWN_RANGE, str(error)) from None
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise BadRecord(HUGE_IMAGE, _said(error)) from None
+        raise BadRecord(HUGE_IMAGE, _message(error)) from None
     except Exception as error:
-        why = _said(error)
-        truncated = "truncated" in why.lower() or "premature end" in why.lower()
-        raise BadRecord(TRUNCATED_IMAGE if truncated else CORRUPT_IMAGE, why) from None
+        message = _message(error)
+        truncated = "truncated" in message.lower() or "premature end" in message.lower()
+        raise BadRecord(TRUNCATED_IMAGE if truncated else CORRUPT_IMAGE, message) from None
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise BadRecord(CORRUPT_IMAGE, f"{width} x {height} pixels")
+        raise BadRecord(CORRUPT_IMAGE, f"must have pixels, got {width} x {height}")
     if width * height > MAX_PIXELS:
-        raise BadRecord(HUGE_IMAGE, f"{width} x {height} pixels, at most {MAX_PIXELS} are decoded")
+        raise BadRecord(HUGE_IMAGE, f"must have at most {MAX_PIXELS} pixels, got {width} x {height}")

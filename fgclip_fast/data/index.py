@@ -1,8 +1,8 @@
-"""Where each sample of a shard lies: the headers of a tar file are scanned once, and the places are kept.
+"""The index of a shard: first byte and length of each sample, found by one scan of the tar headers and kept in a file.
 
-An index file holds five int64 (mark, size and mtime of the shard, samples, where it is damaged or -1) and then
-``[N, 2]`` int64: first byte and length of each sample, headers included. It lies beside its shard or, where that
-folder is read-only, in the user's cache folder; one whose size or mtime no longer fits is made anew.
+An index file holds five int64 (mark; size and mtime of the shard; number of samples; first damaged byte, or -1) and
+then ``[N, 2]`` int64: first byte and length of each sample, headers included. It lies beside its shard or, if that
+folder is read-only, in the user's cache folder. An index whose size or mtime differs from the shard's is made anew.
 """
 
 import hashlib
@@ -16,33 +16,38 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fgclip_fast.whole_file import write_whole
+
 BLOCK = 512
+"""Bytes of a tar header, and the unit of padding."""
 MARK = int.from_bytes(b"fgindex1", "little")
-_FILES = (b"0", b"\0", b"7")  # regular files, in the three spellings that writers use
-_LONG_NAMES = (b"x", b"L")  # pax and GNU: the block after the header names the next member
+"""First number of an index file."""
+_FILES = (b"0", b"\0", b"7")  # types of a regular file; writers use all three
+_LONG_NAMES = (b"x", b"L")  # pax and GNU: the content of such a member names the next one
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 
 log = logging.getLogger(__name__)
 
 
 class Index(NamedTuple):
-    """Places of a shard's samples."""
+    """The spans of a shard's samples."""
 
-    places: np.ndarray
+    spans: np.ndarray
     """[N, 2] int64: first byte, length."""
     damaged_at: int
     """First byte that cannot be read as tar, or -1."""
 
 
 class Extent(NamedTuple):
-    """What must be known of a shard before it is opened."""
+    """Number of samples of a shard, known without opening it."""
 
     samples: int
     damaged_at: int = -1
+    """First byte that cannot be read as tar, or -1."""
 
 
 class Member(NamedTuple):
-    """One file in a tar: ``[start, after)`` is everything that belongs to it, ``[body, body + size)`` its content."""
+    """One file in a tar: ``[start, after)`` with its headers and padding, ``[body, body + size)`` its content."""
 
     name: str
     start: int
@@ -52,36 +57,35 @@ class Member(NamedTuple):
 
 
 class Damaged(ValueError):
-    """A tar that cannot be read on; ``at`` is the first byte of the member that fails."""
+    """A tar that cannot be read to its end; ``at`` is the first byte of the member that fails."""
 
-    def __init__(self, at: int, why: str) -> None:
-        super().__init__(f"byte {at}: {why}")
+    def __init__(self, at: int, reason: str) -> None:
+        super().__init__(f"byte {at}: {reason}")
         self.at = at
 
 
 def index(shard: Path) -> Index:
-    """The index of a shard, from its file where that is up to date, else made and kept.
+    """Read the index of a shard from its file if that is up to date, else make and keep it.
 
     Raises:
-        ValueError: the file is no tar at all. A tar that ends early gives its readable part.
+        ValueError: not a tar file. A tar that ends early gives its readable part.
     """
     state = shard.stat()
-    for file in _homes(shard):
+    for file in _candidates(shard):
         kept = _header(file, state)
         if kept is not None:
-            places = (
-                np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else np.zeros((0, 2), np.int64)
-            )
-            return Index(np.asarray(places), kept.damaged_at)  # a plain view of it: memmap's own indexing is slow
+            empty = np.zeros((0, 2), np.int64)
+            spans = np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else empty
+            return Index(np.asarray(spans), kept.damaged_at)  # a plain view, since memmap's own indexing is slow
     made = scan(shard)
     _keep(shard, state, made)
     return made
 
 
 def extent(shard: Path) -> Extent:
-    """Number of samples: from the index, from img2dataset's ``_stats.json``, or by making the index."""
+    """Count the samples of a shard: from its index, from img2dataset's ``_stats.json``, or by making the index."""
     state = shard.stat()
-    for file in _homes(shard):
+    for file in _candidates(shard):
         kept = _header(file, state)
         if kept is not None:
             return kept
@@ -89,12 +93,12 @@ def extent(shard: Path) -> Extent:
     if successes is not None:
         return Extent(successes)
     made = index(shard)
-    return Extent(len(made.places), made.damaged_at)
+    return Extent(len(made.spans), made.damaged_at)
 
 
 def scan(shard: Path) -> Index:
-    """Reads the headers of a shard from the first to the last or to where it is damaged."""
-    places: list[list[int]] = []
+    """Read the headers of a shard from the first to the last, or to the first damaged one."""
+    spans: list[list[int]] = []
     last_key, damaged_at = None, -1
     with shard.open("rb", buffering=0) as file:
         descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size
@@ -102,28 +106,28 @@ def scan(shard: Path) -> Index:
             for member in members(lambda at, size: os.pread(descriptor, size, at), end):
                 key, _ = split(member.name)
                 if key is not None and key != last_key:
-                    places.append([member.start, 0])
+                    spans.append([member.start, 0])
                     last_key = key
                 if key is not None:
-                    places[-1][1] = member.after - places[-1][0]
+                    spans[-1][1] = member.after - spans[-1][0]
         except Damaged as damage:
-            if not places:
-                raise _no_tar(shard, damage) from None
+            if not spans:
+                raise _not_a_tar(shard, damage) from None
             damaged_at = damage.at
-    return Index(np.array(places, np.int64).reshape(-1, 2), damaged_at)
+    return Index(np.array(spans, np.int64).reshape(-1, 2), damaged_at)
 
 
 def members(read: Callable[[int, int], bytes], end: int) -> Iterator[Member]:
-    """The regular files of a tar of ``end`` bytes, of which ``read(at, size)`` gives bytes."""
+    """Yield the regular files of a tar of ``end`` bytes; ``read(at, size)`` returns some of them."""
     start, at, long_name = 0, 0, None
     while at < end:
         header = read(at, BLOCK)
         if header == bytes(BLOCK):
-            return  # the end mark
+            return  # the end-of-archive mark
         size, kind = _checked_size(header, at), header[156:157]
         body, after = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
         if body + size > end:
-            raise Damaged(start, f"a member of {size} bytes where {end - body} follow")
+            raise Damaged(start, f"a member of {size} bytes, but {end - body} are left")
         if kind in _LONG_NAMES:
             long_name = _long_name(kind, read(body, size)) or long_name
             at = after
@@ -134,7 +138,7 @@ def members(read: Callable[[int, int], bytes], end: int) -> Iterator[Member]:
 
 
 def split(name: str) -> tuple[str | None, str]:
-    """``folder/000017.seg.png`` -> ``("folder/000017", "seg.png")``; no key for hidden and nameless files."""
+    """Split a name: ``folder/000017.seg.png`` -> ``("folder/000017", "seg.png")``; key None if hidden or nameless."""
     match = _KEY.fullmatch(name)
     return (match[1], match[2].lower()) if match else (None, "")
 
@@ -148,7 +152,7 @@ def _checked_size(header: bytes, at: int) -> int:
         field = header[124:136]
         return int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field.strip(b" \0") or b"0", 8)
     except ValueError:
-        raise Damaged(at, "no tar header") from None
+        raise Damaged(at, "not a tar header") from None
 
 
 def _name(header: bytes) -> str:
@@ -165,7 +169,7 @@ def _long_name(kind: bytes, body: bytes) -> str | None:
 
 
 def _successes(shard: Path) -> int | None:
-    """Number of samples that img2dataset says it has written, in ``000017_stats.json`` beside ``000017.tar``."""
+    """Number of samples that img2dataset reports to have written, in ``000017_stats.json`` beside ``000017.tar``."""
     try:
         successes = json.loads(shard.with_name(f"{shard.stem}_stats.json").read_bytes())["successes"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -173,19 +177,21 @@ def _successes(shard: Path) -> int | None:
     return successes if isinstance(successes, int) else None
 
 
-def _no_tar(shard: Path, damage: Damaged) -> ValueError:
+def _not_a_tar(shard: Path, damage: Damaged) -> ValueError:
     with shard.open("rb") as file:
         gzip = file.read(2) == b"\x1f\x8b"
-    return ValueError(f"{shard}: {'compressed; unpack it first' if gzip else 'no tar file'} ({damage})")
+    return ValueError(f"{shard}: {'compressed; unpack it first' if gzip else 'not a tar file'} ({damage})")
 
 
-def _homes(shard: Path) -> tuple[Path, Path]:
+def _candidates(shard: Path) -> tuple[Path, Path]:
+    """Paths of its index: beside the shard, and in the cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fgclip_fast" / "index"
     digest = hashlib.sha256(str(shard.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
     return shard.with_name(f"{shard.name}.index"), cache / f"{digest[:32]}.index"
 
 
 def _header(file: Path, state: os.stat_result) -> Extent | None:
+    """The extent that an index file states; None if it is missing or out of date."""
     try:
         head, size = np.fromfile(file, np.int64, 5), file.stat().st_size
     except OSError:
@@ -196,14 +202,12 @@ def _header(file: Path, state: os.stat_result) -> Extent | None:
 
 
 def _keep(shard: Path, state: os.stat_result, made: Index) -> None:
-    head = np.array([MARK, state.st_size, state.st_mtime_ns, len(made.places), made.damaged_at], np.int64)
-    for file in _homes(shard):
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    head = np.array([MARK, state.st_size, state.st_mtime_ns, len(made.spans), made.damaged_at], np.int64)
+    for file in _candidates(shard):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(head.tobytes() + made.places.tobytes())
-            os.replace(partial, file)
+            write_whole(file, head.tobytes() + made.spans.tobytes())
             return
         except OSError:
-            partial.unlink(missing_ok=True)
+            continue
     log.info("%s: no folder to keep its index in; it is made again at each start", shard)

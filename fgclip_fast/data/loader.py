@@ -1,4 +1,4 @@
-"""Batches for training, forever and from any step on; examples for evaluation, once and in order."""
+"""Batches for training, endless and from any step on; examples for evaluation, once and in file order."""
 
 import logging
 import time
@@ -12,18 +12,19 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from fgclip_fast import config
+from fgclip_fast.data.augment import plain
 from fgclip_fast.data.dali import Dali, available
-from fgclip_fast.data.draw import plain
+from fgclip_fast.data.decode import decode
 from fgclip_fast.data.index import extent, index
-from fgclip_fast.data.order import Order, Place
+from fgclip_fast.data.order import Order, SampleAddress
 from fgclip_fast.data.records import Record
-from fgclip_fast.data.samples import Parcel, Samples, Tally, Visit, read_good
+from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch, read_good
 from fgclip_fast.data.shards import Shards, expand
-from fgclip_fast.data.transport import Packed, unpack
+from fgclip_fast.data.transport import SharedTensors, unpack
 from fgclip_fast.data.workers import check_shared_memory, data_loader
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize
 
-_PATIENCE = 5  # seconds
+_PATIENCE = 5  # seconds of listing shards before the log tells of it
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +32,23 @@ log = logging.getLogger(__name__)
 class Loader:
     """The training set of one process.
 
-    The batches are a function of the set, ``data``, ``seed`` and the global batch; neither the number of workers nor
-    a restart changes a bit of them, and the samples of a global batch are the same for any ``world_size``.
+    The batches are a function of the set, ``data``, ``seed`` and the global batch size; neither the number of workers
+    nor a restart changes a bit of them, and the samples of a global batch are the same for any ``world_size``.
 
     Args:
-        data: which shards, and what is drawn from each record.
+        data: the shards, and what is taken from each record.
         image_size: side S of the square images, pixels.
         batch_size: images of this process a step.
-        seed: of order and draws.
-        tokenizer: texts -> flat tokens and offsets; is sent to each worker.
-        rank, world_size: this process among those that share the set.
-        micro_batch_size: images of a micro-batch; None: a batch is handed out whole.
-        packing: how the texts of a micro-batch are laid out for the text tower.
+        seed: seed of order and augmentation.
+        tokenizer: texts -> flat tokens and offsets; pickled for each worker.
+        rank, world_size: number of this process, and of all processes that share the set.
+        micro_batch_size: images of a micro-batch; None: the whole batch is one.
+        packing: layout of a micro-batch's texts for the text tower.
         pin_memory: hand out batches in page-locked memory.
 
     Raises:
         ValueError: fewer samples than one global batch; a world size that does not divide ``data.lanes``; too little
-            shared memory for the workers.
+            shared memory for the workers; ``data.decoder`` is "dali", which is not installed.
         FileNotFoundError: ``data.train`` names no shard.
     """
 
@@ -65,15 +66,16 @@ class Loader:
         packing: config.Packing = "none",
         pin_memory: bool = False,
     ) -> None:
+        global_batch = batch_size * world_size
         self.decoder = _decoder(data.decoder)
-        """"cpu" or "dali"; their pixels differ a little, so a run that goes on should keep to one."""
-        paths = expand(data.train)
+        """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
+        shards = expand(data.train)
         self.counts: Counter[str] = Counter()
-        """How often each cause came in the batches so far: samples replaced, regions dropped, texts filled."""
+        """Number of samples replaced, regions dropped and texts filled in the batches so far, by cause."""
         order = Order(
-            _samples(paths, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
+            _samples(shards, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
         )
-        self.steps_per_epoch = order.samples // (batch_size * world_size)
+        self.steps_per_epoch = order.samples // global_batch
         """Global batches in an epoch; the last incomplete one is dropped."""
         if self.steps_per_epoch == 0:
             raise ValueError(
@@ -82,38 +84,30 @@ class Loader:
             )
         if data.workers:
             check_shared_memory(data.workers, batch_size * 3 * image_size**2)
-        samples = Samples(
-            Shards(paths),
-            order,
-            data,
-            image_size=image_size,
-            seed=seed,
-            tokenizer=tokenizer,
-            packing=packing,
-            micro_batch_size=micro_batch_size,
-            encoded=self.decoder == "dali",
-        )
-        self._samples, self._image_size, self._batch_size = samples, image_size, batch_size
-        self._steps = _Steps(order, batch_size * world_size, rank, self.steps_per_epoch)
-        self._parcels = data_loader(samples, self._steps, data.workers, pin_memory)
+        recipe = Recipe(data, image_size, seed, tokenizer, packing, micro_batch_size, encoded=self.decoder == "dali")
+        self._image_size, self._batch_size = image_size, batch_size
+        self._samples = Samples(Shards(shards), order, recipe)
+        self._steps = _Steps(order, global_batch, rank, self.steps_per_epoch)
+        self._worker_batches = data_loader(self._samples, self._steps, data.workers, pin_memory)
 
     def batches(self, after: int = 0) -> Iterator[list[Batch]]:
-        """The batches that follow step ``after``, over all epochs, each as its micro-batches, or as one.
+        """Return the batches that follow step ``after``, over all epochs, each as a list of its micro-batches.
 
         Workers start at this call, not at the first batch.
         """
         self._steps.after = after
-        arriving = iter(self._parcels)  # first the workers, then DALI's threads
-        parcels: Iterator[Parcel] = (unpack(x) if isinstance(x, Packed) else x for x in arriving)
+        arriving = iter(self._worker_batches)  # starts the workers, before DALI starts its threads
+        batches: Iterator[WorkerBatch] = (unpack(x) if isinstance(x, SharedTensors) else x for x in arriving)
         if self.decoder == "dali":
             device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
-            parcels = Dali(self._image_size, self._batch_size, device).fill(parcels, self._samples.decoded)
-        return self._handed_out(parcels)
+            dali = Dali(self._image_size, self._batch_size, device)
+            batches = dali.fill(batches, on_cpu=self._samples.decoded)
+        return self._counted(batches)
 
-    def _handed_out(self, parcels: Iterator[Parcel]) -> Iterator[list[Batch]]:
-        for parcel in parcels:
-            _report(parcel.tally, self.counts)
-            yield parcel.micro_batches
+    def _counted(self, batches: Iterator[WorkerBatch]) -> Iterator[list[Batch]]:
+        for batch in batches:
+            _report(batch.defects, self.counts)
+            yield batch.micro_batches
 
 
 def examples(
@@ -124,16 +118,16 @@ def examples(
     limit: int | None = None,
     counts: Counter[str] | None = None,
 ) -> Iterator[Example]:
-    """Every good record of some shards once, in file order, with nothing drawn.
+    """Read every usable record of some shards once, in file order, without augmentation.
 
-    Regions have their short expression as text, and boxes as given.
+    A region's text is its short expression, its box is as given.
 
     Args:
         pattern: shards, as :func:`~fgclip_fast.data.shards.expand` takes them.
         image_size: side S of the square images.
-        data: gives the prefix of short captions and how many regions and negatives are taken, the first in file order.
-        limit: at most so many examples.
-        counts: gains how often each cause came.
+        data: gives the prefix of short captions, and how many of the first regions and negatives are taken.
+        limit: largest number of examples.
+        counts: gains the number of defects by cause.
     """
     data = data or config.Data()
     found = _good_records(expand(pattern), image_size, Counter() if counts is None else counts)
@@ -143,46 +137,46 @@ def examples(
 def _good_records(paths: list[Path], image_size: int, counts: Counter[str]) -> Iterator[tuple[Record, Tensor]]:
     shards = Shards(paths)
     for shard, path in enumerate(paths):
-        places, damaged_at = index(path)  # no extent: what img2dataset has counted says nothing of damage
-        _report_damage(path, damaged_at, len(places), counts)
-        if len(places) == 0:
+        spans, damaged_at = index(path)  # not extent(): img2dataset's number of samples does not show damage
+        _report_damage(path, damaged_at, len(spans), counts)
+        if len(spans) == 0:
             log.warning("%s: holds no sample", path)
-        for i in range(len(places)):
-            tally = Tally()
-            good = read_good(shards, Place(shard, i), image_size, tally)
-            _report(tally, counts)
+        for i in range(len(spans)):
+            defects = DefectCounts()
+            good = read_good(shards, SampleAddress(shard, i), image_size, defects, decode)
+            _report(defects, counts)
             if good is not None:
                 yield good
 
 
 def _samples(paths: list[Path], counts: Counter[str]) -> list[int]:
-    """How many each shard has; ``counts`` gains the damaged ones."""
-    began, told, samples = time.monotonic(), False, []
+    """Number of samples of each shard; ``counts`` gains the damaged shards."""
+    began, noted, samples = time.monotonic(), False, []
     for path in paths:
         found = extent(path)
         samples.append(found.samples)
         _report_damage(path, found.damaged_at, found.samples, counts)
-        if not told and time.monotonic() - began > _PATIENCE:
+        if not noted and time.monotonic() - began > _PATIENCE:
             log.info("data: listing %d shards, once; `python -m fgclip_fast.data index` does so beforehand", len(paths))
-            told = True
+            noted = True
     return samples
 
 
 def _report_damage(shard: Path, at: int, samples: int, counts: Counter[str]) -> None:
     if at >= 0:
-        tally = Tally()
-        tally.damaged(shard, at, samples)
-        _report(tally, counts)
+        defects = DefectCounts()
+        defects.add_damaged_shard(shard, at, samples)
+        _report(defects, counts)
 
 
-def _report(tally: Tally, counts: Counter[str]) -> None:
-    counts.update(tally.counts)
-    for level, line in tally.lines:
+def _report(defects: DefectCounts, counts: Counter[str]) -> None:
+    counts.update(defects.counts)
+    for level, line in defects.lines:
         log.log(level, line)
 
 
 class _Steps(Sampler):
-    """Batch sampler: this rank's visits of each global batch, from step ``after`` on, without end."""
+    """Batch sampler: the visits of this rank in each global batch, from step ``after`` on, without end."""
 
     def __init__(self, order: Order, global_batch: int, rank: int, steps_per_epoch: int) -> None:
         self._order, self._global_batch, self._rank = order, global_batch, rank

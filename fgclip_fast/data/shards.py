@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files whose consecutive members with one key are a sample. Writing, finding, reading."""
+"""WebDataset shards, tar files whose consecutive members with one key are a sample: write, find, read."""
 
 import glob
 import io
@@ -15,16 +15,16 @@ from typing import NamedTuple
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import Damaged, index, members, split
 
-_STAY_OPEN = 256
+_STAY_OPEN = 256  # shards
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name and renames it when it is whole.
+    """Writes one shard under a temporary name and renames it when it is complete.
 
     ``with ShardWriter(path) as shard: shard.write("000017", jpg=…, json=…)``. Equal samples give equal bytes.
 
     Args:
-        path: the tar file to write; its folder is made where it is missing.
+        path: the tar file to write; its folder is made if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,10 +34,10 @@ class ShardWriter:
         self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
     def write(self, key: str, **parts: bytes) -> None:
-        """Appends a sample; each part becomes the member ``key.name``, in the order given.
+        """Append a sample; each part becomes the member ``key.name``, in the order given.
 
         Raises:
-            ValueError: a key with a dot or slash, which readers would group otherwise, or no parts.
+            ValueError: no parts, or a key with a dot or slash, where readers would split it.
         """
         if not key or "." in key or "/" in key or not parts:
             raise ValueError(f"ShardWriter: a sample needs parts and a key without '.' and '/', got {key!r}")
@@ -58,7 +58,7 @@ class ShardWriter:
 
 
 def expand(pattern: str) -> list[Path]:
-    """The shards that a pattern names, in order, each once.
+    """List the shards that a pattern names, in order, each once.
 
     Args:
         pattern: a tar file, a folder (its ``*.tar``), a glob, a brace range ``{000..999}`` or list ``{a,b}``;
@@ -77,12 +77,12 @@ def _paths(text: str, pattern: str) -> list[Path]:
         return [path]
     found = sorted(path.glob("*.tar")) if path.is_dir() else sorted(map(Path, glob.glob(str(path))))
     if not found:
-        raise FileNotFoundError(f"shards: {pattern!r} names {text}, where there is no tar file")
+        raise FileNotFoundError(f"shards: {pattern!r} names {text}, where no tar file exists")
     return found
 
 
 def _braces(text: str) -> list[str]:
-    parts = re.split(r"\{([^{}]*)\}", text)  # literal, inside of braces, literal, …
+    parts = re.split(r"\{([^{}]*)\}", text)  # in turn: literal text, content of braces
     choices = [[part] if i % 2 == 0 else _choices(part) for i, part in enumerate(parts)]
     return ["".join(choice) for choice in itertools.product(*choices)]
 
@@ -96,14 +96,14 @@ def _choices(inside: str) -> list[str]:
 
 
 class Sample(NamedTuple):
-    """What a shard holds under one key: ``{"jpg": …, "json": …}``; the first wins where a name comes twice."""
+    """The parts that a shard holds under one key, ``{"jpg": …, "json": …}``; of equal names the first."""
 
     key: str
     parts: dict[str, bytes]
 
 
 class Shard:
-    """A shard opened for reading; it is indexed where it was not, and each sample is one read at its place."""
+    """A shard opened for reading; it is indexed if it was not, and each sample takes one read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,30 +111,30 @@ class Shard:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __len__(self) -> int:
-        return len(self._index.places)
+        return len(self._index.spans)
 
     @property
     def damaged(self) -> bool:
-        """Whether the tar file ends early; what lies before is readable."""
+        """True if the tar file ends early; its samples are those that are complete."""
         return self._index.damaged_at >= 0
 
     def read(self, i: int) -> Sample:
-        """Sample ``i``.
+        """Read sample ``i``.
 
         Raises:
-            OSError, Damaged: the file can no longer be read there, or has changed since it was indexed.
+            OSError, Damaged: the file cannot be read, or has changed since it was indexed.
         """
         if i >= len(self):
-            raise Damaged(0, f"sample {i} of {len(self)}")
-        start, size = self._index.places[i].tolist()
-        run = os.pread(self._descriptor, size, start)
+            raise Damaged(0, f"no sample {i} among {len(self)}")
+        start, size = self._index.spans[i].tolist()
+        content = os.pread(self._descriptor, size, start)
         parts: dict[str, bytes] = {}
         key = ""
-        for member in members(lambda at, size: run[at : at + size], size):
+        for member in members(lambda at, size: content[at : at + size], size):
             name, kind = split(member.name)
             if name is not None:
                 key = name
-                parts.setdefault(kind, run[member.body : member.body + member.size])
+                parts.setdefault(kind, content[member.body : member.body + member.size])
         return Sample(key, parts)
 
     def __del__(self) -> None:
@@ -143,24 +143,24 @@ class Shard:
 
 
 class Shards:
-    """Several shards, each opened when it is first read; the latest 256 stay open.
+    """Several shards, each opened when it is first read; the 256 read last stay open.
 
     Args:
-        paths: the tar files; a sample is named by the place of its shard among them, and its own in the shard.
+        paths: the tar files; a shard is addressed by its position among them.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
-    def __getstate__(self) -> dict:
-        return {"_paths": self._paths, "_open": OrderedDict()}  # another process opens its own files
+    def __getstate__(self) -> dict[str, object]:
+        return {"_paths": self._paths, "_open": OrderedDict()}  # each process opens its own files
 
     def read(self, shard: int, i: int) -> Sample:
-        """A sample.
+        """Read a sample.
 
         Raises:
-            BadRecord: the shard is gone, is no tar, or is shorter than when it was counted.
+            BadRecord: the shard is missing, not a tar file, or shorter than when it was counted.
         """
         try:
             return self._opened(shard).read(i)
@@ -168,7 +168,7 @@ class Shards:
             raise BadRecord(UNREADABLE, str(error)) from None
 
     def name(self, shard: int, key: str | int) -> str:
-        """A sample as messages name it."""
+        """Name a sample for messages."""
         return f"{self._paths[shard].name}, {key if isinstance(key, str) else f'sample {key}'}"
 
     def _opened(self, shard: int) -> Shard:

@@ -1,6 +1,6 @@
-"""A worker's tensors as one: each that travels alone takes a file descriptor, and a process may hold about a thousand.
+"""Send a worker's tensors as one: each tensor sent alone takes a file descriptor, of which a process has about 1,000.
 
-A batch in 16 micro-batches with their prefix trees is 350 tensors, and a few batches are under way at any time.
+A batch in 16 micro-batches with their prefix trees is 350 tensors, and several batches are on their way at a time.
 """
 
 from typing import Any, NamedTuple
@@ -10,24 +10,24 @@ from torch import Tensor
 
 from fgclip_fast.inputs.batch import replace_leaves
 
-_ALIGNED = 64  # bytes; any type may be viewed there
+_ALIGNMENT = 64  # bytes; a tensor of any dtype may be viewed there
 
 
-class Packed(NamedTuple):
-    """All tensors of a value in one, and the rest of it."""
+class SharedTensors(NamedTuple):
+    """A value whose tensors are laid end to end in one buffer."""
 
     buffer: Tensor
     """uint8 [N], in shared memory."""
     rest: "_Rest"
 
 
-def pack(value: Any) -> Packed:
-    """Copies the tensors of nested tuples and lists into one piece of shared memory."""
+def pack(value: Any) -> SharedTensors:
+    """Copy the tensors in nested tuples and lists into one piece of shared memory."""
     tensors: list[Tensor] = []
     ends = [0]
 
     def place(tensor: Tensor) -> _Slot:
-        start = -(-ends[-1] // _ALIGNED) * _ALIGNED
+        start = -(-ends[-1] // _ALIGNMENT) * _ALIGNMENT
         ends.append(start + tensor.nbytes)
         tensors.append(tensor)
         return _Slot(start, tensor.dtype, tuple(tensor.shape))
@@ -37,11 +37,11 @@ def pack(value: Any) -> Packed:
     for tensor, end in zip(tensors, ends[1:], strict=True):
         flat = tensor.contiguous().reshape(-1)
         buffer[end - tensor.nbytes : end].copy_(flat.view(torch.uint8))
-    return Packed(buffer, _Rest(rest))
+    return SharedTensors(buffer, _Rest(rest))
 
 
-def unpack(packed: Packed) -> Any:
-    """The value again, its tensors lying in the buffer."""
+def unpack(packed: SharedTensors) -> Any:
+    """Return the value that was packed; its tensors are views of the buffer."""
 
     def take(slot: _Slot) -> Tensor:
         size = slot.dtype.itemsize * torch.Size(slot.shape).numel()
@@ -51,14 +51,14 @@ def unpack(packed: Packed) -> Any:
 
 
 class _Slot:
-    """Where a tensor lies."""
+    """Position, dtype and shape of a tensor in the buffer."""
 
     def __init__(self, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         self.start, self.dtype, self.shape = start, dtype, shape
 
 
 class _Rest:
-    """A value with slots for tensors; no tuple, so that pinning memory does not look into it."""
+    """The value with slots for its tensors; a class, since pinning memory looks into tuples."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

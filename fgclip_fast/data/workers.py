@@ -1,4 +1,4 @@
-"""The processes that make batches: how they start, what they share, and that they end with the training process."""
+"""The processes that make batches: their start, the memory that they share, and their end with the training process."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 def data_loader(samples: Samples, steps: Sampler, workers: int, pin_memory: bool) -> DataLoader:
-    """torch's DataLoader over batches that ``samples`` makes itself; without workers it makes them here."""
+    """Make torch's DataLoader over the batches of ``samples``; with 0 workers they are made in this process."""
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
@@ -25,22 +25,23 @@ def data_loader(samples: Samples, steps: Sampler, workers: int, pin_memory: bool
     return DataLoader(
         samples,
         batch_sampler=steps,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         num_workers=workers,
         multiprocessing_context=context,
         persistent_workers=workers > 0,
         prefetch_factor=_PREFETCH if workers else None,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # DataLoader draws a seed at each start: not from the generator of the model
+        # DataLoader takes a seed from this generator at each start; by default from the one that the model uses.
+        generator=torch.Generator(),
     )
 
 
 def check_shared_memory(workers: int, batch_bytes: int) -> None:
-    """Batches travel in shared memory; too little of it would end a worker with a bus error in mid-run.
+    """Refuse to start with too little shared memory for the batches, which would end a worker with a bus error later.
 
     Raises:
-        ValueError: less is free than the batches under way will take.
+        ValueError: less is free than the batches on their way will take.
     """
     if not _SHARED_MEMORY.is_dir():
         return
@@ -53,8 +54,8 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
         )
 
 
-def _as_it_is(parcel: Any) -> Any:
-    return parcel  # the data set has made a batch already
+def _unchanged(batch: Any) -> Any:
+    return batch  # samples have made a batch of the visits already
 
 
 def _start_worker(worker: int) -> None:
@@ -64,7 +65,7 @@ def _start_worker(worker: int) -> None:
 
 
 def _end_with_the_training_process() -> None:
-    """A killed process leaves the fork server alive, which is what DataLoader's own watchdog looks at."""
+    """End this worker when the training process is killed; DataLoader's own watchdog looks at the fork server only."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -9,7 +9,7 @@ from fgclip_fast.config import Data
 from fgclip_fast.data import causes, dali
 from fgclip_fast.data import loader as loader_module
 from fgclip_fast.data.dali import Dali
-from fgclip_fast.data.decode import decode, keep_encoded
+from fgclip_fast.data.decode import decode, encoded_or_decoded
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.tokenizer import Tokenizer
 
@@ -21,6 +21,12 @@ SIZE = 96
 def load(path, decoder, workers=0):
     data = Data(train=str(path), decoder=decoder, workers=workers, box_margin=2.0)
     return Loader(data, image_size=SIZE, batch_size=4, micro_batch_size=3, seed=0, tokenizer=TOKENIZER)
+
+
+def as_tensor(file):
+    """The bytes of a JPEG that is left to DALI."""
+    assert encoded_or_decoded(file, SIZE) is file
+    return torch.frombuffer(bytearray(file), dtype=torch.uint8)
 
 
 def without_tables(file):
@@ -42,7 +48,7 @@ def mixed(tmp_path_factory, encoded, record, write_shard):
 
 def test_pixels_are_near_those_of_the_cpu_path(encoded):
     files = [encoded(640, 480), encoded(64, 300), encoded(33, 31)]
-    images = Dali(SIZE, 4, "cpu").start([keep_encoded(file, SIZE) for file in files]).result()
+    images = Dali(SIZE, 4, "cpu").start([as_tensor(file) for file in files]).result()
     for ours, file in zip(images, files, strict=True):
         apart = (ours.int() - decode(file, SIZE).int()).abs()
         assert apart.float().mean() < 0.3 and apart.max() <= 8
@@ -50,14 +56,14 @@ def test_pixels_are_near_those_of_the_cpu_path(encoded):
 
 def test_batches_of_any_size_up_to_the_largest_are_decoded(encoded):
     ours = Dali(SIZE, 4, "cpu")
-    file = keep_encoded(encoded(), SIZE)
+    file = as_tensor(encoded())
     batches = [ours.start([file] * n) for n in (4, 0, 1, 3)]
     assert [batch.result().shape for batch in batches] == [(n, 3, SIZE, SIZE) for n in (4, 0, 1, 3)]
 
 
 def test_a_file_that_cannot_be_decoded_costs_its_batch_and_no_other(encoded, caplog):
     ours = Dali(SIZE, 4, "cpu")
-    good, bad = keep_encoded(encoded(), SIZE), keep_encoded(without_tables(encoded()), SIZE)
+    good, bad = as_tensor(encoded()), as_tensor(without_tables(encoded()))
     results = [ours.start(files).result() for files in ([good], [good, bad], [good])]
     assert results[1] is None and torch.equal(results[0], results[2])
     assert "Failed to decode sample #1" in caplog.text

@@ -1,4 +1,4 @@
-"""Decoding equals PIL to a rounding, and refuses what would train on grey."""
+"""Decoding equals PIL to a rounding, and refuses files whose pixels would be wrong."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from PIL import Image
 
 from fgclip_fast.data import causes
 from fgclip_fast.data.causes import BadRecord
-from fgclip_fast.data.decode import decode, keep_encoded, sides
+from fgclip_fast.data.decode import decode, encoded_or_decoded, sides
 
 SIZE = 96
 
@@ -64,7 +64,7 @@ def test_grey_of_16_bits_is_that_of_8(format):
 
 @pytest.mark.parametrize("pixels", [np.eye(9, dtype=np.float32), np.eye(9, dtype=np.int32) * 70_000], ids=["F", "I"])
 def test_pixels_of_unknown_range_are_refused(pixels):
-    for take in (decode, keep_encoded):
+    for take in (decode, encoded_or_decoded):
         with pytest.raises(BadRecord, match=r"pixels of unknown range: pixels .*; save them as 8 bits") as bad:
             take(grey(pixels, "TIFF"), SIZE)
         assert bad.value.cause == causes.UNKNOWN_RANGE and bad.value.cause in causes.BAD
@@ -117,8 +117,8 @@ def without_tables(file):
     ids=["half", "no end", "head", "half with an end", "no tables", "empty", "html", "eps", "bomb", "huge"],
 )
 def test_what_cannot_be_decoded_has_a_cause(encoded, spoil, cause):
-    for take in (decode, keep_encoded):
-        if take is keep_encoded and (spoil is without_tables or cause == causes.TRUNCATED_IMAGE):
+    for take in (decode, encoded_or_decoded):
+        if take is encoded_or_decoded and (spoil is without_tables or cause == causes.TRUNCATED_IMAGE):
             continue  # what only a decoder sees
         with pytest.raises(BadRecord) as bad:
             take(spoil(encoded(160, 120)), SIZE)
@@ -157,7 +157,7 @@ def mutations(file, count):
 def test_whatever_is_broken_is_an_image_or_a_bad_record(encoded, mode, format):
     refused = []
     for broken in mutations(encoded(64, 48, mode, format), 400):
-        for take in (decode, keep_encoded, lambda file, _: sides(file)):
+        for take in (decode, encoded_or_decoded, lambda file, _: sides(file)):
             try:
                 take(broken, 16)
             except BadRecord as bad:
@@ -184,7 +184,7 @@ def test_whatever_a_decoder_raises_is_a_bad_record(encoded, monkeypatch, error, 
         raise error
 
     monkeypatch.setattr(Image, "open", fail)
-    for take in (decode, keep_encoded, lambda file, _: sides(file)):
+    for take in (decode, encoded_or_decoded, lambda file, _: sides(file)):
         with pytest.raises(BadRecord, match=str(error) or type(error).__name__) as bad:
             take(encoded(format="PNG"), SIZE)
         assert bad.value.cause == cause
@@ -197,6 +197,6 @@ def test_bytes_after_the_end_and_between_markers_do_no_harm(encoded):
 
 
 def test_only_whole_plain_jpegs_are_left_to_dali(encoded):
-    assert keep_encoded(encoded(), SIZE).shape == (len(encoded()),)
+    assert encoded_or_decoded(encoded(), SIZE) == encoded()
     for file in (encoded() + b"\0", encoded(format="PNG"), encoded(mode="CMYK"), encoded(mode="L")):
-        assert keep_encoded(file, SIZE).shape == (3, SIZE, SIZE)
+        assert encoded_or_decoded(file, SIZE).shape == (3, SIZE, SIZE)

@@ -102,7 +102,7 @@ def test_fifteen_kinds_of_bad_record_leave_every_batch_full(tmp_path, caplog, en
     order = Order([32], seed=5, lanes=DATA.lanes, window=DATA.window)
     for position in range(32):
         for attempt in range(100):
-            sample = (order.replacement(0, position, attempt) if attempt else order.place(0, position)).sample
+            sample = (order.replacement(0, position, attempt) if attempt else order.address(0, position)).sample
             met[cause_of[sample]] += 1
             if cause_of[sample] not in causes.BAD:
                 break

@@ -134,7 +134,7 @@ def test_the_commands_say_what_they_did(tmp_path, photos, capsys):
 
 @pytest.mark.parametrize("command", ["index", "check"])
 def test_shards_that_are_not_there_are_one_line(command, tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: shards: .*nowhere\.tar, where there is no tar file$"):
+    with pytest.raises(SystemExit, match=r"^error: shards: .*nowhere\.tar, where no tar file exists$"):
         main([command, str(tmp_path / "nowhere.tar")])
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgclip_fast.data.order import Order, Place
+from fgclip_fast.data.order import Order, SampleAddress
 
 COUNTS = [7, 0, 12, 1, 30, 5, 18, 9]
 
@@ -16,11 +16,11 @@ def order(counts=COUNTS, seed=0, lanes=4, window=2, world_size=1, small=0):
 
 
 def epoch_of(order, epoch=0):
-    return [order.place(epoch, position) for position in range(order.samples)]
+    return [order.address(epoch, position) for position in range(order.samples)]
 
 
-def all_places(counts):
-    return {Place(shard, sample) for shard, count in enumerate(counts) for sample in range(count)}
+def all_addresses(counts):
+    return {SampleAddress(shard, sample) for shard, count in enumerate(counts) for sample in range(count)}
 
 
 @settings(deadline=None)
@@ -32,8 +32,8 @@ def all_places(counts):
     seed=st.integers(-(2**40), 2**40),
 )
 def test_every_sample_comes_once_an_epoch(counts, lanes, window, small, seed):
-    places = epoch_of(order(counts, seed, lanes, window, small=small), epoch=3)
-    assert len(places) == sum(counts) and set(places) == all_places(counts)
+    addresses = epoch_of(order(counts, seed, lanes, window, small=small), epoch=3)
+    assert len(addresses) == sum(counts) and set(addresses) == all_addresses(counts)
 
 
 @pytest.mark.parametrize("small", [0, 10**6], ids=["lanes", "whole"])
@@ -45,26 +45,26 @@ def test_a_global_batch_does_not_depend_on_the_world_size(global_batch, small):
             ours = order(world_size=world_size, small=small)
             ranks = [list(ours.positions(step * global_batch, global_batch, rank)) for rank in range(world_size)]
             assert {len(positions) for positions in ranks} == {global_batch // world_size}
-            batches.append({ours.place(0, position) for positions in ranks for position in positions})
+            batches.append({ours.address(0, position) for positions in ranks for position in positions})
         assert batches[0] == batches[1] == batches[2]
 
 
 def test_a_rank_reads_only_the_shards_of_its_lanes():
     ours = order([50] * 8, lanes=4, world_size=2)
-    shards = [{ours.place(epoch, p).shard for epoch in (0, 1) for p in ours.positions(0, 400, r)} for r in (0, 1)]
+    shards = [{ours.address(epoch, p).shard for epoch in (0, 1) for p in ours.positions(0, 400, r)} for r in (0, 1)]
     assert shards[0] == {0, 1, 4, 5} and shards[1] == {2, 3, 6, 7}
 
 
 def test_disks_read_nearly_in_sequence():
     """At any time a lane reads from one window of shards, here 2 of 100 samples."""
     ours = order([100] * 20, lanes=2)
-    lane = [ours.place(0, position).shard for position in range(0, ours.samples, 2)]
+    lane = [ours.address(0, position).shard for position in range(0, ours.samples, 2)]
     assert all(len(set(lane[start : start + 200])) == 2 for start in range(0, len(lane), 200))
 
 
 def test_a_small_set_is_shuffled_as_a_whole():
     ours = order([40] * 5, lanes=4, small=200)
-    assert len({ours.place(0, position).shard for position in range(20)}) > 2
+    assert len({ours.address(0, position).shard for position in range(20)}) > 2
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -72,16 +72,16 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert epoch_of(order(), 0) != epoch_of(order(), 1) != epoch_of(order(seed=1), 1)
 
 
-def test_a_place_does_not_depend_on_what_was_asked_before():
+def test_an_address_does_not_depend_on_earlier_calls():
     ours, fresh = order(), order()
     epoch_of(ours, 0), epoch_of(ours, 5)
-    assert ours.place(2, 17) == fresh.place(2, 17)
+    assert ours.address(2, 17) == fresh.address(2, 17)
 
 
 @pytest.mark.parametrize("small", [0, 10**6], ids=["lanes", "whole"])
 def test_replacements_come_from_the_same_lane_and_differ(small):
     ours = order([50] * 8, lanes=4, small=small)
-    own = {ours.place(0, position) for position in range(2, 400, ours.lanes)}
+    own = {ours.address(0, position) for position in range(2, 400, ours.lanes)}
     drawn = [ours.replacement(0, 2, attempt) for attempt in range(1, 50)]
     assert len(set(drawn)) > 20 and (small or set(drawn) <= own)
     assert drawn == [order([50] * 8, lanes=4, small=small).replacement(0, 2, attempt) for attempt in range(1, 50)]
@@ -99,7 +99,7 @@ def test_a_set_without_samples_says_so():
 
 def test_twelve_million_samples_need_no_list_of_them():
     ours = order([12_000] * 1_000, lanes=64, window=4)
-    places = Counter(ours.place(0, position) for position in range(5_000_000, 5_000_512))
-    assert max(places.values()) == 1
+    addresses = Counter(ours.address(0, position) for position in range(5_000_000, 5_000_512))
+    assert max(addresses.values()) == 1
     held = sum(permutation.nbytes for permutation in ours._windows.values())
     assert held < 2**24  # 64 windows of 48,000

@@ -75,10 +75,10 @@ def test_long_names_are_read(tmp_path, format):
 
 def test_index_is_kept_and_made_anew_when_the_shard_changes(tmp_path):
     path = archive(tmp_path / "a.tar", ["1.jpg", "2.jpg"])
-    assert len(index(path).places) == 2
+    assert len(index(path).spans) == 2
     kept = tmp_path / "a.tar.index"
     made = kept.stat().st_mtime_ns
-    assert len(index(path).places) == 2 and kept.stat().st_mtime_ns == made
+    assert len(index(path).spans) == 2 and kept.stat().st_mtime_ns == made
     archive(path, ["1.jpg", "2.jpg", "3.jpg"])
     os.utime(path, ns=(0, 1))  # not the size alone
     assert extent(path).samples == 3
@@ -110,7 +110,7 @@ def test_a_shard_that_ends_early_gives_what_is_readable(tmp_path, cut):
     assert extent(path).damaged_at == 2048
 
 
-@pytest.mark.parametrize("content, why", [(b"<html>" * 500, "no tar file"), (b"\x1f\x8b" + b"x" * 999, "unpack it")])
+@pytest.mark.parametrize("content, why", [(b"<html>" * 500, "not a tar file"), (b"\x1f\x8b" + b"x" * 999, "unpack it")])
 def test_a_file_that_is_no_tar_is_named(tmp_path, content, why):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(ValueError, match=f"a.tar: .*{why}"):

@@ -1,4 +1,4 @@
-"""What one visit draws from a record: a text for each region, its negatives, a margin for its box."""
+"""From a record to an example: with random choices for training, without them for evaluation."""
 
 import numpy as np
 import torch
@@ -9,11 +9,17 @@ from fgclip_fast.data.records import Record, Region
 from fgclip_fast.inputs.batch import Example
 
 
-def draw(record: Record, image: Tensor, data: config.Data, image_size: int, random: np.random.Generator) -> Example:
-    """The training example of a record and its image; equal ``random``, equal example."""
+def augmented(
+    record: Record, image: Tensor, data: config.Data, image_size: int, random: np.random.Generator
+) -> Example:
+    """Make the training example of one visit; an equal state of ``random`` gives an equal example.
+
+    Chosen at random are each region's text (long or short expression), its negatives where there are more than
+    ``data.negatives``, and how far each side of its box moves out (up to ``data.box_margin`` input pixels).
+    """
     regions = record.regions[: data.regions]
     region_texts = [region.long if random.random() < 0.5 else region.short for region in regions]
-    hard_texts = [_hard(region, data.negatives, random) for region in regions]
+    hard_texts = [_random_group(region, data.negatives, random) for region in regions]
     boxes = _boxes(regions)
     if data.box_margin > 0 and regions:
         margins = random.random((len(regions), 4), dtype=np.float32) * (data.box_margin / image_size)
@@ -22,15 +28,15 @@ def draw(record: Record, image: Tensor, data: config.Data, image_size: int, rand
 
 
 def plain(record: Record, image: Tensor, data: config.Data) -> Example:
-    """The example without anything drawn: short expressions, the first negatives, boxes as given."""
+    """Make the evaluation example: short expressions, the first negatives, boxes as given."""
     regions = record.regions[: data.regions]
     hard_texts = [_group(region, region.negatives[: data.negatives]) for region in regions]
     region_texts = [region.short for region in regions]
     return Example(image, data.short_prefix + record.short, record.long, _boxes(regions), region_texts, hard_texts)
 
 
-def _hard(region: Region, most: int, random: np.random.Generator) -> list[str]:
-    """The positive, and at most so many negatives, drawn where there are more, in file order."""
+def _random_group(region: Region, most: int, random: np.random.Generator) -> list[str]:
+    """The positive and up to ``most`` of its negatives, in file order."""
     negatives = region.negatives
     if len(negatives) > most:
         negatives = tuple(negatives[i] for i in sorted(random.permutation(len(negatives))[:most]))
@@ -46,7 +52,7 @@ def _boxes(regions: tuple[Region, ...]) -> Tensor:
 
 
 def _widened(boxes: Tensor, margins: Tensor) -> Tensor:
-    """Each side moves out by its margin, to the image's edge at most; one that is beyond the edge stays."""
+    """Move each side out by its margin, up to the image's edge; a side beyond the edge stays."""
     low, high = boxes[:, :2], boxes[:, 2:]
     low = torch.minimum(low, (low - margins[:, :2]).clamp(min=0))
     high = torch.maximum(high, (high + margins[:, 2:]).clamp(max=1))
