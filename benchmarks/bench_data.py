@@ -98,7 +98,10 @@ def test_loader(benchmark, files, tmp_path, workers, decoder):
                 number = len(files) * shard + i
                 writer.write(f"{number:06d}", jpg=file, json=json.dumps(record(number)).encode())
     data = Data(train=str(tmp_path), workers=workers, decoder=decoder)
-    loader = Loader(data, image_size=SIZE, batch_size=32, seed=0, tokenizer=Tokenizer(), packing="prefix-tree")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loader = Loader(
+        data, image_size=SIZE, batch_size=32, seed=0, tokenizer=Tokenizer(), packing="prefix-tree", device=device
+    )
     batches = loader.batches()
     (batch,) = next(batches)
     assert batch.image.shape == (32, 3, SIZE, SIZE) and not loader.counts

@@ -77,6 +77,7 @@ def train(config: Config) -> Run:
     watch = Stopwatch(model, monitor.note, processes.device, done)
     save = partial(_save, run, model, optimizer, config, loader, processes)
     stop, batches, figures = StopFlag(processes), loader.batches(after=done), {}
+    on_gpu = processes.device.type == "cuda"
 
     def embed(batch: Batch) -> Embeddings:
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -87,7 +88,7 @@ def train(config: Config) -> Run:
         step = done
         while step < steps:
             watch.begin()
-            micro_batches = [b.to(processes.device, non_blocking=True) for b in next(batches)]
+            micro_batches = [b.to(processes.device, non_blocking=on_gpu) for b in next(batches)]
             monitor.waited(watch.lap("data"))
             lr = optim.set_lr(optimizer, config.optim, step, steps)
             losses = grad_cache.backward(
@@ -182,7 +183,7 @@ def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
         rank=processes.rank,
         world_size=processes.world_size,
         packing=config.model.packing,
-        pin_memory=processes.device.type == "cuda",
+        device=processes.device,
     )
 
 

@@ -37,6 +37,8 @@ class Dali:
     def __init__(self, size: int, batch_size: int, device: torch.device | str, threads: int = 2) -> None:
         self._size, self._batch_size, self._threads = size, batch_size, threads
         self.device = torch.device(device)
+        if self.device == torch.device("cuda"):  # without an index it would be another GPU in another thread
+            self.device = torch.device("cuda", torch.cuda.current_device())
         self._pipeline = self._build()
         self._thread = ThreadPoolExecutor(1, "dali")
 

@@ -44,7 +44,7 @@ class Loader:
         rank, world_size: number of this process, and of all processes that share the set.
         micro_batch_size: images of a micro-batch; None: the whole batch is one.
         packing: layout of a micro-batch's texts for the text tower.
-        pin_memory: hand out batches in page-locked memory.
+        device: the model's device. For a GPU, batches come in page-locked memory, and DALI decodes on it.
 
     Raises:
         ValueError: fewer samples than one global batch; a world size that does not divide ``data.lanes``; too little
@@ -64,10 +64,10 @@ class Loader:
         world_size: int = 1,
         micro_batch_size: int | None = None,
         packing: config.Packing = "none",
-        pin_memory: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
-        global_batch = batch_size * world_size
-        self.decoder = _decoder(data.decoder)
+        self._device, global_batch = torch.device(device), batch_size * world_size
+        self.decoder = _decoder(data.decoder, self._device)
         """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
         shards = expand(data.train)
         self.counts: Counter[str] = Counter()
@@ -88,7 +88,7 @@ class Loader:
         self._image_size, self._batch_size = image_size, batch_size
         self._samples = Samples(Shards(shards), order, recipe)
         self._steps = _Steps(order, global_batch, rank, self.steps_per_epoch)
-        self._worker_batches = data_loader(self._samples, self._steps, data.workers, pin_memory)
+        self._worker_batches = data_loader(self._samples, self._steps, data.workers, self._device.type == "cuda")
 
     def batches(self, after: int = 0) -> Iterator[list[Batch]]:
         """Return the batches that follow step ``after``, over all epochs, each as a list of its micro-batches.
@@ -99,8 +99,7 @@ class Loader:
         arriving = iter(self._worker_batches)  # starts the workers, before DALI starts its threads
         batches: Iterator[WorkerBatch] = (unpack(x) if isinstance(x, SharedTensors) else x for x in arriving)
         if self.decoder == "dali":
-            device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
-            dali = Dali(self._image_size, self._batch_size, device)
+            dali = Dali(self._image_size, self._batch_size, self._device)
             batches = dali.fill(batches, on_cpu=self._samples.decoded)
         return self._counted(batches)
 
@@ -192,9 +191,9 @@ class _Steps(Sampler):
             step += 1
 
 
-def _decoder(wanted: config.Decoder) -> str:
+def _decoder(wanted: config.Decoder, device: torch.device) -> str:
     if wanted == "dali" and not available():
         raise ValueError("data: data.decoder dali needs DALI: pip install 'fgclip_fast[dali]', or pass cpu")
     if wanted == "auto":
-        return "dali" if torch.cuda.is_available() and available() else "cpu"
+        return "dali" if device.type == "cuda" and available() else "cpu"
     return wanted

@@ -11,6 +11,7 @@ from fgclip_fast.data import loader as loader_module
 from fgclip_fast.data.dali import Dali
 from fgclip_fast.data.decode import decode, encoded_or_decoded
 from fgclip_fast.data.loader import Loader
+from fgclip_fast.data.workers import data_loader
 from fgclip_fast.inputs.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.skipif(not dali.available(), reason="DALI is not installed")
@@ -18,9 +19,9 @@ TOKENIZER = Tokenizer()
 SIZE = 96
 
 
-def load(path, decoder, workers=0):
+def load(path, decoder, workers=0, device="cpu"):
     data = Data(train=str(path), decoder=decoder, workers=workers, box_margin=2.0)
-    return Loader(data, image_size=SIZE, batch_size=4, micro_batch_size=3, seed=0, tokenizer=TOKENIZER)
+    return Loader(data, image_size=SIZE, batch_size=4, micro_batch_size=3, seed=0, tokenizer=TOKENIZER, device=device)
 
 
 def as_tensor(file):
@@ -81,8 +82,20 @@ def test_the_loader_hands_out_the_batches_of_the_cpu_path(mixed, caplog, workers
     assert peer.counts == ours.counts and peer.counts[causes.CORRUPT_IMAGE] > 0
 
 
-def test_who_decodes_is_said(mixed, monkeypatch):
-    assert load(mixed, "auto").decoder == ("dali" if torch.cuda.is_available() else "cpu")
+def test_the_model_s_device_decides_who_decodes(mixed, monkeypatch):
+    built = []
+    monkeypatch.setattr(
+        loader_module, "Dali", lambda size, batch_size, device: built.append(device) or Dali(size, batch_size, "cpu")
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a machine with a GPU
+    monkeypatch.setattr(loader_module, "data_loader", lambda *args: data_loader(*args[:-1], pin_memory=False))
+    assert load(mixed, "auto").decoder == "cpu" and load(mixed, "auto", device="cuda:1").decoder == "dali"
+    for device in ("cpu", "cuda:1"):
+        next(load(mixed, "dali", device=device).batches())
+    assert built == [torch.device("cpu"), torch.device("cuda:1")]
+
+
+def test_an_unusable_decoder_is_refused(mixed, monkeypatch):
     assert load(mixed, "cpu").decoder == "cpu" and load(mixed, "dali").decoder == "dali" and dali.available()
     monkeypatch.setattr(loader_module, "available", lambda: False)
     with pytest.raises(ValueError, match="needs DALI: pip install"):
@@ -92,7 +105,7 @@ def test_who_decodes_is_said(mixed, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_decodes_nearly_the_same(mixed):
-    peer, ours = load(mixed, "cpu"), load(mixed, "dali")
+    peer, ours = load(mixed, "cpu"), load(mixed, "dali", device="cuda")
     for theirs, mine in zip(next(peer.batches()), next(ours.batches()), strict=True):
         apart = (theirs.image.int() - mine.image.cpu().int()).abs()
         assert mine.image.is_cuda and apart.float().mean() < 0.5
