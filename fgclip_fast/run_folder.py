@@ -1,5 +1,6 @@
 """A run's folder: which it is, what it goes on from, and what is written there before the first step."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,6 @@ import torch.distributed as dist
 from fgclip_fast import command_line
 from fgclip_fast.config import Config
 from fgclip_fast.data.fingerprint import fingerprints
-from fgclip_fast.scenes.locate import locate
 from fgclip_fast.training import checkpoint, provenance
 from fgclip_fast.training.distributed import Processes
 
@@ -33,11 +33,13 @@ def place(config: Config, processes: Processes) -> tuple[Config, Path | None]:
     return replace(config, output=str(output), resume=None), saved
 
 
-def make(run: Path, config: Config, processes: Processes, steps: int) -> None:
+def make(
+    run: Path, config: Config, processes: Processes, steps: int, shards: Mapping[str, Sequence[Path] | str]
+) -> None:
     """Makes the run's folder, writes its config and where it comes from, and points ``last`` at it."""
     if not processes.first:
         return
-    data = fingerprints(locate(config.data))  # before the folder is made: a shard that is none should leave no run
+    data = fingerprints(shards)  # before the folder is made: a shard that is none should leave no run
     run.mkdir(parents=True, exist_ok=True)
     command_line.save(config, run / "config.yaml")
     told = {"steps": steps, "processes": processes.world_size, "device": str(processes.device)}

@@ -58,19 +58,20 @@ def train(config: Config) -> Run:
         OSError: shards, weights or a run to resume are not there, or the run's folder cannot be written.
     """
     processes = distributed.start(command_line.device(config.device))
-    _check(config, processes)
+    listed = _listed_shards(config, processes)
     _fix(config.seed, config.threads)
     config, saved = run_folder.place(config, processes)
     model = _model(config, saved).to(processes.device)
     config = replace(config, model=model.config)
-    loader = _loader(config, model, processes)
+    loader = _loader(config, model, processes, listed["train"])
     steps = _steps(config, loader)
     if config.dry_run:
         return _describe(config, model, loader, steps)
     run = Path(str(config.output))
     optimizer = optim.adamw(model, config.optim)
     done = _restore(optimizer, loader, config, saved, processes)
-    run_folder.make(run, config, processes, steps)
+    shards = {"train": loader.shards, "val": listed["val"] or locate(config.data).val}
+    run_folder.make(run, config, processes, steps, shards)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
     monitor = Monitor(run, steps, done, writes=processes.first)
@@ -120,22 +121,24 @@ def train(config: Config) -> Run:
     return Run(run, model, config, figures)
 
 
-def _check(config: Config, processes: Processes) -> None:
-    """What is better said before weights are read and the run has a folder."""
-    _check_shards("train", config.data.train)
-    if config.data.val and processes.first:  # which alone reads them
-        _check_shards("val", config.data.val)
+def _listed_shards(config: Config, processes: Processes) -> dict[str, list[Path]]:
+    """List the shards once, before weights are read and the run has a folder; those of the embedded set come later."""
+    train = _expanded("train", config.data.train)
+    # Only the first process reads validation shards.
+    val = _expanded("val", config.data.val) if config.data.val and processes.first else []
+    return {"train": train, "val": val}
 
 
-def _check_shards(name: str, pattern: str) -> None:
+def _expanded(name: str, pattern: str) -> list[Path]:
     if not all(pattern.split("::")):  # the empty path is the folder that one stands in, and any shards there
         hint = f"pass --data.{name} 'folder/{name}-*.tar', or {EMBEDDED} for the embedded set"
         raise ValueError(f"data.{name} must name shards, got {pattern!r}; {hint}")
-    if pattern != EMBEDDED:
-        try:
-            expand(pattern)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"data.{name}: {error}") from None
+    if pattern == EMBEDDED:
+        return []
+    try:
+        return expand(pattern)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.{name}: {error}") from None
 
 
 def _fix(seed: int, threads: int | None) -> None:
@@ -166,7 +169,7 @@ def _weights(config: Config, saved: Path | None) -> FGCLIP:
     return model
 
 
-def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
+def _loader(config: Config, model: FGCLIP, processes: Processes, shards: list[Path]) -> Loader:
     data = locate(config.data) if processes.first else config.data
     if processes.group is not None:
         dist.barrier(processes.group)  # the first process writes the embedded set
@@ -184,6 +187,7 @@ def _loader(config: Config, model: FGCLIP, processes: Processes) -> Loader:
         world_size=processes.world_size,
         packing=config.model.packing,
         device=processes.device,
+        shards=shards,
     )
 
 

@@ -1,22 +1,27 @@
-"""What identifies a set of shards: enough to see that a run's data are not those of another."""
+"""The fingerprint of a set of shards, by which a run's data are told from others."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from fgclip_fast import config
 from fgclip_fast.data.index import extent
 from fgclip_fast.data.shards import expand
 
 
-def fingerprints(data: config.Data) -> dict[str, dict[str, Any]]:
-    """Those of the training and validation shards, where there are any."""
-    return {name: fingerprint(getattr(data, name)) for name in ("train", "val") if getattr(data, name)}
+def fingerprints(sets: Mapping[str, Sequence[Path] | str]) -> dict[str, dict[str, Any]]:
+    """Make the fingerprint of each set, such as "train" and "val"; empty ones are left out."""
+    return {name: fingerprint(shards) for name, shards in sets.items() if shards}
 
 
-def fingerprint(pattern: str) -> dict[str, Any]:
-    """Number of shards and samples, bytes, and a hash over each shard's name, size and number of samples."""
+def fingerprint(shards: Sequence[Path] | str) -> dict[str, Any]:
+    """Count shards, samples and bytes, and hash each shard's name, size and number of samples.
+
+    Args:
+        shards: the files, or a pattern as :func:`~fgclip_fast.data.shards.expand` takes it.
+    """
     digest, samples, size = hashlib.sha256(), 0, 0
-    paths = expand(pattern)
+    paths = expand(shards) if isinstance(shards, str) else shards
     for path in paths:
         own, length = extent(path).samples, path.stat().st_size
         digest.update(f"{path.name} {length} {own}\n".encode())

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Loader:
         micro_batch_size: images of a micro-batch; None: the whole batch is one.
         packing: layout of a micro-batch's texts for the text tower.
         device: the model's device. For a GPU, batches come in page-locked memory, and DALI decodes on it.
+        shards: the files that ``data.train`` names, if the caller has listed them already.
 
     Raises:
         ValueError: fewer samples than one global batch; a world size that does not divide ``data.lanes``; too little
@@ -65,15 +66,17 @@ class Loader:
         micro_batch_size: int | None = None,
         packing: config.Packing = "none",
         device: torch.device | str = "cpu",
+        shards: Sequence[Path] | None = None,
     ) -> None:
         self._device, global_batch = torch.device(device), batch_size * world_size
         self.decoder = _decoder(data.decoder, self._device)
         """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
-        shards = expand(data.train)
+        self.shards = list(shards or expand(data.train))
+        """The tar files of the set."""
         self.counts: Counter[str] = Counter()
         """Number of samples replaced, regions dropped and texts filled in the batches so far, by cause."""
         order = Order(
-            _samples(shards, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
+            _samples(self.shards, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
         )
         self.steps_per_epoch = order.samples // global_batch
         """Global batches in an epoch; the last incomplete one is dropped."""
@@ -86,7 +89,7 @@ class Loader:
             check_shared_memory(data.workers, batch_size * 3 * image_size**2)
         recipe = Recipe(data, image_size, seed, tokenizer, packing, micro_batch_size, encoded=self.decoder == "dali")
         self._image_size, self._batch_size = image_size, batch_size
-        self._samples = Samples(Shards(shards), order, recipe)
+        self._samples = Samples(Shards(self.shards), order, recipe)
         self._steps = _Steps(order, global_batch, rank, self.steps_per_epoch)
         self._worker_batches = data_loader(self._samples, self._steps, data.workers, self._device.type == "cuda")
 

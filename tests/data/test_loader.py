@@ -16,6 +16,7 @@ import torch
 
 from fgclip_fast.config import Data
 from fgclip_fast.data import causes, workers
+from fgclip_fast.data import loader as loader_module
 from fgclip_fast.data.index import index
 from fgclip_fast.data.loader import Loader, examples
 from fgclip_fast.data.order import Order
@@ -123,6 +124,15 @@ def test_workers_and_restarts_change_no_bit(good):
     assert all(map(equal, take(three.batches(), 9), alone))
     assert all(map(equal, take(three.batches(after=4), 5), alone[4:]))
     assert all(map(equal, take(load(good, **settings).batches(after=7), 2), alone[7:]))
+
+
+def test_shards_that_are_listed_already_are_not_searched_again(good, monkeypatch):
+    paths = load(good).shards
+    monkeypatch.delattr(loader_module, "expand")
+    ours = Loader(
+        replace(DATA, train=str(good)), image_size=32, batch_size=4, seed=0, tokenizer=TOKENIZER, shards=paths
+    )
+    assert [path.name for path in ours.shards] == ["0.tar", "1.tar", "2.tar"] and len(next(ours.batches())) == 1
 
 
 def test_ranks_share_the_global_batch_of_one_process(good):
