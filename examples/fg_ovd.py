@@ -19,7 +19,7 @@ def main(model: fgclip_fast.FGCLIP, questions: Path, images: Path) -> dict[str, 
     model.eval()
     accuracy = {}
     for file in sorted(questions.glob("*.jsonl")):
-        figures = fg_ovd.evaluate(model, file, images).figures()
+        figures = fg_ovd.evaluate(model, file, images).values
         low, high = figures["interval"]
         accuracy[file.stem] = figures["top1"]
         print(f"{file.stem:12} {figures['top1']:.1%} ({low:.1%} to {high:.1%}) of {figures['questions']}", end="; ")
