@@ -11,7 +11,7 @@ from pathlib import Path
 import fgclip_fast
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.presets import PRESETS
-from fgclip_fast.scenes.write import write
+from fgclip_fast.scenes.write import write_scenes
 
 
 def main(model: fgclip_fast.FGCLIP, questions: Path, images: Path) -> dict[str, float]:
@@ -32,6 +32,6 @@ if __name__ == "__main__":
         main(fgclip_fast.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder), train=0, val=20)
+            write_scenes(Path(folder), train=0, val=20)
             levels = Path(folder) / "levels"
             main(fgclip_fast.FGCLIP(PRESETS["tiny"].model), levels / "unseen", levels / "images")

@@ -1,7 +1,4 @@
-"""``python -m fgclip_fast.report RUN [OTHER]``: write an HTML page that shows what a run has learned.
-
-With a second run, the page compares the two.
-"""
+"""The command ``fgclip report``."""
 
 import logging
 import sys
@@ -32,10 +29,15 @@ class Request:
         check(self, "report: ")
 
 
+DESCRIPTION = """Write an HTML page that shows what a run has learned.
+
+With a second run, the page compares the two."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    request = cli(Request, args=arguments, prog="fgclip report", description=__doc__)
+    request = cli(Request, args=arguments, prog="fgclip report", description=DESCRIPTION)
     try:
         device = command_line.device(request.device)
         if request.other is None:
