@@ -18,7 +18,7 @@ from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import TINY
-from fgclip_fast.scenes.write import write
+from fgclip_fast.scenes.write import write_scenes
 from fgclip_fast.training.objective import objective
 from fgclip_fast.training.optim import adamw, update
 
@@ -30,7 +30,7 @@ PACKINGS: tuple[Packing, ...] = ("none", "padding-free", "prefix-tree")
 def scenes(tmp_path_factory):
     """The first scenes of the embedded data set, in shards."""
     folder = tmp_path_factory.mktemp("scenes")
-    write(folder, train=BATCHES * TINY.batch_size, val=20)
+    write_scenes(folder, train=BATCHES * TINY.batch_size, val=20)
     return folder
 
 

@@ -9,7 +9,7 @@ from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import PRESETS
-from fgclip_fast.scenes.write import write
+from fgclip_fast.scenes.write import write_scenes
 from fgclip_fast.training.objective import objective
 
 
@@ -36,5 +36,5 @@ def main(shards: str, steps: int = 10) -> None:
 
 if __name__ == "__main__":  # the loader's workers import this file
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), train=64, val=0)  # rendered scenes; name your own shards instead
+        write_scenes(Path(folder), train=64, val=0)  # rendered scenes; name your own shards instead
         main(f"{folder}/train-*.tar")

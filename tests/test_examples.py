@@ -35,9 +35,9 @@ def test_the_losses_train_an_open_clip_model():
 
 
 def test_fg_ovd_prints_an_accuracy_for_each_file(tmp_path, model, capsys):
-    from fgclip_fast.scenes.write import write
+    from fgclip_fast.scenes.write import write_scenes
 
-    write(tmp_path, train=0, val=6, workers=1)
+    write_scenes(tmp_path, train=0, val=6, workers=1)
     accuracy = names_of("fg_ovd")["main"](model, tmp_path / "levels" / "unseen", tmp_path / "levels" / "images")
     assert {"hard", "medium", "easy", "trivial"} <= accuracy.keys()
     assert len(capsys.readouterr().out.splitlines()) == len(accuracy)

@@ -4,8 +4,8 @@ import json
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +17,7 @@ from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
 from fgclip_fast.report import explore, files, html, outcomes, page, untrained
 from fgclip_fast.report.__main__ import main
-from fgclip_fast.scenes import locate
-from fgclip_fast.scenes.write import write as write_scenes
+from fgclip_fast.scenes.write import write_scenes
 from tests import browser, runs
 from tests.refusals import refusal
 
@@ -31,10 +30,8 @@ def scenes(tmp_path_factory):
     """A small embedded set, where the package would write the whole one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        marker = locate.embedded.__globals__["_fingerprint"]()
-        write_scenes(
-            Path(str(locate.os.environ["FGCLIP_CACHE"])) / f"{locate.EMBEDDED}-{marker}", train=4, val=30, workers=1
-        )
+        few = partial(write_scenes, train=4, val=30, workers=1)
+        patch.setattr("fgclip_fast.scenes.write.write_scenes", few)
         yield
 
 

@@ -1,4 +1,4 @@
-"""``python -m fgclip_fast.scenes``: write the embedded data set, or look at it."""
+"""The command ``fgclip scenes``."""
 
 import json
 import logging
@@ -6,45 +6,53 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to make; give one of the three."""
+    """What to write: at least one of output, contact-sheet and scene."""
 
     output: str | None = None
-    """Folder for a data set: shards, and questions in FG-OVD's format."""
+    """Folder to write the data set to: shards, and questions in FG-OVD's format."""
     contact_sheet: str | None = None
-    """PNG file for a sheet of all nouns, colours, patterns, finishes and sizes."""
+    """PNG file to write: a sheet with every noun, colour, pattern, finish and size."""
     scene: str | None = None
-    """PNG file for one scene; its record is printed."""
+    """PNG file to write: one scene. Its record is printed."""
     train: int = 12000
-    """Scenes to train on."""
+    """Number of scenes to train on."""
     val: int = 400
-    """Scenes to validate on."""
+    """Number of scenes to validate on."""
     seed: int = 0
-    """Of everything drawn."""
+    """Seed of everything random."""
     workers: int | None = None
-    """Processes; None: as many as this process may use cores."""
+    """Processes that draw; None: one for each core that this process may use."""
     split: Literal["train", "val"] = "train"
-    """Whose scene; those of val may hold unseen pairs of noun and colour."""
+    """Split of the scene of --scene. Scenes of val may show pairs of noun and colour that no scene of train shows."""
     number: int = 0
-    """Which scene."""
+    """Number of the scene of --scene, from 0."""
     length: float = 80
-    """Longest side of each thing on the contact sheet, pixels."""
+    """Longest side of each thing on the contact sheet, in pixels."""
     zoom: int = 1
-    """Enlarges sheet and scene so many times."""
+    """Factor by which sheet and scene are enlarged."""
+
+
+DESCRIPTION = """Write the embedded data set (rendered scenes) to a folder, or render parts of it to look at.
+
+Training uses the set without this command, by the word "scenes" as --data.train or --data.val."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     import tyro
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    request = tyro.cli(Request, args=arguments, prog="fgclip scenes", description=__doc__)
+    request = tyro.cli(Request, args=arguments, prog="fgclip scenes", description=DESCRIPTION)
     if not (request.output or request.contact_sheet or request.scene):
-        raise SystemExit("error: nothing to make: give --output FOLDER, --contact-sheet FILE or --scene FILE")
+        raise SystemExit("error: scenes: nothing to write; pass --output FOLDER, --contact-sheet FILE or --scene FILE")
     if request.contact_sheet:
         from fgclip_fast.scenes.sheet import contact_sheet
 
@@ -68,16 +76,16 @@ def _show_scene(request: Request) -> None:
 
 
 def _write(request: Request) -> None:
-    from fgclip_fast.scenes.write import write
+    from fgclip_fast.scenes.write import write_scenes
 
     start = time.perf_counter()
     folder = Path(str(request.output))
-    write(folder, train=request.train, val=request.val, seed=request.seed, workers=request.workers)
+    write_scenes(folder, train=request.train, val=request.val, seed=request.seed, workers=request.workers)
     print(f"{folder}: {request.train} + {request.val} scenes in {time.perf_counter() - start:.0f} s")
 
 
-def _save(image, path: str, zoom: int) -> None:
-    image.resize((image.width * zoom, image.height * zoom), 0).save(path)
+def _save(image: "Image.Image", path: str, zoom: int) -> None:
+    image.resize((image.width * zoom, image.height * zoom), resample=0).save(path)
     print(path)
 
 

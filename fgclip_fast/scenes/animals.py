@@ -1,4 +1,4 @@
-"""Nouns that live, each a few vector shapes."""
+"""Drawings of the nouns that are animals."""
 
 from fgclip_fast.scenes.shapes import Part, ellipse, polygon, rounded, spline
 

@@ -1,4 +1,4 @@
-"""What lies behind the things: a muted gradient with one of six textures."""
+"""Backgrounds of scenes: a muted gradient with one of six textures."""
 
 import colorsys
 
@@ -7,23 +7,32 @@ from PIL import Image
 
 
 def background(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A picture [side, side, 3], 0 to 255, without things."""
+    """Render a background.
+
+    Args:
+        kind: key of :data:`TEXTURES`.
+        side: side S, pixels.
+        rng: source of colours and texture.
+
+    Returns:
+        Array [S, S, 3], float64, 0 to 255.
+    """
     ends = [_muted(rng) for _ in range(2)]
     ends[1] = 0.6 * ends[0] + 0.4 * ends[1]
     y, x = np.mgrid[:side, :side] / side - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     share = np.clip(0.5 + (np.cos(angle) * x + np.sin(angle) * y), 0, 1)[..., None]
-    picture = ends[0] * (1 - share) + ends[1] * share
-    return np.clip(picture * (1 + TEXTURES[kind](side, rng))[..., None], 0, 255)
+    image = ends[0] * (1 - share) + ends[1] * share
+    return np.clip(image * (1 + TEXTURES[kind](side, rng))[..., None], 0, 255)
 
 
 def _muted(rng: np.random.Generator) -> np.ndarray:
-    """A pale or greyish colour that no thing has."""
+    """A random pale or greyish colour, unlike any colour of a thing: array [3], 0 to 255."""
     return 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.05, 0.24), rng.uniform(0.5, 0.88)))
 
 
 def _noise(side: int, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise in about [-1, 1] with so many knots down and across."""
+    """Smooth noise in about [-1, 1], interpolated between ``rows`` x ``columns`` random knots: array [side, side]."""
     knots = Image.fromarray(rng.uniform(-1, 1, (rows, columns)).astype(np.float32))
     return np.asarray(knots.resize((side, side), Image.Resampling.BICUBIC))
 
@@ -63,3 +72,4 @@ def _cloth(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 TEXTURES = {"paper": _paper, "clouds": _clouds, "wood": _wood, "tiles": _tiles, "speckles": _speckles, "cloth": _cloth}
+"""Name of a background → function that draws its texture: relative brightness, array [S, S], around 0."""

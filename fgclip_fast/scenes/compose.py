@@ -1,4 +1,4 @@
-"""Puts things into a picture: where they stand is decided first (cheap, and enough for all texts), then painted."""
+"""Composes scenes: first the place of each thing, which is cheap and enough to write all texts, then the painting."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +11,13 @@ from fgclip_fast.scenes.background import background
 from fgclip_fast.scenes.grammar import BACKGROUNDS, Thing
 
 SIDE = 96
-LENGTHS = {"small": (28.0, 33.0), "large": (44.0, 50.0)}  # of the longest side, pixels
+"""Side of a scene, pixels."""
+LENGTHS = {"small": (28.0, 33.0), "large": (44.0, 50.0)}
+"""Size → range of the longest side of a thing, pixels."""
 
 
 class Placed(NamedTuple):
-    """A thing and its place; the box is that of its outline."""
+    """A thing and its place; its box is the box of its outline, in pixels."""
 
     thing: Thing
     pose: draw.Pose
@@ -37,15 +39,23 @@ class Placed(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """Everything in a picture; the later things stand in front."""
+    """The contents of a scene; later things stand in front of earlier ones."""
 
     placed: tuple[Placed, ...]
     background: str
-    seed: tuple[int, ...]  # of the strokes that no text tells of
+    seed: tuple[int, ...]
+    """Seed of everything that no text describes: background, noise, brightness."""
 
 
 def compose(things: Sequence[Thing], seed: tuple[int, ...]) -> Scene:
-    """Places up to four things, one a quarter of the picture, a little over its edge; all wholly in the picture."""
+    """Place up to four things at random, each in a quarter of the scene of its own.
+
+    A thing may reach a few pixels into the next quarter, but never beyond the edge of the scene.
+
+    Args:
+        things: the things, those in front last.
+        seed: of places, poses, patterns and background.
+    """
     rng = np.random.default_rng(seed)
     quarters = rng.permutation(4)[: len(things)]
     placed = tuple(_place(thing, int(q), rng) for thing, q in zip(things, quarters, strict=True))
@@ -69,34 +79,34 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
 
 
 def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
-    """Draws how a pattern lies on a thing."""
+    """Choose at random how a thing's pattern lies on it."""
     angle, period = np.radians(rng.uniform(-8, 8)), 4.5 + 0.09 * pose.length
     return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
 
 
 def render(scene: Scene) -> Image.Image:
-    """Paints a scene: background, then each thing with its shadow or glow, then the camera's noise."""
+    """Paint a scene: the background, each thing with its shadow or glow, and the noise of a camera."""
     rng = np.random.default_rng((*scene.seed, 1))
-    picture = background(scene.background, SIDE, rng)
+    image = background(scene.background, SIDE, rng)
     for placed in scene.placed:
-        add(picture, placed)
-    picture = picture * rng.uniform(0.9, 1.06) + rng.normal(0, rng.uniform(1.0, 5.0), picture.shape)
-    return Image.fromarray(np.clip(picture + 0.5, 0, 255).astype(np.uint8))
+        add(image, placed)
+    image = image * rng.uniform(0.9, 1.06) + rng.normal(0, rng.uniform(1.0, 5.0), image.shape)
+    return Image.fromarray(np.clip(image + 0.5, 0, 255).astype(np.uint8))
 
 
-def add(picture: np.ndarray, placed: Placed) -> None:
-    """Paints one thing into ``picture`` [H, W, 3], in place, with its shadow or glow."""
+def add(image: np.ndarray, placed: Placed) -> None:
+    """Paint a thing with its shadow or glow into ``image``, array [H, W, 3], 0 to 255, in place."""
     thing = placed.thing
     shape = draw.outline(thing.noun, placed.pose)
     sprite = draw.paint(shape, thing.colour, thing.finish, placed.print, (placed.left % 1, placed.top % 1))
     left, top = int(placed.left) - sprite.pad, int(placed.top) - sprite.pad
     H, W = sprite.alpha.shape
     rows, columns = (
-        slice(max(0, top), min(picture.shape[0], top + H)),
-        slice(max(0, left), min(picture.shape[1], left + W)),
+        slice(max(0, top), min(image.shape[0], top + H)),
+        slice(max(0, left), min(image.shape[1], left + W)),
     )
     own = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
-    window = picture[rows, columns]
+    window = image[rows, columns]
     if thing.finish == "glowing":
         window[:] = surface.glow(window, sprite.alpha, thing.colour, own)
     else:

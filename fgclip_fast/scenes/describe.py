@@ -1,6 +1,6 @@
-"""Says what is in a scene: captions, region expressions, and the FineHARD record of it all.
+"""Describes scenes: captions, region expressions, and records in FineHARD's format.
 
-A colour always stands right before its noun, so that the pairs a text names can be read off it.
+In every text a colour stands right before its noun, so that tests can read the pairs of noun and colour from it.
 """
 
 from random import Random
@@ -11,7 +11,7 @@ from fgclip_fast.scenes.grammar import Thing, phrase
 from fgclip_fast.scenes.negatives import contradictions
 
 FORMS = {("noun",): 0.2, ("colour", "noun"): 0.15, Thing._fields: 0.65}
-"""What a short region expression names, and how often."""
+"""Attributes that a short region expression names → share of the expressions."""
 
 SURFACES = {
     "paper": "a sheet of rough paper",
@@ -21,14 +21,22 @@ SURFACES = {
     "speckles": "speckled stone",
     "cloth": "a piece of woven cloth",
 }
+"""Background → its name in long captions."""
 LOOKS = {
     "plain": "without any pattern", "striped": "with stripes", "dotted": "with dots",
     "matte": "a matte", "glowing": "a glowing", "snowy": "a snowy",
 }  # fmt: skip
+"""Pattern or finish → its words in long expressions."""
 
 
 def record(scene: Scene, path: str, rng: Random) -> dict[str, Any]:
-    """The scene's record in FineHARD's format; ten negatives a region, none of them with a held-out pair."""
+    """Write a scene's record in FineHARD's format, with ten negatives for each region, none with a held-out pair.
+
+    Args:
+        scene: the scene.
+        path: the record's ``f_path``.
+        rng: source of wordings and negatives.
+    """
     return {
         "f_path": path,
         "short_caption": short_caption(scene, rng),
@@ -50,7 +58,7 @@ def _region(placed: Placed, rng: Random) -> dict[str, Any]:
 
 
 def long_expression(placed: Placed, rng: Random) -> str:
-    """Everything about the thing, in one of three wordings."""
+    """All attributes of a thing, in one of three wordings."""
     thing = placed.thing
     told = rng.randrange(3)
     if told == 0:
@@ -61,7 +69,7 @@ def long_expression(placed: Placed, rng: Random) -> str:
 
 
 def short_caption(scene: Scene, rng: Random) -> str:
-    """All things, and how two of them stand to each other where there are no more."""
+    """The names of all things, or of two things and the relation between them."""
     names = [phrase(p.thing, rng.choice((("colour", "noun"), Thing._fields))) for p in scene.placed]
     if len(names) == 2 and rng.random() < 0.7:
         return f"{names[0]} {relation(*scene.placed)} {names[1]}"
@@ -69,7 +77,7 @@ def short_caption(scene: Scene, rng: Random) -> str:
 
 
 def long_caption(scene: Scene, rng: Random) -> str:
-    """Each thing with its place, two relations, and what is behind them all; 60 to 110 tokens."""
+    """The background, each thing with its place, and two relations; 60 to 110 tokens."""
     placed = rng.sample(scene.placed, len(scene.placed))
     count = {2: "two", 3: "three", 4: "four"}.get(len(placed), str(len(placed)))
     sentences = [f"A picture of {count} things in front of {SURFACES[scene.background]}."]
@@ -87,7 +95,7 @@ def long_caption(scene: Scene, rng: Random) -> str:
 
 
 def relation(a: Placed, b: Placed) -> str:
-    """How ``a`` stands to ``b``: the longer way between their middles decides."""
+    """The relation of ``a`` to ``b`` in words, along the axis on which their centres are further apart."""
     dx, dy = (there - here for there, here in zip(b.centre, a.centre, strict=True))
     if abs(dx) > abs(dy):
         return "to the left of" if dx > 0 else "to the right of"
@@ -95,6 +103,6 @@ def relation(a: Placed, b: Placed) -> str:
 
 
 def whereabouts(placed: Placed) -> str:
-    """The quarter of the picture in which the middle of the thing lies."""
+    """The quarter of the scene in which the centre of a thing lies, in words."""
     x, y = placed.centre
     return f"{'upper' if y < SIDE / 2 else 'lower'} {'left' if x < SIDE / 2 else 'right'}"

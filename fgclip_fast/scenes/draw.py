@@ -1,4 +1,4 @@
-"""Draws one thing: the noun's shapes as flat labels at four times the size, then paint, then light."""
+"""Draws one thing: its noun's shapes as flat labels at four times the size, then colours, then light."""
 
 from functools import cache
 from typing import NamedTuple
@@ -11,19 +11,20 @@ from fgclip_fast.scenes.nouns import drawing
 from fgclip_fast.scenes.shapes import Part, turn
 
 OVERSAMPLING = 4
+"""Cells of a drawing along each side of a pixel."""
 
 
 class Pose(NamedTuple):
-    """How a thing stands in the picture."""
+    """Size and orientation of a thing in its scene."""
 
     length: float  # longest side, pixels
     mirrored: bool = False
     angle: float = 0.0  # degrees
-    stretch: float = 1.0  # width over height, times the noun's own
+    stretch: float = 1.0  # factor on the noun's own width over height
 
 
 class Outline(NamedTuple):
-    """A noun's parts in pixels, the box of all of them being [0, width] x [0, height]."""
+    """A noun's parts in pixels; their common box is [0, width] x [0, height]."""
 
     parts: list[Part]
     width: float
@@ -40,14 +41,15 @@ class Sprite(NamedTuple):
 
 
 def outline(noun: str, pose: Pose) -> Outline:
-    """The noun's shapes, posed and scaled so that the longest side of the whole is ``pose.length``."""
+    """Pose a noun's shapes and scale them so that the longest side of their common box is ``pose.length``."""
     border = 0.55 + 0.014 * pose.length
     flip = np.array([(-1 if pose.mirrored else 1) * np.sqrt(pose.stretch), 1 / np.sqrt(pose.stretch)])
     turned = turn(pose.angle).T
     parts = [part._replace(points=(part.points * flip) @ turned) for part in _parts(noun)]
     low, high = _extent(parts, border / pose.length)
     scale = (pose.length - 2 * border) / max(high - low)
-    for _ in range(2):  # the edge has a fixed width, so the scale settles in a step or two
+    # The edge does not scale with the shapes, so the scale is found by iteration; two steps are enough.
+    for _ in range(2):
         low, high = _extent(parts, border / scale)
         scale *= pose.length / (max(high - low) * scale)
     parts = [part._replace(points=(part.points - low) * scale, width=part.width * scale) for part in parts]
@@ -57,7 +59,7 @@ def outline(noun: str, pose: Pose) -> Outline:
 
 @cache
 def _parts(noun: str) -> list[Part]:
-    """The noun's shapes about the origin, brought two thirds of the way to a square: a box should not tell the noun."""
+    """A noun's shapes around the origin, stretched most of the way to a square: a box should not tell the noun."""
     parts = [part._replace(points=part.points - 0.5) for part in drawing(noun)]
     low, high = _extent(parts, 0.03)
     squeeze = ((high - low).mean() / (high - low)) ** (2 / 3)
@@ -74,7 +76,15 @@ def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
 def paint(
     shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8
 ) -> Sprite:
-    """Paints the shapes; ``offset`` in [0, 1) is where between two pixels the box begins."""
+    """Paint the shapes of a thing.
+
+    Args:
+        shape: the posed shapes.
+        colour, finish: words of the grammar.
+        print_: the pattern.
+        offset: x and y in [0, 1), the part of a pixel by which the box is moved right and down.
+        pad: pixels around the box, for shadow and glow.
+    """
     labels = _labels(shape, offset)
     body = labels == surface.LABELS.index("body")
     labels = np.where(body & surface.inked(labels.shape, 1 / OVERSAMPLING, print_), surface.LABELS.index("ink"), labels)
@@ -85,7 +95,7 @@ def paint(
 
 
 def _labels(shape: Outline, offset: tuple[float, float]) -> np.ndarray:
-    """Index into surface.LABELS of each cell: uint8 [H, W]."""
+    """Draw the shapes as indices into ``surface.LABELS``: uint8 [H, W], in cells."""
     k = OVERSAMPLING
     size = [int(np.ceil(extent + start)) * k for extent, start in zip((shape.width, shape.height), offset, strict=True)]
     canvas = Image.new("L", (size[0], size[1]), 0)
@@ -103,12 +113,13 @@ def _labels(shape: Outline, offset: tuple[float, float]) -> np.ndarray:
 
 
 def _stroke(draw: ImageDraw.ImageDraw, points: list[tuple], width: float, label: int) -> None:
-    joint = "curve" if len(points) < 12 or width > 12 else None  # a thin curve has no gaps to fill
+    # Segments of a thin smooth curve leave no visible gaps, so their joints need no filling.
+    joint = "curve" if len(points) < 12 or width > 12 else None
     draw.line(points, fill=label, width=max(1, round(width)), joint=joint)
     for x, y in (points[0], points[-1]):
         draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=label)
 
 
 def _shrink(cells: np.ndarray) -> np.ndarray:
-    """Means over blocks of OVERSAMPLING x OVERSAMPLING cells, weighted by the fourth channel if there is one; fp32."""
+    """Average blocks of OVERSAMPLING x OVERSAMPLING cells to fp32 pixels, weighted by the alpha channel if present."""
     return np.asarray(Image.fromarray(cells).reduce(OVERSAMPLING), np.float32)

@@ -1,4 +1,4 @@
-"""The words of the scenes: what there is to be said about a thing. Plain data, also for menus."""
+"""The grammar of the scenes: the attributes of a thing and their values. Plain data, also for menus."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ BACKGROUNDS = ("paper", "clouds", "wood", "tiles", "speckles", "cloth")
 
 
 class Thing(NamedTuple):
-    """One thing, told apart from any other by five attributes."""
+    """A thing of a scene, fully described by five attributes."""
 
     size: str
     finish: str
@@ -38,10 +38,10 @@ HELD_OUT = frozenset(
     for i, noun in enumerate(NOUNS)
     for extra in ((0,) if i % 2 else (0, 5))
 )
-"""(noun, colour) pairs that occur in no training text, negatives included: 36 of the 240, one or two a noun."""
+"""(noun, colour) pairs held out of all training texts, negatives included: 36 of the 240, one or two for each noun."""
 
 
 def phrase(thing: Thing, form: tuple[str, ...] = Thing._fields) -> str:
-    """``a small snowy striped red mug``, or those of its words that ``form`` names."""
+    """Describe a thing as in ``a small snowy striped red mug``, with only the attributes that ``form`` names."""
     words = " ".join(getattr(thing, attribute) for attribute in form)
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

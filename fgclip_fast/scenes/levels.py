@@ -1,8 +1,8 @@
-"""Questions at FG-OVD's levels, and one kind for each single attribute, in FG-OVD's format.
+"""Questions about the validation scenes, in FG-OVD's format: FG-OVD's four levels, and one level for each attribute.
 
-Each is asked for pairs of noun and colour that training has seen and for those it never read of. Levels of one
-attribute have as many negatives as the attribute has other values, ten at most: chance is 1 of 11 for hard, medium,
-easy, trivial, noun and bare-noun, 1 of 10 for colour, 1 of 3 for pattern and finish, 1 of 2 for size.
+Every level has two files: ``seen`` for pairs of noun and colour that occur in training, ``unseen`` for held-out pairs.
+A level of one attribute has as many negatives as the attribute has other values, up to ten. Chance is 1 of 11 for hard,
+medium, easy, trivial, noun and bare-noun, 1 of 10 for colour, 1 of 3 for pattern and finish, and 1 of 2 for size.
 """
 
 import json
@@ -16,29 +16,35 @@ from fgclip_fast.scenes.grammar import HELD_OUT, NOUNS, Thing, phrase
 from fgclip_fast.scenes.negatives import NEGATIVES, level, others, single
 
 MARGIN = 3.0
-"""Each side of a question's box moves out by up to so many pixels, as in training: a tight box would tell the size."""
+"""Pixels by which each side of a question's box moves out, at most.
+
+Training widens boxes in the same way: a tight box would tell the size of the thing.
+"""
 
 CHANGES = {"hard": 1, "medium": 2, "easy": 3}
+"""Level → attributes that each negative changes."""
 TEST_TYPES = {"hard": "1_attributes", "medium": "2_attributes", "easy": "3_attributes", "trivial": "shuffle_negatives"}
+"""Level → ``test_type`` of its lines, as in FG-OVD's files."""
 LEVELS = ("hard", "medium", "easy", "trivial", "colour", "pattern", "finish", "size", "noun", "bare-noun")
+"""All levels, in the order of reports."""
 
 
 def write_levels(folder: Path, scenes: Sequence[tuple[str, Scene]], seed: int) -> None:
-    """Writes ``unseen/LEVEL.jsonl`` and ``seen/LEVEL.jsonl``.
+    """Write ``unseen/LEVEL.jsonl`` and ``seen/LEVEL.jsonl`` for every level.
 
     Args:
-        folder: where the two folders go.
-        scenes: file name of the image, relative to the image folder, and what is in it.
-        seed: of the draws.
+        folder: where ``unseen/`` and ``seen/`` are made.
+        scenes: for each scene, the path of its image, relative to the image folder, and its contents.
+        seed: of negatives and box margins.
 
     Raises:
-        ValueError: fewer different things than a question of the trivial level has texts.
+        ValueError: there are fewer different things than a question of the trivial level has texts.
     """
     things = [placed.thing for _, scene in scenes for placed in scene.placed]
     if scenes and len(set(things)) <= NEGATIVES:
         raise ValueError(
             f"scenes: questions need more than {NEGATIVES} different things, got {len(set(things))} in {len(scenes)} "
-            "validation scenes; write more of these"
+            "validation scenes; pass a larger --val"
         )
     for name in LEVELS:
         draw, form = _kind(name, things)
@@ -56,7 +62,7 @@ def write_levels(folder: Path, scenes: Sequence[tuple[str, Scene]], seed: int) -
 
 
 def _kind(name: str, things: Sequence[Thing]) -> tuple[Callable[[Thing, Random], list[Thing]], tuple[str, ...]]:
-    """How a level draws its negatives, and what its texts name."""
+    """The function that chooses a level's negatives, and the attributes that its texts name."""
     if name in CHANGES:
         return lambda thing, rng: level(thing, CHANGES[name], rng), Thing._fields
     if name == "trivial":

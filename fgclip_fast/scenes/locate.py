@@ -1,4 +1,4 @@
-"""Where the embedded data set is; it is written when it is first asked for."""
+"""Finds the embedded data set, and writes it when it is first asked for."""
 
 import hashlib
 import logging
@@ -15,19 +15,20 @@ EMBEDDED = "scenes"
 
 
 def embedded() -> Path:
-    """Folder of the embedded set, in the user's cache (``FGCLIP_CACHE``, else ``~/.cache/fgclip_fast``).
+    """Return the folder of the embedded set, and write the set first if it is missing.
 
-    Its name carries a fingerprint of the code that draws and describes, so another version writes another folder.
+    The folder lies in ``$FGCLIP_CACHE``, or in ``~/.cache/fgclip_fast`` if that is not set. Its name holds a
+    fingerprint of the code that draws and describes the scenes, so another version writes another folder.
     """
     cache = Path(os.environ.get("FGCLIP_CACHE", Path.home() / ".cache" / "fgclip_fast"))
     folder = cache / f"{EMBEDDED}-{_fingerprint()}"
     if folder.exists():
         return folder
-    from fgclip_fast.scenes.write import write  # draws: not needed by those who bring their own shards
+    from fgclip_fast.scenes.write import write_scenes  # here, so that users of own shards load nothing that draws
 
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    log.info("writing the embedded data set to %s (once)", folder)
-    write(partial)
+    log.info("scenes: writing the embedded data set to %s (once)", folder)
+    write_scenes(partial)
     try:
         partial.rename(folder)
     except OSError:  # another process was first
@@ -36,7 +37,7 @@ def embedded() -> Path:
 
 
 def locate(data: Data) -> Data:
-    """``data`` with "scenes" replaced by the shards of the embedded set."""
+    """Replace "scenes" in ``data.train`` and ``data.val`` by the shards of the embedded set."""
     if EMBEDDED not in (data.train, data.val):
         return data
     folder = embedded()

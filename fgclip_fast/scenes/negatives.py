@@ -1,7 +1,7 @@
-"""Texts that are nearly right: what the ten negatives of a region say.
+"""Negatives: descriptions that are nearly right, for training and for questions.
 
-All values of an attribute exclude each other and a full phrase names all five, so a text that differs anywhere is
-wrong about the thing, however one reads it.
+The values of an attribute exclude each other and a full phrase names all five attributes, so a text that differs in
+any word is wrong about the thing.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,27 @@ from random import Random
 from fgclip_fast.scenes.grammar import ATTRIBUTES, HELD_OUT, Thing, phrase
 
 NEGATIVES = 10
-"""Of a text; FG-OVD's levels and FineHARD's regions have as many."""
+"""Negatives of each text, as in FG-OVD's levels and FineHARD's regions."""
 
 CHANGES = {1: 0.7, 2: 0.2, 3: 0.1}
-"""How many attributes a training negative changes, and how often."""
+"""Attributes that a training negative changes → share of the negatives."""
 
 SHARES = {"noun": 0.32, "pattern": 0.24, "finish": 0.17, "colour": 0.15, "size": 0.12}
-"""Which attribute it changes, where the phrase names them all; in proportion where it names fewer."""
+"""Changed attribute → share, for phrases that name all five; a phrase that names fewer uses the same proportions."""
 
 QUALITIES = ("size", "finish", "pattern", "colour")
-"""What FG-OVD's levels change; the noun stays."""
+"""Attributes that FG-OVD's levels change; the noun stays."""
 
 
 def contradictions(thing: Thing, form: tuple[str, ...], rng: Random, count: int = NEGATIVES) -> list[str]:
-    """Negatives for training: ``count`` different phrases of the same form, without a held-out pair."""
+    """Choose the negatives of a training text: ``count`` different phrases of the same form, without a held-out pair.
+
+    Args:
+        thing: the thing that the text describes.
+        form: the attributes that the text names.
+        rng: source of the changes.
+        count: number of negatives.
+    """
     found: dict[str, None] = {}
     while len(found) < count:
         other = _changed(thing, form, rng)
@@ -45,17 +52,17 @@ def _changed(thing: Thing, form: tuple[str, ...], rng: Random) -> Thing:
 
 
 def single(thing: Thing, attribute: str, rng: Random, count: int = NEGATIVES) -> list[Thing]:
-    """Things that differ in one attribute only: all of them, or ``count`` where there are more."""
+    """Choose up to ``count`` things that differ in one attribute only."""
     values = [value for value in ATTRIBUTES[attribute] if value != getattr(thing, attribute)]
     return [thing._replace(**{attribute: value}) for value in rng.sample(values, min(count, len(values)))]
 
 
 def level(thing: Thing, changes: int, rng: Random, count: int = NEGATIVES) -> list[Thing]:
-    """Things that differ in exactly so many qualities, as FG-OVD's hard (1), medium (2) and easy (3) do.
+    """Choose things that differ in exactly ``changes`` qualities, as in FG-OVD's hard (1), medium (2) and easy (3).
 
-    The right text of a hard group is the middle of it, by definition of the level. Of a medium group it need not be:
-    its negatives gather around one of them, so the text most like the others is a wrong one. At most three in ten
-    have the other size: the box tells the size, and would solve a group that always changes it.
+    In a hard group the right text is the one most like all others, by definition of the level. In a medium group the
+    negatives gather around one of them, a decoy, so that the text most like the others is wrong. At most three
+    negatives in ten have the other size, because the box tells the size.
     """
     candidates = _at_distance(thing, changes)
     decoy = rng.choice(candidates)
@@ -70,6 +77,7 @@ def level(thing: Thing, changes: int, rng: Random, count: int = NEGATIVES) -> li
 
 
 def _at_distance(thing: Thing, changes: int) -> list[Thing]:
+    """All things that differ in exactly ``changes`` qualities."""
     found = []
     for attributes in combinations(QUALITIES, changes):
         others = [[value for value in ATTRIBUTES[a] if value != getattr(thing, a)] for a in attributes]
@@ -78,11 +86,12 @@ def _at_distance(thing: Thing, changes: int) -> list[Thing]:
 
 
 def _agreement(one: Thing, other: Thing) -> int:
+    """Number of attributes that two things share."""
     return sum(a == b for a, b in zip(one, other, strict=True))
 
 
 def others(thing: Thing, things: Sequence[Thing], rng: Random, count: int = NEGATIVES) -> list[Thing]:
-    """Other things of the data set, all different (the trivial level)."""
+    """Choose ``count`` different other things of the data set, for the trivial level."""
     found: dict[Thing, None] = {}
     while len(found) < count:
         other = rng.choice(things)

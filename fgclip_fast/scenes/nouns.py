@@ -1,8 +1,8 @@
-"""The things that scenes are made of: each noun is a few vector shapes, to be named at a glance at 40 pixels.
+"""Drawings of all nouns: a few vector shapes each, made to be recognised at a glance at 40 pixels.
 
-``body`` carries colour and pattern; ``shade`` and ``tint`` are a darker and a lighter tone of the same colour; ``dark``
-and ``pale`` are charcoal and ivory, which are no colours of the grammar, so no accent can be taken for the colour of
-the thing. All things are about as wide as high: a box should not say what is in it.
+``body`` carries colour and pattern. ``shade`` and ``tint`` are a darker and a lighter tone of the same colour. ``dark``
+and ``pale`` are charcoal and ivory, which are not colours of the grammar, so that an accent cannot be taken for the
+colour of the thing. All things are about as wide as high, so that a box does not tell what is in it.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from fgclip_fast.scenes.shapes import Part
 
 
 def drawing(noun: str) -> list[Part]:
-    """The noun's shapes in a unit square, those in front last."""
+    """Return a noun's shapes in the unit square, those in front last."""
     return _DRAWINGS[noun]()
 
 

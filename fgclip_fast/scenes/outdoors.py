@@ -1,4 +1,4 @@
-"""Nouns found outside, each a few vector shapes."""
+"""Drawings of the nouns that belong outdoors."""
 
 from fgclip_fast.scenes.shapes import Part, arc, box, ellipse, join, moved, polygon, rounded, spline
 

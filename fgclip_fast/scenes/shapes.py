@@ -1,4 +1,4 @@
-"""The few vector shapes that every noun is made of: points in a unit square, y down, and how to paint them."""
+"""Vector shapes that drawings are made of. Points lie in a unit square with y down: arrays [n, 2], float64."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,21 +9,25 @@ Point = tuple[float, float]
 
 
 class Part(NamedTuple):
-    """One painted shape: a filled polygon, or a stroke where ``width`` is set."""
+    """One painted shape: a filled polygon, or a stroke if ``width`` is set."""
 
-    points: np.ndarray  # [n, 2]
-    paint: str  # body, shade, tint, dark, pale: see surface.PAINTS
-    width: float = 0.0  # of a stroke, in units of the square; 0: the polygon is filled
+    points: np.ndarray
+    """[n, 2]"""
+    paint: str
+    """One of :data:`fgclip_fast.scenes.surface.LABELS`."""
+    width: float = 0.0
+    """Width of a stroke, in units of the square; 0 fills the polygon."""
     outline: bool = True
+    """Whether a dark edge is drawn around the shape."""
 
 
 def polygon(*corners: Point) -> np.ndarray:
-    """Straight edges between the corners."""
+    """A polygon through ``corners``."""
     return np.array(corners, float)
 
 
 def spline(*points: Point, closed: bool = True, steps: int = 8) -> np.ndarray:
-    """A smooth curve (Catmull-Rom) through the points; [n * steps, 2]."""
+    """A Catmull-Rom curve through ``points``, with ``steps`` points for each of its pieces."""
     p = np.array(points, float)
     if closed:
         before, p0, p1, after = np.roll(p, 1, 0), p, np.roll(p, -1, 0), np.roll(p, -2, 0)
@@ -40,19 +44,19 @@ def spline(*points: Point, closed: bool = True, steps: int = 8) -> np.ndarray:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float | None = None, tilt: float = 0.0) -> np.ndarray:
-    """A whole ellipse, ``tilt`` in degrees."""
+    """An ellipse around (x, y), turned by ``tilt`` degrees; a circle without ``ry``."""
     return arc(x, y, rx, ry, 0, 360, tilt)[:-1]
 
 
 def arc(x: float, y: float, rx: float, ry: float | None, start: float, stop: float, tilt: float = 0.0) -> np.ndarray:
-    """Part of an ellipse from ``start`` to ``stop`` degrees, clockwise from the right; open."""
+    """An open part of an ellipse, from ``start`` to ``stop`` degrees, counted clockwise from the right."""
     angle = np.radians(np.linspace(start, stop, max(7, int(abs(stop - start) / 12))))
     around = np.stack([rx * np.cos(angle), (rx if ry is None else ry) * np.sin(angle)], 1)
     return around @ turn(tilt).T + (x, y)
 
 
 def rounded(*corners: Point, radius: float = 0.06) -> np.ndarray:
-    """A polygon whose corners are rounded off by up to ``radius``."""
+    """A polygon with corners rounded by up to ``radius``."""
     p = np.array(corners, float)
     before, after = np.roll(p, 1, 0) - p, np.roll(p, -1, 0) - p
     reach = [np.minimum(radius, np.linalg.norm(x, axis=1) / 2) / np.linalg.norm(x, axis=1) for x in (before, after)]
@@ -68,16 +72,16 @@ def box(left: float, top: float, right: float, bottom: float, radius: float = 0.
 
 
 def join(*pieces: np.ndarray) -> np.ndarray:
-    """One outline out of several pieces."""
+    """One outline made of several pieces, end to end."""
     return np.concatenate(pieces)
 
 
 def moved(parts: Sequence[Part], tilt: float) -> list[Part]:
-    """The parts turned about the middle of the square, in degrees, clockwise."""
+    """Turn parts around the centre of the square, clockwise by ``tilt`` degrees."""
     return [part._replace(points=(part.points - 0.5) @ turn(tilt).T + 0.5) for part in parts]
 
 
 def turn(degrees: float) -> np.ndarray:
-    """Rotation matrix, clockwise on a screen."""
+    """A rotation matrix [2, 2], clockwise on a screen."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s], [s, c]])

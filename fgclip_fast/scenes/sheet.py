@@ -1,4 +1,4 @@
-"""Contact sheet: every word of the grammar as a picture with its name, to be looked at by people."""
+"""A contact sheet: every word of the grammar as a labelled picture, for people to look at."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,14 +10,15 @@ from fgclip_fast.scenes.grammar import COLOURS, FINISHES, NOUNS, PATTERNS, SIZES
 
 COLUMNS = 12
 PAPER = (222, 218, 208)
+"""RGB of the sheet."""
 
 
 def contact_sheet(length: float = 80, seed: int = 0) -> Image.Image:
-    """All nouns, then all colours, patterns, finishes and sizes.
+    """Render all nouns, then all colours and sizes, then all patterns and finishes.
 
     Args:
-        length: longest side of each thing, pixels; 40 is the size at which each must be known at a glance.
-        seed: of the nouns' surfaces.
+        length: longest side of each thing, pixels; at 40 each must still be recognised at a glance.
+        seed: of the way patterns lie on things.
     """
     rng = np.random.default_rng(seed)
     nouns = [
@@ -44,7 +45,7 @@ def contact_sheet(length: float = 80, seed: int = 0) -> Image.Image:
 
 
 def _add(sheet: np.ndarray, thing: Thing, length: float, place: tuple[int, int, int], rng: np.random.Generator) -> None:
-    """Paints a thing into the middle of a cell (top, left, side), the small one smaller."""
+    """Paint a thing into the centre of a cell (top, left, side); a small thing is smaller."""
     top, left, side = place
     small = np.mean(LENGTHS["small"]) / np.mean(LENGTHS["large"])
     pose = Pose(float(length * (small if thing.size == "small" else 1)))

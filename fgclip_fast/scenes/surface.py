@@ -1,4 +1,4 @@
-"""How a thing's surface looks: tones of its colour, pattern, finish."""
+"""Surfaces of things: the tones of a colour, patterns, finishes, shadow and glow."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 LABELS = ("nothing", "outline", "body", "shade", "tint", "dark", "pale", "ink")
-"""What a cell of a drawing can be; a drawing is an array of indices into this, painted last."""
+"""Labels of the cells of a drawing; a drawing is an array of indices into them."""
 
 CHARCOAL, IVORY = (40, 36, 44), (253, 247, 234)
 
-TONES = {  # outline, shade, body, tint; look-alikes (brown, orange, yellow; turquoise, green, blue) lie apart
+# Colours that look alike are set apart: brown, orange and yellow; turquoise, green and blue.
+TONES = {
     "red": ((74, 6, 14), (150, 16, 28), (224, 32, 40), (255, 128, 118)),
     "orange": ((112, 46, 0), (206, 96, 0), (255, 142, 16), (255, 202, 122)),
     "yellow": ((104, 80, 0), (208, 166, 0), (255, 224, 44), (255, 246, 160)),
@@ -22,12 +23,13 @@ TONES = {  # outline, shade, body, tint; look-alikes (brown, orange, yellow; tur
     "brown": ((42, 22, 8), (82, 46, 20), (124, 76, 38), (184, 136, 90)),
     "grey": ((40, 42, 46), (94, 98, 104), (148, 152, 158), (206, 209, 214)),
 }
+"""Colour → RGB of outline, shade, body and tint."""
 INK = {colour: CHARCOAL if colour in ("orange", "yellow", "turquoise", "pink", "grey") else IVORY for colour in TONES}
-"""Second colour of a pattern: charcoal or ivory, whichever stands out; neither is a colour of the grammar."""
+"""Colour → RGB of the ink of its patterns: charcoal or ivory, whichever stands out. Neither is in the grammar."""
 
 
 class Print(NamedTuple):
-    """How a pattern lies on a thing."""
+    """A pattern and the way it lies on a thing."""
 
     pattern: str
     period: float  # pixels of the scene
@@ -36,14 +38,23 @@ class Print(NamedTuple):
 
 
 def palette(colour: str) -> np.ndarray:
-    """The paint of each label, RGBA: uint8 [len(LABELS), 4]."""
+    """The RGBA paint of each label for a colour: uint8 [len(LABELS), 4]."""
     outline, shade, body, tint = TONES[colour]
     paints = [(0, 0, 0), outline, body, shade, tint, CHARCOAL, IVORY, INK[colour]]
     return np.array([(*rgb, 255 * (i > 0)) for i, rgb in enumerate(paints)], np.uint8)
 
 
 def inked(shape: tuple[int, int], pixel: float, print_: Print) -> np.ndarray:
-    """Where the pattern has ink: bool [H, W], ``pixel`` being the side of a cell in pixels of the scene."""
+    """Compute the cells in which a pattern has ink.
+
+    Args:
+        shape: (H, W) in cells.
+        pixel: side of a cell, in pixels of the scene.
+        print_: the pattern.
+
+    Returns:
+        bool [H, W]
+    """
     if print_.pattern == "plain":
         return np.zeros(shape, bool)
     y, x = (axis.astype(np.float32) * np.float32(pixel / print_.period) for axis in np.ogrid[: shape[0], : shape[1]])
@@ -53,24 +64,27 @@ def inked(shape: tuple[int, int], pixel: float, print_: Print) -> np.ndarray:
         return u - np.floor(u) < 0.42
     v = c * y - s * x + np.float32(print_.shift[1])
     row = np.floor(v)
-    u += 0.5 * (row % 2)  # dots: every second row is shifted by half a period
+    u += 0.5 * (row % 2)  # every second row of dots is shifted by half a period
     return (u - np.floor(u) - 0.5) ** 2 + (v - row - 0.5) ** 2 < 0.3**2
 
 
 def blur(mask: np.ndarray, radius: float) -> np.ndarray:
-    """A mask in [0, 1], softened."""
+    """Blur a mask in [0, 1]; ``radius`` in pixels."""
     image = Image.fromarray((mask * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
 def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np.ndarray:
-    """Shading and highlight: the light comes from the upper left.
+    """Add shading, highlights and snow; the light comes from the upper left.
 
     Args:
         rgb: [H, W, 3], 0 to 255, flat paint.
-        alpha: [H, W] in [0, 1], the thing.
-        body: [H, W] in [0, 1], its part that carries the finish.
+        alpha: [H, W] in [0, 1], coverage by the thing.
+        body: [H, W] in [0, 1], coverage by the part that carries the finish.
         finish: a word of the grammar.
+
+    Returns:
+        [H, W, 3], about 0 to 255, not clipped.
     """
     H, W = alpha.shape
     rows, columns = np.nonzero(alpha > 0.5)
@@ -91,22 +105,29 @@ def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np
 
 
 def _snowed(rgb: np.ndarray, alpha: np.ndarray, x: np.ndarray, side: int) -> np.ndarray:
-    """Snow on whatever lies open to the sky, thicker here and thinner there."""
-    below = np.cumsum(alpha, axis=0)  # pixels of the thing down to here
+    """Put snow of varying thickness on what lies open to the sky."""
+    below = np.cumsum(alpha, axis=0)  # pixels of the thing above and including this one
     thick = side * (0.16 + 0.045 * np.sin(x * (21 / side)))
-    snow = np.clip(below - 0.8, 0, 1) * np.clip(thick - below + 0.8, 0, 1)  # under the outline, which stays
-    edge = np.clip(thick - below + 1.8, 0, 1)  # its own shadow
+    snow = np.clip(below - 0.8, 0, 1) * np.clip(thick - below + 0.8, 0, 1)  # leaves the outline free
+    edge = np.clip(thick - below + 1.8, 0, 1)  # the shadow of the snow
     rgb = rgb * (1 - 0.45 * edge[..., None])
     return rgb * (1 - snow[..., None]) + np.array((248, 252, 255), np.float32) * snow[..., None]
 
 
 def shadow(alpha: np.ndarray) -> np.ndarray:
-    """Share of light that the thing takes from what lies behind it: [H, W], down and right of it."""
+    """Compute the share of light that a thing takes from the background below and to the right of it: [H, W]."""
     return blur(np.roll(alpha, (3, 2), (0, 1)), 1.6)
 
 
 def glow(window: np.ndarray, alpha: np.ndarray, colour: str, own: tuple[slice, slice]) -> np.ndarray:
-    """What lies behind a glowing thing, lit by it: a bright ring, then a haze in its colour."""
+    """Light the background of a glowing thing: a bright ring, and a haze in its colour around it.
+
+    Args:
+        window: [h, w, 3], 0 to 255, the background.
+        alpha: [H, W] in [0, 1], coverage by the thing.
+        colour: a word of the grammar.
+        own: the part of ``alpha`` that lies in the window.
+    """
     near, far = np.minimum(1, 2.2 * blur(alpha, 1.2)), np.minimum(1, 1.8 * blur(alpha, 3.2))
     tint = np.array(TONES[colour][3], np.float32)
     for share, light in ((0.85 * far, 0.75 * tint + 0.25 * 255), (0.95 * near, np.full(3, 255.0))):

@@ -1,4 +1,4 @@
-"""Writes the embedded data set: shards in the format that users bring, and questions about the validation scenes."""
+"""Writes the embedded data set: shards in the format of users' own data, and questions about the validation scenes."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,11 +21,13 @@ from fgclip_fast.scenes.describe import record
 from fgclip_fast.scenes.grammar import ATTRIBUTES, COLOURS, HELD_OUT, NOUNS, Thing
 from fgclip_fast.scenes.levels import write_levels
 
+T = TypeVar("T")
+
 SHARD = 250
-"""Scenes a shard."""
+"""Scenes in a shard."""
 
 UNSEEN = 0.75
-"""Share of validation things whose pair of noun and colour is held out."""
+"""Share of the things in validation scenes whose pair of noun and colour is held out of training."""
 
 _SPLITS = {"train": 0, "val": 1}
 _PAIRS = {
@@ -34,18 +36,23 @@ _PAIRS = {
 }
 
 
-def write(directory: Path, *, train: int = 12000, val: int = 400, seed: int = 0, workers: int | None = None) -> None:
-    """Writes ``train-*.tar``, ``val-*.tar`` and ``levels/``; the file ``_complete``, written last, says all is there.
+def write_scenes(
+    directory: Path, *, train: int = 12000, val: int = 400, seed: int = 0, workers: int | None = None
+) -> None:
+    """Write ``train-*.tar``, ``val-*.tar`` and ``levels/``, and last the file ``_complete``.
 
-    Equal arguments give equal files, whatever the number of workers. What stands in ``directory`` under these names is
-    replaced, unless it is complete and of the same arguments and code: then nothing is done.
+    Equal arguments give equal files, whatever the number of workers. Existing files of these names are replaced. If
+    ``_complete`` shows that they come from the same arguments and code, nothing is done.
 
     Args:
-        directory: made where it is missing.
-        train: scenes to train on, without the held-out pairs.
-        val: scenes to validate on, most of their things with held-out pairs.
-        seed: of everything drawn.
-        workers: processes; None: as many as this process may use cores.
+        directory: made if it is missing.
+        train: number of scenes to train on; they show no held-out pair.
+        val: number of scenes to validate on; most of their things have held-out pairs.
+        seed: of everything random.
+        workers: processes that draw; None: one for each core that this process may use.
+
+    Raises:
+        ValueError: the validation scenes show too few different things to ask questions about.
     """
     directory = Path(directory)
     marker, identity = directory / "_complete", _identity(train=train, val=val, seed=seed)
@@ -71,27 +78,28 @@ def write(directory: Path, *, train: int = 12000, val: int = 400, seed: int = 0,
 
 
 def scene_of(split: str, i: int, seed: int = 0) -> Scene:
-    """Scene ``i`` of a split: a function of the three arguments alone."""
+    """Compose scene ``i`` of a split ("train" or "val"); it depends on the three arguments alone."""
     rng = np.random.default_rng((seed, _SPLITS[split], i))
     things: list[Thing] = []
     count = rng.choice((2, 3, 4), p=(0.2, 0.3, 0.5))
     while len(things) < count:
         noun, colour = _pick(_PAIRS[split == "val" and rng.uniform() < UNSEEN], rng)
-        if all((noun, colour) != thing.pair for thing in things):  # so that a caption's "the red mug" is one thing
-            drawn = {name: _pick(values, rng) for name, values in ATTRIBUTES.items()}
-            things.append(Thing(**(drawn | {"noun": noun, "colour": colour})))
+        # No pair occurs twice, so that "the red mug" in a caption is one thing.
+        if all((noun, colour) != thing.pair for thing in things):
+            attributes = {name: _pick(values, rng) for name, values in ATTRIBUTES.items()}
+            things.append(Thing(**(attributes | {"noun": noun, "colour": colour})))
     return compose(things, (seed, _SPLITS[split], i))
 
 
 def jpeg(scene: Scene) -> bytes:
-    """The rendered scene as a JPEG file."""
+    """Render a scene as a JPEG file."""
     buffer = io.BytesIO()
     render(scene).save(buffer, "JPEG", quality=92, subsampling=0)
     return buffer.getvalue()
 
 
 def record_of(scene: Scene, split: str, i: int, seed: int = 0) -> dict[str, Any]:
-    """The record that is written with scene ``i`` of a split."""
+    """Describe scene ``i`` of a split, as in its shard."""
     return record(scene, f"scenes/{split}/{_key(split, i)}.jpg", Random(f"{seed} {split} {i}"))
 
 
@@ -107,7 +115,7 @@ def _write_shard(directory: Path, seed: int, split: str, number: int, scenes: ra
                 path.write_bytes(image)
 
 
-def _pick(values: Sequence, rng: np.random.Generator):
+def _pick(values: Sequence[T], rng: np.random.Generator) -> T:
     return values[int(rng.integers(len(values)))]
 
 

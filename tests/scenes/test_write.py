@@ -11,7 +11,7 @@ from fgclip_fast.data.records import parse
 from fgclip_fast.scenes.__main__ import main
 from fgclip_fast.scenes.grammar import HELD_OUT
 from fgclip_fast.scenes.levels import LEVELS
-from fgclip_fast.scenes.write import write
+from fgclip_fast.scenes.write import write_scenes
 
 SIZE = {"train": 16, "val": 24}
 
@@ -26,7 +26,7 @@ def small_shards():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, small_shards):
     path = tmp_path_factory.mktemp("scenes")
-    write(path, **SIZE, workers=1)
+    write_scenes(path, **SIZE, workers=1)
     return path
 
 
@@ -57,19 +57,19 @@ def test_shards_hold_images_and_records(folder):
 
 
 def test_workers_do_not_change_a_byte(folder, tmp_path):
-    write(tmp_path, **SIZE, workers=2)
+    write_scenes(tmp_path, **SIZE, workers=2)
     assert contents(tmp_path) == contents(folder)
 
 
 def test_a_complete_folder_is_left_alone_and_an_incomplete_one_is_written_anew(folder, tmp_path):
-    write(tmp_path, train=3, val=12, workers=1)
+    write_scenes(tmp_path, train=3, val=12, workers=1)
     shard = tmp_path / "train-00000.tar"
     whole = shard.read_bytes()
     shard.write_bytes(b"")
-    write(tmp_path, train=3, val=12, workers=1)
+    write_scenes(tmp_path, train=3, val=12, workers=1)
     assert shard.read_bytes() == b""
     (tmp_path / "_complete").unlink()
-    write(tmp_path, train=3, val=12, workers=1)
+    write_scenes(tmp_path, train=3, val=12, workers=1)
     assert shard.read_bytes() == whole
 
 
@@ -100,6 +100,6 @@ def test_all_levels_ask_about_the_same_regions(folder):
 
 def test_too_few_scenes_to_ask_about_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"more than 10 different things, got \d+ in 1 validation scenes"):
-        write(tmp_path, train=1, val=1)
+        write_scenes(tmp_path, train=1, val=1)
     with pytest.raises(SystemExit, match=r"^error: scenes: questions need more than 10"):
         main(["--output", str(tmp_path), "--train", "1", "--val", "1"])
