@@ -1,1 +1,36 @@
-"""Shards, records, their order, decoding and loading."""
+"""Shards of records, their order, decoding, and the loader; names are imported when they are first asked for."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fgclip_fast.data.importers.jsonl import write_shards
+    from fgclip_fast.data.loader import Loader, examples
+    from fgclip_fast.data.records import Record, Region, parse
+    from fgclip_fast.data.shards import Shards, ShardWriter, expand
+
+__all__ = [
+    "Loader",
+    "Record",
+    "Region",
+    "ShardWriter",
+    "Shards",
+    "examples",
+    "expand",
+    "parse",
+    "write_shards",
+]
+_FILES = {
+    "importers.jsonl": ("write_shards",),
+    "loader": ("Loader", "examples"),
+    "records": ("Record", "Region", "parse"),
+    "shards": ("ShardWriter", "Shards", "expand"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    for file, names in _FILES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

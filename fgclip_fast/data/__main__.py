@@ -1,4 +1,4 @@
-"""``python -m fgclip_fast.data``: shards from one's own records, their index, and what is wrong in them."""
+"""``fgclip data``: make shards from own records, index shards, check shards."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ from fgclip_fast.data.index import index as index_of
 from fgclip_fast.data.loader import examples
 from fgclip_fast.data.shards import expand
 
-_AT_ONCE = 8  # indexing waits for disks more than it computes
+_THREADS = 8  # more than cores: indexing waits for disks more than it computes
 
 
 def jsonl(
@@ -31,14 +31,14 @@ def jsonl(
     val: float = 0.0,
     shard_size: int = 1000,
 ) -> None:
-    """Writes shards from a list of records and a folder of images.
+    """Make shards from a list of records and a folder of images.
 
     Args:
         source: JSON lines or a JSON list of records; a folder of such files; or a .txt that lists them.
         images: folder that the records' image paths start from.
-        boxes: what the four numbers of a box are.
+        boxes: meaning of a box's four numbers.
         output: new folder for train-00000.tar, … and val-00000.tar, …
-        val: share of the images that validate.
+        val: share of the images used for validation, 0 to 1.
         shard_size: records of a shard.
     """
     written, causes = write_shards(source, images, output, boxes=boxes, val=val, shard_size=shard_size)
@@ -47,14 +47,14 @@ def jsonl(
 
 
 def index(shards: Positional[str], /) -> None:
-    """Lists the samples of shards beforehand, so that training starts at once.
+    """Index shards ahead of time, so that training starts at once.
 
     Args:
         shards: path, glob or {000..999} range of .tar files, or their folder.
     """
     paths = expand(shards)
     samples = 0
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for path, found in zip(paths, pool.map(index_of, paths), strict=True):
             samples += len(found.spans)
             if found.damaged_at >= 0:
@@ -63,11 +63,11 @@ def index(shards: Positional[str], /) -> None:
 
 
 def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
-    """Reads and decodes every record, names each bad one, and counts what training would meet.
+    """Read and decode every record, name each bad one, and count the defects that training would meet.
 
     Args:
         shards: path, glob or {000..999} range of .tar files, or their folder.
-        limit: stop after so many good records.
+        limit: stop after this many good records.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"data check: --limit must be at least 1 record, got {limit}")
@@ -87,11 +87,11 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     commands: dict[str, Any] = {"jsonl": jsonl, "index": index, "check": check}
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m fgclip_fast.data", args=arguments)
+        tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip data", args=arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

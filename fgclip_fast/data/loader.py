@@ -159,7 +159,7 @@ def _samples(paths: list[Path], counts: Counter[str]) -> list[int]:
         samples.append(found.samples)
         _report_damage(path, found.damaged_at, found.samples, counts)
         if not noted and time.monotonic() - began > _PATIENCE:
-            log.info("data: listing %d shards, once; `python -m fgclip_fast.data index` does so beforehand", len(paths))
+            log.info("data: listing %d shards, once; `fgclip data index` does so beforehand", len(paths))
             noted = True
     return samples
 

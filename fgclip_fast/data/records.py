@@ -1,8 +1,8 @@
-"""One FineHARD record, validated: what a JSON says becomes a :class:`Record`, or one named reason why not.
+"""Validate the JSON of one record in FineHARD's format: it becomes a :class:`Record`, or is refused with a cause.
 
-A record needs one text; all else may be missing. What is wrong with a region costs that region, what is wrong with
-the record costs the record; both are counted under the cause's name. A LAION-style sample (``txt``, or a JSON with
-no more than a caption) is a record too.
+A record needs one text; everything else may be missing. A defect of a region drops that region, a defect of the record
+refuses the record; both are counted under the name of their cause. A LAION-style sample (``txt``, or a JSON with only a
+caption) is a record too.
 """
 
 import json
@@ -28,10 +28,11 @@ from fgclip_fast.data.causes import (
 from fgclip_fast.inputs import boxes
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+"""Names of a sample's part that is taken as its image."""
 
 
 class Region(NamedTuple):
-    """A box, normalised xyxy, with its texts; ``negatives`` contradict ``short``."""
+    """A box (xyxy, fractions) with its texts; ``negatives`` contradict ``short``."""
 
     box: boxes.Box
     short: str
@@ -40,7 +41,7 @@ class Region(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The texts of one image; both captions are there, filled where the source had one."""
+    """The texts of one image; if the source has one caption, it fills the other."""
 
     short: str
     long: str
@@ -49,14 +50,14 @@ class Record(NamedTuple):
 
 
 def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
-    """Validates one record.
+    """Validate one record.
 
     Args:
-        raw: the JSON of a record, or what it says.
-        text: a caption that stands beside it (the ``txt`` of a LAION-style shard), the short one.
+        raw: the JSON of a record, as text or parsed.
+        text: a short caption from a file beside it, the ``txt`` of a LAION-style shard.
 
     Raises:
-        BadRecord: with the cause; the message adds what came.
+        BadRecord: the record cannot be used.
     """
     fields = parse_json(raw) if isinstance(raw, bytes) else raw
     if not isinstance(fields, Mapping):
@@ -69,7 +70,7 @@ def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
 
 
 def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
-    """Image bytes and record of a shard's sample: an image beside a ``json``, a ``txt`` or both.
+    """Find the image file and the record in a shard's sample: an image beside a ``json``, a ``txt`` or both.
 
     Raises:
         BadRecord: no image, no text, or as :func:`parse`.
@@ -83,10 +84,10 @@ def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
 
 
 def parse_json(raw: bytes) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        BadRecord: it is no UTF-8 or no JSON.
+        BadRecord: it is not UTF-8 or not JSON.
     """
     try:
         return json.loads(_decoded(raw))
@@ -130,7 +131,7 @@ def _filled(short: str, long: str, expressions: list[str], defects: list[Defect]
 
 
 def _regions(entries: Any, defects: list[Defect]) -> tuple[list[Region], list[str]]:
-    """The usable regions, and the texts of all regions, whatever their boxes."""
+    """Return the usable regions, and the texts of all regions, those with bad boxes included."""
     if entries is not None and not isinstance(entries, list):
         raise BadRecord(WRONG_TYPE, f"bbox_info must be a list, got {_named(entries)}")
     regions, expressions = [], []
@@ -138,9 +139,13 @@ def _regions(entries: Any, defects: list[Defect]) -> tuple[list[Region], list[st
         try:
             texts = _expressions(entry)
             expressions.append(texts[0] or texts[1])
-            box = _box(entry.get("bbox"))
+            box = boxes.checked(boxes.numbers(entry.get("bbox")))
         except _Drop as drop:
             defects.append(Defect(drop.args[0], f"region {i}: {drop.args[1]}"))
+            continue
+        except boxes.BadBox as bad:
+            given = _named(entry.get("bbox"))
+            defects.append(Defect(bad.reason, f"region {i}: bbox {bad} (xyxy, fractions), got {given}"))
             continue
         regions.append(_region(box, *texts, entry, i, defects))
     return regions, expressions
@@ -150,12 +155,12 @@ def _region(box: boxes.Box, short: str, long: str, entry: Mapping, i: int, defec
     if not (short and long):
         defects.append(Defect(EXPRESSION_FILLED, f"region {i}"))
     if not short:
-        return Region(box, long, long)  # its negatives would contradict a text that is not there
+        return Region(box, long, long)  # negatives contradict the short expression, which is missing
     return Region(box, short, long or short, _negatives(entry, i, defects))
 
 
 class _Drop(Exception):
-    """(cause, detail) of a region that is dropped."""
+    """Raised with (cause, detail) to drop a region."""
 
 
 def _expressions(entry: Any) -> tuple[str, str]:
@@ -170,15 +175,8 @@ def _expressions(entry: Any) -> tuple[str, str]:
     return short, long
 
 
-def _box(value: Any) -> boxes.Box:
-    try:
-        return boxes.checked(boxes.numbers(value))
-    except boxes.BadBox as bad:
-        raise _Drop(bad.reason, f"bbox {bad} (xyxy, fractions), got {_named(value)}") from None
-
-
 def _negatives(entry: Mapping[str, Any], i: int, defects: list[Defect]) -> tuple[str, ...]:
-    """Values of ``short_expr_negs`` (a dict, or a list) in file order, unless ``flag_short_neg`` says no."""
+    """Values of ``short_expr_negs`` (a dict or a list) in file order; none if ``flag_short_neg`` is not 1."""
     given = entry.get("short_expr_negs")
     if not given or entry.get("flag_short_neg", 1) not in (1, "1"):
         return ()

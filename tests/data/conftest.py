@@ -1,4 +1,4 @@
-"""Images and shards, made on the spot."""
+"""Fixtures that make images, records and shards."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from fgclip_fast.data.shards import ShardWriter
 
 
 def _encoded(width=64, height=48, mode="RGB", format="JPEG", seed=0, **options):
-    """A smooth picture with noise, as a file."""
+    """A smooth image with noise, as a file."""
     random = np.random.default_rng([seed, width, height])
     coarse = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float64)
@@ -22,7 +22,7 @@ def _encoded(width=64, height=48, mode="RGB", format="JPEG", seed=0, **options):
 
 
 def _record(number=0, **fields):
-    """A record with one region of three negatives, as a FineHARD JSON says it."""
+    """A record with one region of three negatives, in FineHARD's format."""
     negatives = {"0": "a green mug", "1": "a blue mug", "2": "a grey mug"}
     region = {"bbox": [0.1, 0.2, 0.6, 0.9, 0.7], "short_expr": "a red mug", "long_expr": "a glossy red mug"}
     region |= {"flag_short_neg": 1, "short_expr_negs": negatives}

@@ -62,7 +62,7 @@ def test_batches_of_any_size_up_to_the_largest_are_decoded(encoded):
     assert [batch.result().shape for batch in batches] == [(n, 3, SIZE, SIZE) for n in (4, 0, 1, 3)]
 
 
-def test_a_file_that_cannot_be_decoded_costs_its_batch_and_no_other(encoded, caplog):
+def test_a_file_that_cannot_be_decoded_spoils_its_batch_and_no_other(encoded, caplog):
     ours = Dali(SIZE, 4, "cpu")
     good, bad = as_tensor(encoded()), as_tensor(without_tables(encoded()))
     results = [ours.start(files).result() for files in ([good], [good, bad], [good])]

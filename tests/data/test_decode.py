@@ -31,8 +31,8 @@ def difference(ours, peer):
 @pytest.mark.parametrize("width, height", [(640, 480), (480, 640), (333, 100), (64, 300), (96, 96), (33, 31), (1, 1)])
 def test_jpegs_equal_pil(encoded, width, height, options):
     options = {"quality": 90, **options}
-    picture = Image.open(io.BytesIO(encoded(width, height)))
-    picture.save(file := io.BytesIO(), "JPEG", **options)
+    image = Image.open(io.BytesIO(encoded(width, height)))
+    image.save(file := io.BytesIO(), "JPEG", **options)
     mean, most = difference(decode(file.getvalue(), SIZE), pil(file.getvalue()))
     assert mean <= 0.01 and most <= 2
 
@@ -49,7 +49,7 @@ def test_anything_else_equals_pil_too(encoded, mode, format):
 
 
 def grey(pixels, format):
-    """A grey picture of so many bits as the numbers have, as a file."""
+    """A grey image of as many bits as the numbers have, as a file."""
     Image.fromarray(pixels).save(file := io.BytesIO(), format)
     return file.getvalue()
 
@@ -78,7 +78,7 @@ def test_orientation_is_ignored_as_pil_does(encoded):
 
 
 def bomb():
-    """A PNG of a few kilobytes that says it is 30,000 pixels square."""
+    """A PNG of a few kilobytes whose header says 30,000 x 30,000 pixels."""
     chunk = lambda name, data: (  # noqa: E731
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     )
@@ -94,7 +94,7 @@ def huge_jpeg(file):
 
 
 def without_tables(file):
-    """The same file without its quantization tables; its header and end are as they should be."""
+    """The same file without its quantization tables; its header and end are valid."""
     while (at := file.find(b"\xff\xdb")) >= 0:
         file = file[:at] + file[at + 2 + int.from_bytes(file[at + 2 : at + 4], "big") :]
     return file
@@ -116,10 +116,10 @@ def without_tables(file):
     ],
     ids=["half", "no end", "head", "half with an end", "no tables", "empty", "html", "eps", "bomb", "huge"],
 )
-def test_what_cannot_be_decoded_has_a_cause(encoded, spoil, cause):
+def test_files_that_cannot_be_decoded_have_a_cause(encoded, spoil, cause):
     for take in (decode, encoded_or_decoded):
         if take is encoded_or_decoded and (spoil is without_tables or cause == causes.TRUNCATED_IMAGE):
-            continue  # what only a decoder sees
+            continue  # only a decoder finds these
         with pytest.raises(BadRecord) as bad:
             take(spoil(encoded(160, 120)), SIZE)
         assert bad.value.cause == cause
@@ -154,7 +154,7 @@ def mutations(file, count):
     [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGB", "WEBP"), ("P", "GIF"), ("RGB", "BMP"), ("RGB", "TIFF"),
      ("RGB", "PPM")],
 )  # fmt: skip
-def test_whatever_is_broken_is_an_image_or_a_bad_record(encoded, mode, format):
+def test_a_broken_file_is_an_image_or_a_bad_record(encoded, mode, format):
     refused = []
     for broken in mutations(encoded(64, 48, mode, format), 400):
         for take in (decode, encoded_or_decoded, lambda file, _: sides(file)):
@@ -179,7 +179,7 @@ def test_whatever_is_broken_is_an_image_or_a_bad_record(encoded, mode, format):
     ],
     ids=repr,
 )
-def test_whatever_a_decoder_raises_is_a_bad_record(encoded, monkeypatch, error, cause):
+def test_any_error_of_a_decoder_is_a_bad_record(encoded, monkeypatch, error, cause):
     def fail(*_, **__):
         raise error
 

@@ -1,4 +1,4 @@
-"""The loader: full batches whatever the records hold, and the same bits for any number of workers and restarts."""
+"""The loader: full batches in spite of bad records, and the same bits for any number of workers and restarts."""
 
 import logging
 import subprocess
@@ -44,7 +44,7 @@ def texts(batch):
 
 
 def numbers(batches):
-    """Which records a step holds: their short captions end in a number, of which each digit is a token."""
+    """Numbers of the records in a step: their short captions end in a number, each digit of which is a token."""
     shorts = [text for batch in batches for text in texts(batch)[: len(batch.image)]]
     return Counter(int(text.split("mug")[1].replace(" ", "")) for text in shorts)
 
@@ -64,7 +64,7 @@ def good(tmp_path_factory, encoded, record, write_shard):
 
 
 def kinds(encoded, record):
-    """Fifteen kinds of bad record: sample and the cause that it must be counted under, "" where it is good."""
+    """Fifteen kinds of odd record, each with the cause that it must be counted under; "" if it is good."""
     box = lambda number, *bbox: record(number, bbox_info=[{**record()["bbox_info"][0], "bbox": bbox}])  # noqa: E731
     image = encoded()
     return [
@@ -157,7 +157,7 @@ def test_micro_batches_are_the_batch_in_parts(good):
 
 
 @pytest.mark.parametrize("packing, shares", [("none", None), ("padding-free", False), ("prefix-tree", True)])
-def test_texts_are_packed_where_the_model_wants_it(good, packing, shares):
+def test_texts_are_packed_as_the_model_wants_it(good, packing, shares):
     (batch,) = next(load(good, packing=packing).batches())
     assert (batch.tree is None) == (packing == "none")
     if batch.tree is not None:
@@ -165,7 +165,7 @@ def test_texts_are_packed_where_the_model_wants_it(good, packing, shares):
         assert (len(batch.tree.pooled.unique()) < len(batch.tree.pooled)) == shares  # equal texts become one
 
 
-def test_region_texts_are_drawn_anew_each_visit(good):
+def test_region_texts_are_chosen_anew_each_visit(good):
     ours = load(good, batch_size=9)
     drawn = [Counter(texts(batch)[9:18]) for (batch,) in take(ours.batches(), 9)]
     assert set().union(*drawn) == {"a red mug", "a glossy red mug"}
@@ -184,7 +184,7 @@ def test_hard_texts_are_the_short_expression_and_some_negatives_in_file_order(go
             assert places[0] == 0 and places == sorted(set(places))
 
 
-def test_short_captions_have_the_prefix_and_long_ones_none(good):
+def test_short_captions_have_the_prefix_and_long_ones_do_not(good):
     (batch,) = next(load(good, short_prefix="a sketch of ").batches())
     assert all(text.startswith("a sketch of mug") for text in texts(batch)[:4])
     assert all(text.startswith("a red mug , number") for text in texts(batch)[-4:])
@@ -237,7 +237,7 @@ def test_a_damaged_shard_gives_its_readable_part_and_is_counted(
     assert [line.split("a.tar: ")[1][:17] for line in caplog.messages] == ["damaged at byte 1"] * 2
 
 
-def test_damage_is_noticed_where_img2dataset_has_counted(tmp_path, encoded, record, write_shard):
+def test_damage_is_noticed_in_spite_of_img2dataset_s_count(tmp_path, encoded, record, write_shard):
     path = write_shard(tmp_path / "a.tar", [(encoded(), record(number)) for number in range(8)])
     path.write_bytes(path.read_bytes()[:-15_000])
     (tmp_path / "a_stats.json").write_text('{"successes": 8}')
@@ -263,7 +263,7 @@ def test_a_set_of_bad_records_only_ends_with_their_causes(tmp_path, encoded, wri
         next(load(tmp_path).batches())
 
 
-def test_a_set_smaller_than_a_global_batch_says_so(good):
+def test_a_set_smaller_than_a_global_batch_is_refused(good):
     with pytest.raises(ValueError, match="holds 27 samples, fewer than one global batch of 8 x 4"):
         load(good, batch_size=8, world_size=4)
 

@@ -1,4 +1,4 @@
-"""The commands: a user's own list becomes shards; shards are listed and checked."""
+"""The commands: a user's own list becomes shards; shards are indexed and checked."""
 
 import json
 from collections import Counter
@@ -54,7 +54,7 @@ def test_boxes_become_fractions(tmp_path, photos, boxes, bbox):
     ids=["huge", "huge and a fraction", "huge and negative", "booleans"],
 )  # fmt: skip
 @pytest.mark.parametrize("boxes", ["xyxy-pixel", "xywh-pixel", "xyxy-fraction"])
-def test_numbers_that_are_none_cost_their_region(tmp_path, photos, boxes, bbox, cause):
+def test_boxes_of_wrong_numbers_drop_their_region(tmp_path, photos, boxes, bbox, cause):
     source = lines(tmp_path / "mine.jsonl", [boxed(bbox)])
     written, found = write_shards(source, photos, tmp_path / "out", boxes=boxes)
     assert written["train"] == 1 and found == {cause: 1, causes.LONG_FROM_SHORT: 1}
@@ -63,7 +63,7 @@ def test_numbers_that_are_none_cost_their_region(tmp_path, photos, boxes, bbox, 
     assert counts == found
 
 
-def test_what_is_refused_is_named_and_counted(tmp_path, photos, caplog):
+def test_refused_records_are_named_and_counted(tmp_path, photos, caplog):
     bad = [
         b"{",
         b"\xff",
@@ -83,7 +83,7 @@ def test_what_is_refused_is_named_and_counted(tmp_path, photos, caplog):
     assert "mine.jsonl, line 2: broken JSON" in caplog.text and "mine.jsonl, line 4: no image" in caplog.text
 
 
-def test_an_image_validates_or_trains_and_never_changes_sides(tmp_path, photos):
+def test_an_image_is_for_training_or_validation_and_never_changes_sides(tmp_path, photos):
     records = [{"image": f"more/{n % 40}.jpg", "short_caption": f"photo {n % 40}"} for n in range(80)]
     source = lines(tmp_path / "mine.jsonl", records)
     write_shards(source, photos, tmp_path / "a", boxes="xyxy-pixel", val=0.3, shard_size=10)
@@ -96,7 +96,7 @@ def test_an_image_validates_or_trains_and_never_changes_sides(tmp_path, photos):
     assert {e.short for e in examples(f"{tmp_path}/b/val-*.tar", image_size=8)} == set(val)
 
 
-def test_finehard_files_are_lists_whatever_their_name(tmp_path, photos, record):
+def test_finehard_files_are_lists_in_spite_of_their_name(tmp_path, photos, record):
     (tmp_path / "json").mkdir()
     for number in range(2):
         records = [record(number, f_path=f"grit-20m/data-12m/more/{number}.jpg"), {"f_path": "gone.jpg"}]
@@ -113,13 +113,13 @@ def test_finehard_files_are_lists_whatever_their_name(tmp_path, photos, record):
 def test_shards_are_not_written_over(tmp_path, photos):
     source = lines(tmp_path / "mine.jsonl", [boxed([0, 0, 9, 9])])
     write_shards(source, photos, tmp_path / "out", boxes="xyxy-pixel")
-    with pytest.raises(ValueError, match="holds shards already"):
+    with pytest.raises(ValueError, match=r"--output must hold no shards, got .*; choose another folder"):
         write_shards(source, photos, tmp_path / "out", boxes="xyxy-pixel")
     with pytest.raises(FileNotFoundError, match="nothing"):
         write_shards(tmp_path / "nothing.jsonl", photos, tmp_path / "other", boxes="xyxy-pixel")
 
 
-def test_the_commands_say_what_they_did(tmp_path, photos, capsys):
+def test_the_commands_print_what_they_did(tmp_path, photos, capsys):
     source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 50, 50]), boxed([9, 9, 9, 50]), b"{"])
     main(["jsonl", str(source), "--images", str(photos), "--boxes", "xyxy-pixel", "--output", str(tmp_path / "out")])
     out = capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_the_commands_say_what_they_did(tmp_path, photos, capsys):
 
 
 @pytest.mark.parametrize("command", ["index", "check"])
-def test_shards_that_are_not_there_are_one_line(command, tmp_path):
+def test_missing_shards_give_one_line(command, tmp_path):
     with pytest.raises(SystemExit, match=r"^error: shards: .*nowhere\.tar, where no tar file exists$"):
         main([command, str(tmp_path / "nowhere.tar")])
 
@@ -151,10 +151,10 @@ def jsonl(source, photos, output, *more):
         (["--val", "7"], "--val must be a share of the images, 0 to 1, got 7.0"),
         (["--val", "-0.1"], "--val must be a share of the images, 0 to 1, got -0.1"),
         (["--val", "nan"], "--val must be a share of the images, 0 to 1, got nan"),
-        (["--images", "nowhere"], "--images must be a folder, got nowhere, which is none"),
+        (["--images", "nowhere"], "--images must be a folder, got nowhere, which is not a folder"),
     ],
 )
-def test_an_argument_that_does_not_fit_is_one_line(tmp_path, photos, arguments, message):
+def test_a_wrong_argument_gives_one_line(tmp_path, photos, arguments, message):
     source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 50, 50])])
     with pytest.raises(SystemExit) as end:
         jsonl(source, photos, tmp_path / "out", *arguments)
@@ -162,7 +162,7 @@ def test_an_argument_that_does_not_fit_is_one_line(tmp_path, photos, arguments, 
 
 
 @pytest.mark.parametrize("below", ["", "/out"])
-def test_an_output_that_is_a_file_is_one_line(tmp_path, photos, below):
+def test_an_output_that_is_a_file_gives_one_line(tmp_path, photos, below):
     source = lines(tmp_path / "mine.jsonl", [boxed([9, 9, 50, 50])])
     with pytest.raises(SystemExit, match=r"^error: data jsonl: --output must be a new folder, got .* is a file$"):
         jsonl(source, photos, f"{source}{below}")
@@ -172,7 +172,10 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path, photos, below):
     "content, message",
     [
         (json.dumps(boxed([9, 9, 50, 50], image="gone.jpg")), r"2 x no image, 1 x wrong type$"),
-        (json.dumps({"image": "a.jpg", "caption": "a"}, indent=1), r"4 x broken JSON, 1 x wrong type; a line must be"),
+        (
+            json.dumps({"image": "a.jpg", "caption": "a"}, indent=1),
+            r"4 x broken JSON, 1 x wrong type; each line must be",
+        ),
         ("", r"1 x wrong type$"),
     ],
     ids=["gone", "pretty", "list"],
@@ -202,13 +205,13 @@ def test_check_counts_a_damaged_shard_each_time(tmp_path, capsys, encoded, recor
 
 
 @pytest.mark.parametrize("samples, message", [(0, "no record"), (2, "no good record")])
-def test_check_fails_where_nothing_is_good(tmp_path, caplog, encoded, write_shard, samples, message):
+def test_check_fails_if_nothing_is_good(tmp_path, caplog, encoded, write_shard, samples, message):
     path = write_shard(tmp_path / "a.tar", [(encoded(), {})] * samples)
     with pytest.raises(SystemExit, match=rf"^error: data check: .*a\.tar holds {message}$"):
         main(["check", str(path)])
     assert ("a.tar: holds no sample" in caplog.text) == (samples == 0)
 
 
-def test_check_of_a_wrong_limit_is_one_line(tmp_path):
+def test_check_of_a_wrong_limit_gives_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: data check: --limit must be at least 1 record, got -1$"):
         main(["check", str(tmp_path), "--limit", "-1"])

@@ -31,7 +31,7 @@ def all_addresses(counts):
     small=st.sampled_from([0, 10**6]),
     seed=st.integers(-(2**40), 2**40),
 )
-def test_every_sample_comes_once_an_epoch(counts, lanes, window, small, seed):
+def test_every_sample_comes_once_in_an_epoch(counts, lanes, window, small, seed):
     addresses = epoch_of(order(counts, seed, lanes, window, small=small), epoch=3)
     assert len(addresses) == sum(counts) and set(addresses) == all_addresses(counts)
 
@@ -87,12 +87,12 @@ def test_replacements_come_from_the_same_lane_and_differ(small):
     assert drawn == [order([50] * 8, lanes=4, small=small).replacement(0, 2, attempt) for attempt in range(1, 50)]
 
 
-def test_a_world_size_that_does_not_divide_the_lanes_says_so():
+def test_a_world_size_that_does_not_divide_the_lanes_is_refused():
     with pytest.raises(ValueError, match=r"must divide data.lanes, got 6 and 64; pass --data.lanes 66"):
         order(lanes=64, world_size=6)
 
 
-def test_a_set_without_samples_says_so():
+def test_a_set_without_samples_is_refused():
     with pytest.raises(ValueError, match="the 2 shards hold no samples"):
         order([0, 0])
 

@@ -1,4 +1,4 @@
-"""Records: every defect has its name, costs as little as it can, and nothing else is raised."""
+"""Records: every defect has its cause and drops as little as possible, and nothing else is raised."""
 
 import json
 
@@ -25,7 +25,7 @@ def found(record):
     return [defect.cause for defect in record.defects]
 
 
-def test_a_whole_record_is_taken_as_it_is(record):
+def test_a_complete_record_is_taken_as_it_is(record):
     parsed = parse(json.dumps(record(7)).encode())
     (one,) = parsed.regions
     assert parsed[:2] == ("mug 7", "a red mug, number 7") and parsed.defects == ()
@@ -78,7 +78,7 @@ def test_a_bad_record_has_a_cause(raw, cause):
     ],
     ids=str,
 )
-def test_a_bad_box_costs_its_region_only(box, cause):
+def test_a_bad_box_drops_its_region_only(box, cause):
     parsed = with_regions(region(), {**region(), "bbox": box}, region())
     assert len(parsed.regions) == 2 and found(parsed) == [cause] and cause in causes.DROPPED
     assert parsed.defects[0].detail.startswith("region 1: ")
@@ -119,7 +119,7 @@ def test_any_number_of_negatives_is_taken_in_file_order(fields, negatives):
 
 
 @pytest.mark.parametrize("negatives, kept", [({"0": "b", "1": 3, "2": ""}, ("b",)), ("b", ())])
-def test_a_bad_negative_costs_itself(negatives, kept):
+def test_a_bad_negative_is_dropped_alone(negatives, kept):
     parsed = with_regions(region(short_expr_negs=negatives))
     assert parsed.regions[0].negatives == kept and set(found(parsed)) == {causes.WRONG_NEGATIVE}
 
@@ -175,7 +175,7 @@ a_record = st.fixed_dictionaries({}, optional={"caption": anything, "short_capti
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(fields=a_record)
-def test_whatever_comes_is_a_record_or_has_a_cause(fields):
+def test_any_json_is_a_record_or_has_a_cause(fields):
     try:
         parsed = parse(json.dumps(fields).encode())
     except BadRecord as bad:
@@ -186,7 +186,7 @@ def test_whatever_comes_is_a_record_or_has_a_cause(fields):
 
 
 @given(raw=st.binary(max_size=60))
-def test_whatever_bytes_come_are_a_record_or_have_a_cause(raw):
+def test_any_bytes_are_a_record_or_have_a_cause(raw):
     try:
         parse(raw)
     except BadRecord as bad:

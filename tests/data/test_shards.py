@@ -1,4 +1,4 @@
-"""Shards: what is written is read, damaged ones give what is readable, and patterns name what they say."""
+"""Shards: written samples are read back, damaged shards give their readable samples, patterns list shards."""
 
 import io
 import os
@@ -27,7 +27,7 @@ def keys_of(path):
     return [(sample.key, list(sample.parts)) for sample in map(shard.read, range(len(shard)))]
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_samples_are_read_back(tmp_path):
     with ShardWriter(tmp_path / "folder" / "a.tar") as shard:
         shard.write("000000", jpg=b"\xff" * 1000, json=b"{}")
         shard.write("000001", jpg=b"", txt=b"x")
@@ -93,7 +93,7 @@ def test_index_of_a_read_only_folder_goes_to_the_cache(tmp_path, monkeypatch):
     assert len(Shard(path)) == 1
 
 
-def test_count_of_img2dataset_is_believed_before_an_index_is_there(tmp_path):
+def test_count_of_img2dataset_is_used_before_an_index_exists(tmp_path):
     path = archive(tmp_path / "00000.tar", ["1.jpg", "2.jpg"])
     (tmp_path / "00000_stats.json").write_text('{"successes": 7}')
     assert extent(path).samples == 7
@@ -102,7 +102,7 @@ def test_count_of_img2dataset_is_believed_before_an_index_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [2048 + 512 + 2, 2048 + 100], ids=["in a file", "in a header"])
-def test_a_shard_that_ends_early_gives_what_is_readable(tmp_path, cut):
+def test_a_shard_that_ends_early_gives_its_readable_samples(tmp_path, cut):
     path = archive(tmp_path / "a.tar", ["1.jpg", "2.jpg", "3.jpg"])
     path.write_bytes(path.read_bytes()[:cut])
     shard = Shard(path)
@@ -111,7 +111,7 @@ def test_a_shard_that_ends_early_gives_what_is_readable(tmp_path, cut):
 
 
 @pytest.mark.parametrize("content, why", [(b"<html>" * 500, "not a tar file"), (b"\x1f\x8b" + b"x" * 999, "unpack it")])
-def test_a_file_that_is_no_tar_is_named(tmp_path, content, why):
+def test_a_file_that_is_not_a_tar_is_named(tmp_path, content, why):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(ValueError, match=f"a.tar: .*{why}"):
         Shard(tmp_path / "a.tar")

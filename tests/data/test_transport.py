@@ -1,4 +1,4 @@
-"""What is packed comes out the same, from one piece of shared memory."""
+"""Packed values come out the same, from one piece of shared memory."""
 
 import pickle
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Pair(NamedTuple):
     right: object
 
 
-def test_what_is_packed_comes_out_the_same():
+def test_packed_values_come_out_the_same():
     odd = torch.arange(7, dtype=torch.uint8)
     none, one, turned = torch.rand(3, 0, 2), torch.tensor(2.5), torch.arange(12).view(3, 4).t()
     value = Pair(odd, [Pair(none, None), (one, "text"), turned, 7])
@@ -33,5 +33,5 @@ def test_only_the_buffer_holds_tensors():
     assert len(pickle.dumps(packed.rest)) < 10_000
 
 
-def test_nothing_is_packed_too():
+def test_values_without_tensors_are_packed_too():
     assert unpack(pack([])) == [] and unpack(pack(Pair(None, "x"))) == Pair(None, "x")

@@ -1,4 +1,4 @@
-"""A batch: rows in their order, nothing padded, ids that tell equal texts."""
+"""A batch: rows in order, nothing padded, equal ids for equal texts."""
 
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ def test_rows_are_short_region_hard_long():
     assert batch.hard_region.tolist() == [0, 2] and batch.hard_offsets.tolist() == [0, 2, 5]
 
 
-def test_types_are_those_of_the_interface():
+def test_dtypes_are_the_documented_ones():
     batch = make_batch([example(regions=1, hard=(1,))], TOKENIZER)
     types = {name: value.dtype for name, value in batch._asdict().items() if value is not None}
     assert types == {
@@ -48,7 +48,7 @@ def test_types_are_those_of_the_interface():
     }  # fmt: skip
 
 
-def test_images_without_regions_make_empty_tensors():
+def test_images_without_regions_give_empty_tensors():
     batch = make_batch([example(), example()], TOKENIZER)
     assert batch.boxes.shape == (0, 4) and batch.image_index.shape == batch.hard_region.shape == (0,)
     assert batch.hard_offsets.tolist() == [0] and batch.shorts == 2 and len(rows(batch)) == 4
@@ -71,7 +71,7 @@ def test_ids_are_equal_where_tokens_are():
 
 
 @pytest.mark.parametrize("packing", ["none", "prefix-tree"])
-def test_a_batch_moves_with_all_that_it_holds(packing):
+def test_a_batch_moves_with_all_its_tensors(packing):
     batch = make_batch([example(regions=1, hard=(1,))], TOKENIZER, packing)
     moved = batch.to("meta")
     assert isinstance(moved, Batch) and type(moved.tree) is type(batch.tree)

@@ -95,7 +95,7 @@ def test_pixels_in_fp32_give_the_quotients_of_fp32(box, width, height):
 
 
 @given(box=st.lists(st.floats() | st.integers(-(10**400), 10**400), min_size=4, max_size=4))
-def test_whatever_numbers_come_are_a_box_or_have_a_reason(box):
+def test_any_numbers_are_a_box_or_have_a_reason(box):
     try:
         x1, y1, x2, y2 = checked(box)
     except BadBox as bad:

@@ -16,7 +16,7 @@ def noise(width=37, height=23, mode="RGB"):
     return Image.fromarray(pixels).convert(mode)
 
 
-def test_squashes_as_pillow_does():
+def test_images_are_squashed_as_pillow_does():
     expected = np.array(noise().resize((16, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     ours = Transform(16)(noise())
     assert (ours.dtype, ours.is_contiguous()) == (torch.uint8, True)
@@ -96,7 +96,7 @@ def test_a_squashed_image_stays_as_it_is():
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), 3])
-def test_error_says_what_came(wrong):
+def test_error_shows_the_value_that_came(wrong):
     with pytest.raises(ValueError, match=r"image: .*got"):
         Transform(8)(wrong)
 

@@ -63,7 +63,7 @@ def test_ids_are_the_golden_ones(kind, max_length):
 
 
 @pytest.mark.parametrize("max_length", [2, 3, SHORT_LENGTH, LONG_LENGTH])
-def test_nasty_strings_are_read_as_transformers_does(peer, max_length):
+def test_odd_strings_are_read_as_transformers_does(peer, max_length):
     expected = [peer(text, max_length=max_length, truncation=True)["input_ids"] for text in NASTY]
     assert ids(NASTY, max_length) == expected
 
@@ -74,7 +74,7 @@ def test_any_string_is_read_as_transformers_does(peer, text):
 
 
 @given(words=st.lists(st.sampled_from([*"a \u0301'\n", "mug", "Σ", "\u2028", "é", "s", "<|endoftext|>"]), max_size=30))
-def test_words_are_encoded_alone_as_in_their_text(words):
+def test_words_are_encoded_alone_as_within_their_text(words):
     text = "".join(words)
     whole = TOKENIZER._encoder.encode(text, add_special_tokens=False).ids
     assert ids([text]) == [[BOS, *whole, EOS]]
@@ -97,7 +97,7 @@ def test_rows_are_bos_to_eos_and_never_too_long(texts, max_length):
     assert all(row[0] == BOS and row[-1] == EOS and len(row) <= max_length for row in rows)
 
 
-def test_no_texts_are_no_tokens():
+def test_no_texts_give_no_tokens():
     token, offsets = TOKENIZER([])
     assert (token.shape, token.dtype, offsets.tolist()) == ((0,), torch.int32, [0])
 
@@ -116,7 +116,7 @@ def test_counts_the_texts_that_it_cuts():
     assert TOKENIZER.truncated(texts, LONG_LENGTH) == 0
 
 
-def test_a_pickled_one_is_small_and_reads_the_same():
+def test_a_pickled_tokenizer_is_small_and_gives_the_same_ids():
     pickled = pickle.dumps(TOKENIZER)
     assert len(pickled) < 500
     again = pickle.loads(pickled)
@@ -133,7 +133,7 @@ def test_merges_of_a_hugging_face_folder_are_read(tmp_path):
     assert torch.equal(Tokenizer(tmp_path / "merges.txt")(NASTY).token, TOKENIZER(NASTY).token)
 
 
-def test_a_file_that_is_no_merges_is_refused(tmp_path):
+def test_a_file_without_merges_is_refused(tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
     with pytest.raises(ValueError, match=r"merges\.txt must hold a version line and 48894 merges"):
         Tokenizer(tmp_path / "merges.txt")(["a"])
@@ -145,7 +145,7 @@ def test_missing_merges_say_what_to_install(monkeypatch):
         module.installed_merges()
 
 
-@pytest.mark.parametrize(("texts", "got"), [("a mug", "one string"), (["a", 3], "a int among them")])
+@pytest.mark.parametrize(("texts", "got"), [("a mug", "one string"), (["a", 3], "one of type int")])
 def test_error_names_the_argument(texts, got):
     with pytest.raises(ValueError, match=f"texts must be a list of strings, got {got}"):
         TOKENIZER(texts)

@@ -1,1 +1,1 @@
-"""Other layouts to shards, one file a source."""
+"""Make shards from other layouts, one file for each."""

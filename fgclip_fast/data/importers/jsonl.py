@@ -1,7 +1,7 @@
-"""A list of records beside a folder of images -> shards: a user's own JSON lines, or FineHARD's files.
+"""Make shards from a list of records and a folder of images: a user's own JSON lines, or FineHARD's files.
 
-A record is an object with the path of its image (``image``, ``f_path``, ``img_path`` or ``file_name``) and what
-:mod:`fgclip_fast.data.records` reads: ``short_caption``, ``caption`` (the long one), ``bbox_info``.
+A record is an object with the path of its image (``image``, ``f_path``, ``img_path`` or ``file_name``) and the fields
+that :mod:`fgclip_fast.data.records` reads: ``short_caption``, ``caption`` (the long one), ``bbox_info``.
 """
 
 import hashlib
@@ -19,9 +19,10 @@ from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.inputs.boxes import BadBox, corners, fractions, numbers
 
 Boxes = Literal["xyxy-pixel", "xyxy-fraction", "xywh-pixel"]
+"""Meaning of a box's four numbers: corners or corner and size, pixels or fractions of the image."""
 _PATH_FIELDS = ("image", "f_path", "img_path", "file_name")
-_RELEASED_PREFIX = "grit-20m/data-12m/"  # of FineHARD's paths; not part of the folders that users have
-_CHECKED_SIZE = 64
+_RELEASED_PREFIX = "grit-20m/data-12m/"  # FineHARD's paths begin so, though its downloads lack these folders
+_CHECKED_SIZE = 64  # side to which images are decoded to see that they can be
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +30,24 @@ log = logging.getLogger(__name__)
 def write_shards(
     source: Path, images: Path, output: Path, *, boxes: Boxes, val: float = 0.0, shard_size: int = 1000
 ) -> tuple[Counter[str], Counter[str]]:
-    """Writes ``output/train-00000.tar`` and so on, and ``val-…`` of the share that validates.
+    """Write ``output/train-00000.tar`` and so on, and ``output/val-00000.tar`` and so on for validation.
 
     Args:
         source: JSON lines or a JSON list; a folder of such files; or a ``.txt`` that lists them.
         images: the folder that the records' paths start from.
         output: a folder without shards.
-        boxes: what the four numbers of a box are.
-        val: share of the images that validate, told by a digest of the path: an image never changes sides.
+        boxes: the meaning of a box's four numbers.
+        val: share of the images used for validation. A digest of the path decides: an image never changes sides.
         shard_size: records of a shard.
 
     Returns:
-        How many records each split has, and how often each cause came: refused records, dropped regions, fills.
-        Each refused record is named in the log.
+        The number of records of each split; and the number of refused records, dropped regions and filled texts by
+        cause. The log names each refused record.
 
     Raises:
-        ValueError: an argument does not fit, or not one record is usable.
+        ValueError: an argument is wrong, or no record is usable.
     """
-    _check(images, output, val, shard_size)
+    _check_arguments(images, output, val, shard_size)
     written: Counter[str] = Counter(train=0, val=0)
     causes: Counter[str] = Counter()
     with _Split(output, "train", shard_size) as train, _Split(output, "val", shard_size) as validation:
@@ -66,14 +67,14 @@ def write_shards(
     return written, causes
 
 
-def _check(images: Path, output: Path, val: float, shard_size: int) -> None:
+def _check_arguments(images: Path, output: Path, val: float, shard_size: int) -> None:
     if not images.is_dir():
-        raise ValueError(f"data jsonl: --images must be a folder, got {images}, which is none")
+        raise ValueError(f"data jsonl: --images must be a folder, got {images}, which is not a folder")
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():
-        raise ValueError(f"data jsonl: --output must be a new folder, got {output}, where {existing} is a file")
+        raise ValueError(f"data jsonl: --output must be a new folder, got {output}, but {existing} is a file")
     if any(output.glob("*.tar")):
-        raise ValueError(f"data jsonl: --output {output} holds shards already; choose another folder")
+        raise ValueError(f"data jsonl: --output must hold no shards, got {output}, which does; choose another folder")
     if not 0 <= val <= 1:  # nan too
         raise ValueError(f"data jsonl: --val must be a share of the images, 0 to 1, got {val}")
     if shard_size < 1:
@@ -84,16 +85,16 @@ def _nothing_usable(source: Path, images: Path, causes: Counter[str]) -> ValueEr
     refused = ", ".join(f"{n} x {cause}" for cause, n in causes.most_common() if cause in BAD)
     if not refused:
         return ValueError(f"data jsonl: {source} holds no record")
-    way_out = "; a line must be a whole record, or the file a JSON list" if NOT_JSON in causes else ""
-    return ValueError(f"data jsonl: no record of {source} is usable with the images of {images}: {refused}{way_out}")
+    hint = "; each line must be a whole record, or the file one JSON list" if NOT_JSON in causes else ""
+    return ValueError(f"data jsonl: no record of {source} is usable with the images of {images}: {refused}{hint}")
 
 
 def _checked(raw: bytes | Mapping, images: Path, boxes: Boxes) -> tuple[str, bytes, dict[str, Any], Record]:
-    """Path, image file and fields of a record that training can use, its boxes as fractions."""
+    """Check that training can use a record; return its path, image file, fields with boxes as fractions, and Record."""
     fields = dict(_mapping(parse_json(raw) if isinstance(raw, bytes) else raw))
     path = next((fields[name] for name in _PATH_FIELDS if isinstance(fields.get(name), str)), None)
     if path is None:
-        raise BadRecord(NO_IMAGE, f"a record needs a path in one of {', '.join(_PATH_FIELDS)}")
+        raise BadRecord(NO_IMAGE, f"a record must have a path in {', '.join(_PATH_FIELDS[:-1])} or {_PATH_FIELDS[-1]}")
     path = path.removeprefix(_RELEASED_PREFIX)
     try:
         encoded = (images / path).read_bytes()
@@ -113,14 +114,14 @@ def _mapping(fields: Any) -> Mapping[str, Any]:
 
 
 def _as_fractions(region: Any, boxes: Boxes, width: int, height: int) -> Any:
-    """The region with its box as fractions; one without a usable box stays as it is, for the record's own checks."""
+    """Convert a region's box to fractions; if it is not four numbers, leave it to the checks of the record."""
     if not isinstance(region, Mapping):
         return region
     try:
         box = numbers(region.get("bbox"))
-        corners_of = corners(box) if boxes == "xywh-pixel" else box
-        return {**region, "bbox": list(fractions(corners_of, width, height))}
-    except (BadBox, OverflowError):  # the latter of an integer beyond fp64
+        xyxy = corners(box) if boxes == "xywh-pixel" else box
+        return {**region, "bbox": list(fractions(xyxy, width, height))}
+    except (BadBox, OverflowError):  # OverflowError: an integer beyond fp64
         return region
 
 
@@ -130,7 +131,7 @@ def _share(path: str) -> float:
 
 
 def _lines(source: Path) -> Iterator[tuple[str, bytes | Mapping]]:
-    """Each record of the source under the name that messages give it."""
+    """Yield each record of the source, with its name for messages."""
     for file in _files(source):
         with file.open("rb") as lines:
             if lines.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
@@ -158,12 +159,14 @@ def _files(source: Path) -> list[Path]:
         files = [source]
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
-        raise FileNotFoundError(f"data jsonl: {missing[0] if missing else source} holds no list of records")
+        raise FileNotFoundError(
+            f"data jsonl: {missing[0] if missing else source} does not exist or holds no list of records"
+        )
     return files
 
 
 class _Split:
-    """Shards ``name-00000.tar`` and on, each of so many records."""
+    """Writes shards ``name-00000.tar``, ``name-00001.tar``, …, each of up to ``shard_size`` records."""
 
     def __init__(self, folder: Path, name: str, shard_size: int) -> None:
         self.name = name
@@ -172,7 +175,7 @@ class _Split:
         self._shard: ShardWriter | None = None
 
     def write(self, encoded: bytes, path: str, fields: Mapping[str, Any]) -> None:
-        """Appends a record; its image keeps its kind."""
+        """Append a record; its image keeps its format."""
         if self._records % self._shard_size == 0:
             self._close(None)
             shard = self._folder / f"{self.name}-{self._records // self._shard_size:05d}.tar"
