@@ -8,18 +8,20 @@ import re
 import tarfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import Damaged, index, members, split
+from fgclip_fast.whole_file import replacing
 
 _STAY_OPEN = 256  # shards
 
 
 class ShardWriter:
-    """Writes one shard under a temporary name and renames it when it is complete.
+    """Writes one shard, whole or not at all.
 
     ``with ShardWriter(path) as shard: shard.write("000017", jpg=…, json=…)``. Equal samples give equal bytes.
 
@@ -30,8 +32,10 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        with ExitStack() as opened:
+            partial = opened.enter_context(replacing(self.path))
+            self._tar = opened.enter_context(tarfile.open(partial, "w", format=tarfile.PAX_FORMAT))
+            self._opened = opened.pop_all()
 
     def write(self, key: str, **parts: bytes) -> None:
         """Append a sample; each part becomes the member ``key.name``, in the order given.
@@ -40,7 +44,7 @@ class ShardWriter:
             ValueError: no parts, or a key with a dot or slash, where readers would split it.
         """
         if not key or "." in key or "/" in key or not parts:
-            raise ValueError(f"ShardWriter: a sample needs parts and a key without '.' and '/', got {key!r}")
+            raise ValueError(f"ShardWriter: a sample must have parts and a key without '.' and '/', got {key!r}")
         for name, content in parts.items():
             member = tarfile.TarInfo(f"{key}.{name}")
             member.size = len(content)
@@ -50,11 +54,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._tar.close()
-        if kind is None:
-            os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink()
+        self._opened.__exit__(kind, error, at)
 
 
 def expand(pattern: str) -> list[Path]:

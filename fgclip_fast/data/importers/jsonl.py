@@ -177,7 +177,7 @@ class _Split:
     def write(self, encoded: bytes, path: str, fields: Mapping[str, Any]) -> None:
         """Append a record; its image keeps its format."""
         if self._records % self._shard_size == 0:
-            self._close(None)
+            self.__exit__(None, None, None)
             shard = self._folder / f"{self.name}-{self._records // self._shard_size:05d}.tar"
             self._shard = ShardWriter(shard)
         assert self._shard is not None
@@ -189,9 +189,6 @@ class _Split:
     def __enter__(self) -> "_Split":
         return self
 
-    def __exit__(self, kind: Any, error: Any, at: Any) -> None:
-        self._close(kind)
-
-    def _close(self, kind: Any) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._shard is not None:
-            self._shard.__exit__(kind, None, None)
+            self._shard.__exit__(*error)
