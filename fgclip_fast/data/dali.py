@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def available() -> bool:
-    """Whether DALI is installed."""
+    """True if DALI is installed."""
     return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 
 

@@ -95,7 +95,7 @@ def _decode_jpeg(encoded: bytes) -> np.ndarray:
 
 
 def _decode_other(encoded: bytes) -> np.ndarray:
-    """uint8 [H, W, 3], decoded by Pillow: grey, CMYK, palettes, other formats whatever their file name says."""
+    """uint8 [H, W, 3], decoded by Pillow: grey, CMYK, palettes, other formats; file names do not matter."""
     image = _open(encoded)
     _check_size(*image.size)
     return np.array(rgb(image))
@@ -107,7 +107,7 @@ def _open(encoded: bytes) -> Image.Image:
 
 @contextmanager
 def _refused_on_failure(encoded: bytes) -> Iterator[None]:
-    """Turn whatever a decoder raises, which may be nearly anything, into a BadRecord."""
+    """Turn any error of a decoder into a BadRecord; for broken files nearly every type of error occurs."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of large sizes, which are checked here, and of odd metadata, which does no harm.

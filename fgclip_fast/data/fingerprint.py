@@ -1,4 +1,4 @@
-"""The fingerprint of a set of shards, by which a run's data are told from others."""
+"""The fingerprint of a set of shards; another name, size or number of samples of a shard gives another."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

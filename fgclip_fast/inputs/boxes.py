@@ -1,4 +1,4 @@
-"""The rule of what a box is, the same for records, questions and calls; from any layout to fractions in xyxy.
+"""Check boxes, by one rule for records, questions and calls, and convert them to fractions in xyxy.
 
 Inside this package a box is ``x1, y1, x2, y2`` as fractions of its image's width and height, in fp32, as the model gets
 it. It may reach over the edges of the image, but must cover some of it.
@@ -29,7 +29,7 @@ class BadBox(ValueError):
 
 
 def numbers(value: object) -> list[float]:
-    """The first four numbers of a list out of a JSON file; whatever follows them, such as a confidence, is left out.
+    """Return the first four numbers of a JSON list; what follows them, such as a confidence, is ignored.
 
     Raises:
         BadBox: ``value`` is not a list, is shorter, or holds a value that is not a number; true and false are not.

@@ -119,7 +119,7 @@ def width_and_height(image: ImageInput) -> tuple[int, int]:
 
 @contextmanager
 def _named_in_errors(path: str | Path) -> Iterator[None]:
-    """Turn whatever Pillow raises for a broken file, which seldom names it, into a ValueError that does."""
+    """Turn Pillow's errors for a broken file, of any type and seldom with its name, into a ValueError with it."""
     try:
         yield
     except (FileNotFoundError, UnidentifiedImageError):
