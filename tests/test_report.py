@@ -86,11 +86,11 @@ def test_sections_come_in_order(on_scenes):
     assert titles == ["accuracy", "explore", "training", "speed", "answers", "reproduce"]
 
 
-def test_result_is_said_against_chance_and_before_training(on_scenes):
-    said = Elements(text_of(on_scenes / "report.html")).text
+def test_result_is_given_with_chance_and_before_training(on_scenes):
+    text = Elements(text_of(on_scenes / "report.html")).text
     before = untrained.figures(files.read(on_scenes), "cpu")["unseen/hard"]["top1"]
-    assert "picks the right one 91 % of the time" in said
-    assert f"chance 9 %, before training {100 * before:.0f} %" in said
+    assert "picks the right one 91 % of the time" in text
+    assert f"chance 9 %, before training {100 * before:.0f} %" in text
 
 
 def test_every_image_has_a_label(on_scenes):
@@ -149,47 +149,47 @@ def test_inline_data_cannot_end_its_block():
 
 def test_own_shards_are_asked_by_their_phrases(tmp_path):
     run = own(tmp_path, ["a mug", "a pot"], figures={"records": {"images": 2, "hard_negative_top1": 0.5}})
-    said = text_of(report.write(run))
-    data = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])
+    text = text_of(report.write(run))
+    data = json.loads(re.search(r'id="explore-data">(.*?)</script>', text)[1])
     assert data["menus"] is None and data["phrases"] == ["a mug", "a pot"]
-    assert "it picks the right one 50 % of the time" in said
+    assert "it picks the right one 50 % of the time" in text
 
 
 def test_an_image_keeps_its_shape(tmp_path):
-    said = text_of(report.write(own(tmp_path, ["a mug"])))
-    image = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])["images"][0]
+    text = text_of(report.write(own(tmp_path, ["a mug"])))
+    image = json.loads(re.search(r'id="explore-data">(.*?)</script>', text)[1])["images"][0]
     assert (image["width"], image["height"]) == (40, 30)
 
 
 def test_an_interrupted_run_says_so(tmp_path):
-    said = text_of(report.write(own(tmp_path, ["a mug"], steps=50)))
-    assert "3 of 50, stopped" in said and "it was stopped before its end" in said
-    assert "python -m fgclip_fast.evaluate" in said
+    text = text_of(report.write(own(tmp_path, ["a mug"], steps=50)))
+    assert "3 of 50, stopped" in text and "it was stopped before its end" in text
+    assert "python -m fgclip_fast.evaluate" in text
 
 
 def test_a_run_killed_before_its_first_checkpoint_has_a_report(tmp_path):
     run = own(tmp_path, ["a mug"], saved=False, log=[])
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 1, "kind": "tra')
-    said = text_of(report.write(run))
-    assert "No step was done yet." in said and "no checkpoint yet" in said
+    text = text_of(report.write(run))
+    assert "No step was done yet." in text and "no checkpoint yet" in text
 
 
 def test_a_run_that_evaluated_nothing_says_why(tmp_path):
     log = [line for line in runs.steps(3) if line["kind"] != "validation"]
     run = runs.run(tmp_path / "run", data=runs.untouched(Data(), train="mine.tar", val=""), log=log)
-    said = text_of(report.write(run))
-    assert "it was not evaluated" in said and "pass --data.val SHARDS" in said
+    text = text_of(report.write(run))
+    assert "it was not evaluated" in text and "pass --data.val SHARDS" in text
 
 
 def test_validation_shards_that_moved_cost_the_images_alone(tmp_path):
     run = own(tmp_path, ["a mug"])
     (tmp_path / "val.tar").unlink()
-    said = text_of(report.write(run))
-    assert "could not be read" in said and 'id="training"' in said
+    text = text_of(report.write(run))
+    assert "could not be read" in text and 'id="training"' in text
 
 
-def test_a_validation_set_that_changed_is_told(tmp_path):
+def test_a_changed_validation_set_is_noted(tmp_path):
     run = own(tmp_path, ["a mug"])
     provenance = {"data": {"val": {"shards": 1, "samples": 9, "fingerprint": "of-another"}}}
     (run / "provenance.json").write_text(json.dumps(provenance))
@@ -201,7 +201,7 @@ def test_causes_of_bad_records_are_counted(on_scenes):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (None, "is not a run: it holds no config.yaml"),
         ("a: [1,", "config.yaml is not YAML: "),
@@ -209,10 +209,10 @@ def test_causes_of_bad_records_are_counted(on_scenes):
         ("bach_size: 3", "config.yaml: unknown key 'bach_size'; the nearest is 'batch_size'"),
     ],
 )
-def test_a_folder_that_is_not_a_run_is_one_error(config, said, tmp_path, capsys):
+def test_a_folder_that_is_not_a_run_is_one_error(config, message, tmp_path, capsys):
     if config is not None:
         (tmp_path / "config.yaml").write_text(config)
-    assert said in refusal(main, [str(tmp_path)], capsys)
+    assert message in refusal(main, [str(tmp_path)], capsys)
 
 
 def unit(*rows):
@@ -295,9 +295,9 @@ def test_two_runs_side_by_side(on_scenes, tmp_path):
     data = replace(SCENES, box_margin=2.0)
     other = runs.run(tmp_path / "other", data=data, seed=5, figures=FIGURES)
     main([str(on_scenes), str(other)])
-    said = text_of(on_scenes / "report-other.html")
-    assert "data.box_margin" in said and "A − B, points" in said
-    data = json.loads(re.search(r'id="explore-data">(.*?)</script>', said)[1])
+    text = text_of(on_scenes / "report-other.html")
+    assert "data.box_margin" in text and "A − B, points" in text
+    data = json.loads(re.search(r'id="explore-data">(.*?)</script>', text)[1])
     assert [run["name"] for run in data["runs"]] == ["scenes", "other"]
     assert data["runs"][0]["texts"] != data["runs"][1]["texts"]
     assert (on_scenes / "report-other.html").stat().st_size < 5_000_000
@@ -347,18 +347,18 @@ def driven(path, folder, script=CHANGE, width=1280):
 @pytest.mark.browser
 @browser.needs_browser
 def test_each_menu_moves_heat_and_ranks(on_scenes, tmp_path):
-    told = driven(on_scenes / "report.html", tmp_path)
-    assert told["seen"] == [[name, True, True] for name in ("size", "finish", "pattern", "colour", "noun")]
+    result = driven(on_scenes / "report.html", tmp_path)
+    assert result["seen"] == [[name, True, True] for name in ("size", "finish", "pattern", "colour", "noun")]
 
 
 @pytest.mark.browser
 @browser.needs_browser
 def test_a_phrase_of_ones_own_moves_heat_and_hostile_ones_stay_text(tmp_path):
     texts = ["a mug", *runs.HOSTILE]
-    told = driven(report.write(own(tmp_path, texts)), tmp_path)
-    assert told["seen"] == [["phrase", True, True]]
-    assert told["asked"].startswith("Asked for: ") and told["title"] == "own: report"
-    assert told["scripts"] == 3  # data, ours, and the test's
+    result = driven(report.write(own(tmp_path, texts)), tmp_path)
+    assert result["seen"] == [["phrase", True, True]]
+    assert result["asked"].startswith("Asked for: ") and result["title"] == "own: report"
+    assert result["scripts"] == 3  # data, ours, and the test's
 
 
 @pytest.mark.browser

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.logging import RichHandler
 from tyro import cli
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from fgclip_fast import command_line, report
 from fgclip_fast.config import Device, check
@@ -18,9 +19,9 @@ from fgclip_fast.config import Device, check
 class Request:
     """The runs to report on."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of a run; the page is written to RUN/report.html."""
-    other: Positional[Path | None] = None
+    other: Annotated[Positional[Path | None], arg(metavar="[OTHER]")] = None
     """Folder of a second run; RUN/report-OTHER.html then compares the two."""
     device: Device = "auto"
     """Where the models embed the validation images: auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""

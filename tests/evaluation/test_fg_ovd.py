@@ -1,4 +1,4 @@
-"""FG-OVD files: their box format, ties, and lines that cannot be asked."""
+"""FG-OVD files: box format, ties, and lines without a usable question."""
 
 import json
 from collections import Counter
@@ -67,7 +67,7 @@ def test_a_tie_with_the_right_text_counts_as_right(model, tmp_path):
     assert fg_ovd.answer(model, write(tmp_path, tie), tmp_path).correct == 1
 
 
-def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
+def test_lines_without_a_usable_question_are_counted_by_cause(model, tmp_path):
     bad = [
         "{not json", line(bbox=[1, 1, 0, 5]), line(bbox=[1, 2]), line(neg_expression=[]), line(width=0),
         line(img_path="val2017/none.jpg"), line(bbox=[float("nan"), 1, 2, 3]), "",
@@ -84,7 +84,7 @@ def test_what_cannot_be_asked_is_counted_by_cause(model, tmp_path):
     }  # fmt: skip
 
 
-def test_bytes_that_are_no_text_and_pictures_that_are_too_large_spoil_one_question(model, tmp_path, monkeypatch):
+def test_invalid_utf8_and_too_large_images_cost_one_question_each(model, tmp_path, monkeypatch):
     path = write(tmp_path, line(), line(img_path="val2017/b.jpg"))
     path.write_bytes(path.read_bytes() + b'\n{"img_path": "\xff"}')
     Image.new("L", (80, 80)).save(tmp_path / "val2017" / "b.jpg")
@@ -93,7 +93,7 @@ def test_bytes_that_are_no_text_and_pictures_that_are_too_large_spoil_one_questi
     assert (figures.asked, figures.skipped) == (1, {"malformed line": 1, "missing or unreadable image": 1})
 
 
-def test_figures_of_an_empty_file_are_no_division_by_zero(model, tmp_path):
+def test_an_empty_file_has_figures(model, tmp_path):
     figures = fg_ovd.evaluate(model, write(tmp_path), tmp_path).values
     assert figures["questions"] == 0 and figures["interval"] == [0.0, 1.0]
 

@@ -1,4 +1,4 @@
-"""Figures of merit against worked examples and plain loops."""
+"""Metrics against worked examples and plain loops."""
 
 import math
 
@@ -19,7 +19,7 @@ def test_any_of_several_targets_will_do():
     assert recall_at(similarity, torch.tensor([[True, False, True]]), (1, 2)) == {"r@1": 0.0, "r@2": 1.0}
 
 
-def test_a_model_that_says_the_same_of_everything_earns_nothing():
+def test_a_constant_similarity_scores_zero():
     assert recall_at(torch.ones(4, 4), torch.eye(4, dtype=torch.bool), (1,)) == {"r@1": 0.0}
 
 

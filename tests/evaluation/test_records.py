@@ -1,14 +1,16 @@
-"""A model on a user's own records: figures against plain loops."""
+"""Figures on a user's own records against plain loops."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.config import Data, Loss, Model, Text, Vision
+from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.evaluation import records
 from fgclip_fast.inputs.batch import Example
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training.objective import objective
+from tests import runs
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,18 @@ def test_validation_losses_are_means_of_the_objective(model):
     assert figures["loss_total"] == pytest.approx(total, rel=1e-5)
 
 
-def test_nothing_to_evaluate_is_no_error(model):
+def test_no_examples_give_no_figures(model):
     assert records.evaluate_examples(model, []) == {"images": 0}
     figures = records.evaluate_examples(model, [example(0, regions=0)])
     assert "hard_negative_top1" not in figures and "region_top1_in_image" not in figures
+
+
+def test_a_suite_tells_what_it_asked_and_what_it_skipped(model, tmp_path):
+    shard = runs.shard(tmp_path / "val.tar", ["a mug", "a pot", "a cat"])
+    with ShardWriter(tmp_path / "bad.tar") as writer:
+        writer.write("000000", jpg=b"not an image", json=b'{"caption": "a broken image"}')
+    data = Data(val=f"{shard}::{tmp_path / 'bad.tar'}")
+    figures = records.evaluate(model, data, batch_size=2)
+    assert (figures.asked, figures.values["images"], figures.values["hard_negative_groups"]) == (3, 3, 3)
+    assert figures.skipped == {"not an image": 1}
+    assert records.evaluate(model, data, limit=2).asked == 2

@@ -1,4 +1,4 @@
-"""Captions are true and long enough; training texts are as specified and name no held-out pair."""
+"""Captions are true and long enough; training texts have the specified forms and never name a held-out pair."""
 
 import re
 from collections import Counter
@@ -29,7 +29,7 @@ def texts(record):
 
 
 def words(text):
-    """Attribute → word of a phrase; a noun has no other words around it."""
+    """The words of a phrase by attribute."""
     known = {"size": SIZES, "finish": FINISHES, "pattern": PATTERNS, "colour": COLOURS, "noun": NOUNS}
     return {name: word for word in text.split() for name, values in known.items() if word in values}
 
@@ -85,7 +85,7 @@ def test_changes_come_as_often_as_specified():
             changed = [name for name, word in words(text).items() if getattr(thing, name) != word]
             counts[len(changed)] += 1
             attributes.update(changed if len(changed) == 1 else [])
-    # without replacement the rare attributes with few values run out, so the shares are those of the noun's kind
+    # The negatives of a text differ, so attributes with few values run out and the shares shift towards the noun.
     assert counts[1] / counts.total() == pytest.approx(CHANGES[1], abs=0.12)
     assert attributes["noun"] / attributes.total() == pytest.approx(SHARES["noun"], abs=0.12)
 

@@ -1,4 +1,4 @@
-"""Each noun is drawn inside its box, at its size, in colours that can be told apart."""
+"""Each noun is drawn inside its box, at its size, in distinguishable colours."""
 
 from itertools import combinations
 
@@ -19,7 +19,7 @@ def sprite(noun, length=46.0, colour="red", finish="matte", pattern="plain", **p
 
 
 @pytest.mark.parametrize("noun", NOUNS)
-def test_the_box_is_that_of_what_is_seen(noun):
+def test_the_box_is_that_of_the_visible_thing(noun):
     shape, seen = sprite(noun, mirrored=True, angle=7, stretch=1.1)
     rows, columns = (np.flatnonzero(seen.alpha.max(axis) > 0.2) for axis in (1, 0))
     assert max(shape.width, shape.height) == pytest.approx(46, abs=0.1)
@@ -27,17 +27,17 @@ def test_the_box_is_that_of_what_is_seen(noun):
     assert rows[0] - seen.pad < 2 and columns[0] - seen.pad < 2
 
 
-def test_no_noun_is_told_by_the_shape_of_its_box():
+def test_boxes_of_all_nouns_have_about_the_same_shape():
     shapes = [draw.outline(noun, draw.Pose(46)) for noun in NOUNS]
     assert all(0.87 < shape.width / shape.height < 1.15 for shape in shapes)
 
 
-def test_colours_lie_apart():
+def test_colours_are_far_apart():
     tones = [np.array(surface.TONES[colour][2], float) for colour in COLOURS]
     assert min(np.linalg.norm(a - b) for a, b in combinations(tones, 2)) > 80
 
 
-def test_each_pattern_and_finish_changes_the_picture():
+def test_each_pattern_and_finish_changes_the_image():
     plain = sprite("mug")[1].rgb
     for pattern in PATTERNS[1:]:
         assert np.abs(sprite("mug", pattern=pattern)[1].rgb - plain).mean() > 5, pattern
@@ -45,7 +45,7 @@ def test_each_pattern_and_finish_changes_the_picture():
         assert np.abs(sprite("mug", finish=finish)[1].rgb - plain).mean() > 1, finish
 
 
-def test_a_pattern_leaves_the_colour_to_be_seen():
+def test_a_pattern_leaves_the_colour_visible():
     for pattern in PATTERNS[1:]:
         ink = surface.inked((400, 400), 0.25, surface.Print(pattern, 7.0, 0.3, (0.2, 0.6))).mean()
         assert 0.2 < ink < 0.55, pattern
@@ -57,7 +57,7 @@ def test_a_scene_is_a_function_of_its_seed():
     assert np.array_equal(render(scene), render(scene))
 
 
-def test_things_stand_within_the_picture():
+def test_things_stand_within_the_image():
     for i in range(50):
         for placed in scene_of("val", i).placed:
             left, top, right, bottom = placed.box

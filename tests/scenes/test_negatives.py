@@ -1,4 +1,4 @@
-"""Groups keep to FG-OVD's levels, and neither the box, nor another thing, nor the texts alone give the answer away."""
+"""Groups follow FG-OVD's levels, and cannot be solved by the box, by another thing, or by the texts alone."""
 
 from collections import Counter
 from itertools import pairwise
@@ -20,7 +20,7 @@ def thing(rng):
 
 
 def groups(changes, count=500, seed=0):
-    """Groups of a level, the right one first."""
+    """Groups of a level: the right thing, then the negatives."""
     rng = Random(seed)
     for _ in range(count):
         positive = thing(rng)
@@ -32,7 +32,7 @@ def distance(a, b):
 
 
 def solved(score, changes, seed=1):
-    """Share of groups in which the text of highest score is the right one; ties are broken by lot."""
+    """Share of groups in which the right text has the highest score; ties are broken at random."""
     rng, right = Random(seed), 0
     for group in (found := list(groups(changes))):
         scores = score(group, rng)
@@ -71,13 +71,13 @@ def test_other_things_are_not_this_one():
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_box_does_not_solve_a_group(name):
-    """Who knows the size for certain, and nothing else."""
+    """Guess by the size alone, known for certain."""
     assert solved(lambda group, rng: [text.size == group[0].size for text in group], CHANGES[name]) <= 0.2
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_thing_does_not_solve_a_group(name):
-    """Perfect sight, of the wrong thing; each attribute may weigh what it likes."""
+    """Guess by all attributes of another thing, with random weights."""
 
     def score(group, rng):
         seen, weights = thing(rng), [rng.random() for _ in ATTRIBUTES]
@@ -88,7 +88,7 @@ def test_another_thing_does_not_solve_a_group(name):
 
 @pytest.mark.parametrize("name", ["medium", "easy"])
 def test_the_text_most_like_the_others_is_not_the_right_one(name):
-    """On the hard level it is, by definition: each negative differs in one attribute from the right text only."""
+    """The hard level is left out: there it is the right text, from which each negative differs in one attribute."""
     assert solved(lambda group, rng: [-sum(distance(a, b) for b in group) for a in group], CHANGES[name]) <= 0.2
 
 
@@ -99,7 +99,7 @@ def test_the_text_least_like_the_others_is_not_the_right_one(name):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_words_are_right_more_often_than_by_chance(name):
-    """A feature that does not look at the region scores each text by its words, whatever the group."""
+    """A model that ignores the region can only score texts by their words."""
     right, asked = Counter(), Counter()
     for group in groups(CHANGES[name], count=1500):
         for quality in QUALITIES:
@@ -109,7 +109,7 @@ def test_no_words_are_right_more_often_than_by_chance(name):
 
 
 def test_the_shape_of_a_box_does_not_tell_the_noun():
-    """The best possible guess from a box's proportions, with the margins of training."""
+    """Guess by the proportions of the box, with the margins of training, as well as can be done."""
     rng = np.random.default_rng(0)
 
     def proportion(noun):

@@ -1,6 +1,6 @@
-"""What a trained model scores without seeing the thing: `FGCLIP_RUN=runs/last pytest -m slow tests/scenes`.
+"""A trained model scores near chance if it does not see the thing: `FGCLIP_RUN=runs/last pytest -m slow tests/scenes`.
 
-The default tests hold the questions themselves to this, attribute by attribute; here a network tries.
+The default tests check this on the questions themselves, attribute by attribute; here a trained network tries.
 """
 
 import os
@@ -17,7 +17,10 @@ from fgclip_fast.ops import hard_negative_scores
 from fgclip_fast.scenes.locate import embedded
 
 RUN = Path(os.environ.get("FGCLIP_RUN", "runs/last"))
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not RUN.exists(), reason=f"{RUN} is no run; name one by FGCLIP_RUN")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not RUN.exists(), reason=f"{RUN} is not a run; set FGCLIP_RUN"),
+]
 QUESTIONS = 300
 
 
@@ -26,18 +29,19 @@ def model():
     return fgclip_fast.load(str(RUN)).eval()
 
 
-def regions_of(model, pictures, questions):
-    boxes = [torch.tensor([q.box]) for q in questions]
-    return model.encode_regions(torch.stack([model.transform(p) for p in pictures]), boxes, unit="fraction")
+def regions_of(model, images, questions):
+    boxes = [torch.tensor([question.box]) for question in questions]
+    return model.encode_regions(torch.stack([model.transform(image) for image in images]), boxes, unit="fraction")
 
 
 @pytest.mark.parametrize("level", ["hard", "medium", "easy", "noun", "bare-noun", "colour"])
 def test_neither_the_box_nor_another_thing_solves_a_level(model, level):
     folder = embedded() / "levels"
-    questions = list(fg_ovd.read(folder / "unseen" / f"{level}.jsonl", folder / "images", Counter()))[:QUESTIONS]
+    lines = list(fg_ovd.read(folder / "unseen" / f"{level}.jsonl", folder / "images", Counter()))[:QUESTIONS]
+    questions = [line.question for line in lines]
     texts = model.encode_text([text for q in questions for text in q.texts])
     offsets = torch.tensor([0, *(len(q.texts) for q in questions)]).cumsum(0)
-    own = regions_of(model, [q.image for q in questions], questions)
+    own = regions_of(model, [line.image for line in lines], questions)
     grey = regions_of(model, [Image.new("RGB", (96, 96), (128, 128, 128))] * len(questions), questions)
     other = own.roll(len(questions) // 2 + 7, dims=0)
     top1 = {

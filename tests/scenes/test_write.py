@@ -1,4 +1,4 @@
-"""The written set is whole, in users' formats, and the same whoever writes it."""
+"""The written set is complete, in the formats of users' data, and the same for any number of workers."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_workers_do_not_change_a_byte(folder, tmp_path):
     assert contents(tmp_path) == contents(folder)
 
 
-def test_a_complete_folder_is_left_alone_and_an_incomplete_one_is_written_anew(folder, tmp_path):
+def test_a_complete_folder_is_kept_and_an_incomplete_one_is_written_again(folder, tmp_path):
     write_scenes(tmp_path, train=3, val=12, workers=1)
     shard = tmp_path / "train-00000.tar"
     whole = shard.read_bytes()
