@@ -1,0 +1,86 @@
+"""Costs of this package's ops on a card, from the sizes of their arguments; one rule a kernel (``kernels/``).
+
+What depends on values (which tokens are ancestors, which patches a box covers) is bounded by whole tiles and maps.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgclip_fast.cost.rules import Cost, rule, size
+from fgclip_fast.ops.tree import TILE, Tree
+
+PART = 2048  # rows and columns of logits that a contrastive loss makes at a time
+BACKWARD_BLOCK = 32  # queries of a program in the backward pass of tree attention
+
+
+@rule("fgclip_fast::tree_attention")
+def _tree_attention(arguments: Sequence[Any], result: Any) -> Cost:
+    q, _, _, tree = arguments
+    moved = size(arguments[:3]) + size(result) + size([tree[2], tree[5]])
+    return Cost("attention", 2 * _tree_product(q, Tree(*tree)), moved, dtype=q.dtype)
+
+
+@rule("fgclip_fast::tree_attention_backward")
+def _tree_attention_backward(arguments: Sequence[Any], result: Any) -> Cost:
+    """Logits are made again, so there are five products; far keys get fp32 rows that a second kernel adds up."""
+    _, q, *_, tree = arguments
+    lists = Tree(*tree)
+    _, heads, width = q.shape
+    parts = 2 * (TILE // BACKWARD_BLOCK) * len(lists.far_rows) * heads * width * torch.float32.itemsize
+    moved = size(arguments[:6]) + size(result) + size([lists.end, lists.spine]) + 2 * parts
+    return Cost("attention", 5 * _tree_product(q, lists), moved, launches=2, scratch=parts, dtype=q.dtype)
+
+
+def _tree_product(q: Tensor, tree: Tree) -> int:
+    """FLOPs of one product: each tile of queries with its spine and with itself."""
+    tokens, heads, width = q.shape
+    return 2 * heads * width * TILE * (tokens + len(tree.spine))
+
+
+@rule("fgclip_fast::contrastive_loss")
+def _contrastive_loss(arguments: Sequence[Any], result: Any) -> Cost:
+    """One product for the log-sum-exps; for gradients the logits part by part again, and two products more."""
+    image, _, _, _, _, wanted = arguments
+    pairs, width = image.shape
+    return _contrastive(image, pairs, pairs, width, products=4 if any(wanted) else 1)
+
+
+@rule("fgclip_fast::contrastive_loss_own_lse")
+def _contrastive_loss_own_lse(arguments: Sequence[Any], result: Any) -> Cost:
+    rows, columns, *_ = arguments
+    return _contrastive(rows, len(rows), len(columns), rows.shape[1], products=1)
+
+
+@rule("fgclip_fast::contrastive_loss_own_gradient")
+def _contrastive_loss_own_gradient(arguments: Sequence[Any], result: Any) -> Cost:
+    rows, columns, *_ = arguments
+    return _contrastive(rows, len(rows), len(columns), rows.shape[1], products=2)
+
+
+def _contrastive(rows: Tensor, B: int, N: int, D: int, products: int) -> Cost:
+    """A product reads both sides; a gradient also reads and writes what it adds to, in fp32."""
+    parts = math.ceil(B / PART) * math.ceil(N / PART) if products > 1 else 0
+    moved = products * (B + N) * D * rows.element_size() + 2 * 4 * max(0, products - 2) * (B + N) * D
+    scratch = 4 * min(B, PART) * min(N, PART) if parts else 0
+    return Cost("loss", products * 2 * B * N * D, moved, launches=48 + 4 * parts, scratch=scratch, dtype=rows.dtype)
+
+
+@rule("fgclip_fast::hard_negative_loss", "fgclip_fast::hard_negative_loss_backward")
+def _hard_negative_loss(arguments: Sequence[Any], result: Any) -> Cost:
+    """Each row is read once; around the kernel stand seven small ones that count the regions with a negative."""
+    return Cost("loss", bytes=size(list(arguments)) + size(result), launches=8)
+
+
+@rule("fgclip_fast::region_embedding")
+def _region_embedding(arguments: Sequence[Any], result: Any) -> Cost:
+    """The whole map is read, at most."""
+    return Cost("elementwise", bytes=size(list(arguments)) + size(result))
+
+
+@rule("fgclip_fast::region_embedding_backward")
+def _region_embedding_backward(arguments: Sequence[Any], result: Any) -> Cost:
+    return Cost("elementwise", bytes=size(list(arguments)) + size(result), launches=3)

@@ -1,0 +1,152 @@
+"""Counts of the whole step, held by bars; docs and benchmarks take the same counts at 512 images."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from fgclip_fast.cost import CARDS, fit, step_cost, table
+from fgclip_fast.cost.fit import resized
+from fgclip_fast.cost.workload import stage2_batch
+from fgclip_fast.inputs import image
+from fgclip_fast.presets import PRESETS
+
+B16 = PRESETS["stage2-vit-b16"]
+H100 = CARDS["h100"]
+IMAGES = 16
+SHALLOW = replace(
+    B16,
+    model=replace(B16.model, vision=replace(B16.model.vision, layers=2), text=replace(B16.model.text, layers=2)),
+)
+
+
+@cache
+def batch(workload="hard", images=IMAGES):
+    return stage2_batch(images, 224, workload)
+
+
+@cache
+def b16(workload):
+    return step_cost(B16, [batch(workload)])
+
+
+@cache
+def shallow():
+    return step_cost(SHALLOW, [batch()])
+
+
+def total(cost, field, *kinds, phase=None):
+    return sum(getattr(x.cost, field) for x in cost.of(*kinds, phase=phase))
+
+
+def by_hand(model, batch):
+    """FLOPs of a forward pass through both towers' blocks, the patches and the projections."""
+    B, T, texts = len(batch.image), len(batch.tree.token), len(batch.tree.pooled)
+    vision, text, D = model.vision, model.text, model.projection
+    tokens = B * (vision.grid**2 + 1)
+    flops = 0
+    for part, rows, last in ((vision, tokens, tokens), (text, T, texts)):
+        attention = 4 * 2 * part.width**2 * rows
+        mlp = 2 * 2 * part.width * part.mlp * rows
+        flops += part.layers * (attention + mlp) - (rows - last) * (2 * part.width**2 + 4 * part.width * part.mlp)
+    flops -= 2 * vision.width**2 * B * vision.grid**2  # of the last block's queries only the class token's
+    flops += 2 * vision.width * 3 * vision.patch_size**2 * B * vision.grid**2
+    return flops + 2 * D * (vision.width * (B + len(batch.boxes)) + text.width * texts)
+
+
+@pytest.mark.parametrize("workload", ["hard", "finehard"])
+def test_products_are_those_by_hand(workload):
+    forward = total(b16(workload), "flops", "product", phase="forward")
+    assert forward == by_hand(B16.model, batch(workload))
+    # Twice as many backward, but for the gradient of the pixels, which nobody wants.
+    pixels = 2 * 768 * 3 * 16**2 * IMAGES * 14**2
+    assert total(b16(workload), "flops", "product", phase="backward") == 2 * forward - pixels
+
+
+def test_a_step_is_within_its_bars():
+    """Per image and in total; a change that lowers a count lowers its bar."""
+    cost = b16("hard")
+    assert total(cost, "bytes", "elementwise") / IMAGES <= 1.77e9
+    assert cost.saved / IMAGES <= 0.213e9
+    assert sum(x.cost.cast for x in cost.operations) <= 822
+    assert len(cost.operations) <= 2000
+    assert total(cost, "launches") <= 2400
+
+
+def test_the_host_waits_where_it_is_known_to():
+    """Once a step, in the first process: the metrics are read behind the step's own kernels."""
+    (reason, place), *others = b16("hard").waits
+    assert (reason, others) == ("tolist", [])
+    assert place.startswith("training/monitor.py")
+
+
+def test_memory_holds_weights_moments_gradients_and_activations():
+    cost = b16("hard")
+    weights = 4 * sum(x.numel() for x in _parameters(B16))
+    assert cost.resident >= 3 * weights
+    assert cost.peak >= cost.resident + cost.saved
+    assert cost.peak <= cost.resident + 1.1 * cost.saved + weights
+
+
+def test_checkpointing_saves_less_and_multiplies_more():
+    recomputed = step_cost(replace(SHALLOW, model=replace(SHALLOW.model, activation_checkpointing=True)), [batch()])
+    forward, backward = (total(recomputed, "flops", "product", phase=phase) for phase in ("forward", "backward"))
+    assert recomputed.saved < 0.5 * shallow().saved
+    assert 2.5 * forward < backward < 3 * forward
+    assert recomputed.utilisation(H100) < shallow().utilisation(H100)
+
+
+def test_micro_batches_save_less():
+    cost = step_cost(SHALLOW, [stage2_batch(IMAGES // 2, 224, "hard", seed) for seed in range(2)])
+    assert 0.45 < cost.saved / shallow().saved < 0.55
+    assert total(cost, "flops", "product", phase="backward") > 2.9 * total(cost, "flops", "product", phase="forward")
+
+
+def test_the_most_images_that_fit_do_fit_and_few_more_do_not():
+    config, whole = replace(SHALLOW, batch_size=IMAGES), batch()
+    found = fit(config, H100._replace(memory=2 * shallow().peak), [whole])
+    assert found.micro_batch_size is None
+    assert IMAGES < found.images < 4 * IMAGES
+    limit = 2 * 0.92 * shallow().peak
+    assert step_cost(SHALLOW, [resized(whole, found.images)]).peak == pytest.approx(limit, rel=0.02)
+
+
+def test_a_batch_too_large_gets_a_micro_batch_that_fits():
+    card = H100._replace(memory=round(0.9 * shallow().peak))
+    found = fit(replace(SHALLOW, batch_size=IMAGES), card, [batch()])
+    assert not found.cost.fits(card)
+    assert 0 < found.micro_batch_size <= found.images < IMAGES
+    assert step_cost(SHALLOW, [resized(batch(), found.micro_batch_size)] * 2).fits(card)
+
+
+def test_a_resized_batch_costs_what_a_batch_of_that_size_does():
+    like = step_cost(SHALLOW, [resized(batch("hard", 2 * IMAGES), IMAGES)])
+    assert like.saved == pytest.approx(shallow().saved, rel=0.02)
+    assert total(like, "flops", "product") == pytest.approx(total(shallow(), "flops", "product"), rel=0.02)
+
+
+def test_padded_texts_are_refused():
+    padded = batch()._replace(tree=None)
+    with pytest.raises(ValueError, match="packing must be prefix-tree or padding-free"):
+        step_cost(B16, [padded])
+
+
+def test_nothing_of_the_count_stays():
+    b16("hard")
+    assert not torch.is_autocast_enabled("cuda")
+    assert image.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8)).sum() != 0
+    torch.ones(1, requires_grad=True).sum().backward()
+
+
+def test_the_table_tells_all_counts():
+    text = table(b16("hard"), H100)
+    for name in ("products, TFLOP", "attention", "elementwise, GB", "casts", "launches", "host waits", "saved", "MFU"):
+        assert name in text
+
+
+def _parameters(config):
+    from fgclip_fast.model.network import Network
+
+    with torch.device("meta"):
+        return list(Network(config.model).parameters())
