@@ -2,12 +2,7 @@
 
 from typing import NamedTuple
 
-from fgclip_fast.inputs.boxes import EMPTY as EMPTY_BOX
-from fgclip_fast.inputs.boxes import INVERTED as INVERTED_BOX
-from fgclip_fast.inputs.boxes import NOT_FINITE as NOT_FINITE_BOX
-from fgclip_fast.inputs.boxes import OUTSIDE as OUTSIDE_BOX
-from fgclip_fast.inputs.boxes import SHORT as SHORT_BOX
-from fgclip_fast.inputs.boxes import WRONG_TYPE as WRONG_BOX
+from fgclip_fast.inputs import boxes
 
 # The whole record is bad, and another sample takes its place.
 NO_IMAGE = "no image"
@@ -21,22 +16,20 @@ TRUNCATED_IMAGE = "truncated image"
 CORRUPT_IMAGE = "corrupt image"
 HUGE_IMAGE = "image too large"
 UNKNOWN_RANGE = "pixels of unknown range"
-BAD: tuple[str, ...] = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE)
-BAD += (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
-# One region, or one of its negatives, is dropped; the causes of boxes stand in inputs/boxes.py.
+BAD_IMAGE = (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
+BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE, *BAD_IMAGE)
+# One region, or one of its negatives, is dropped; a bad box has a reason of its own.
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"
 WRONG_NEGATIVE = "negative of a wrong type"
-DROPPED: tuple[str, ...] = (SHORT_BOX, WRONG_BOX, NOT_FINITE_BOX, INVERTED_BOX, EMPTY_BOX, OUTSIDE_BOX)
-DROPPED += (WRONG_REGION, NO_EXPRESSION, WRONG_NEGATIVE)
+DROPPED = (*boxes.REASONS, WRONG_REGION, NO_EXPRESSION, WRONG_NEGATIVE)
 # A missing text is replaced by another of the same image.
 SHORT_FROM_LONG = "short caption filled by the long one"
 LONG_FROM_SHORT = "long caption filled by the short one"
 BOTH_FROM_REGIONS = "captions filled by region texts"
 EXPRESSION_FILLED = "region expression filled by the other"
 FILLED = (SHORT_FROM_LONG, LONG_FROM_SHORT, BOTH_FROM_REGIONS, EXPRESSION_FILLED)
-
-# A shard ends early; the samples before that are used.
+# A shard ends early, and the samples before that are used.
 DAMAGED_SHARD = "damaged shard"
 
 

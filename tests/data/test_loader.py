@@ -20,6 +20,7 @@ from fgclip_fast.data import loader as loader_module
 from fgclip_fast.data.index import index
 from fgclip_fast.data.loader import Loader, examples
 from fgclip_fast.data.order import Order
+from fgclip_fast.inputs import boxes
 from fgclip_fast.inputs.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer()
@@ -73,11 +74,11 @@ def kinds(encoded, record):
         ((encoded(mode="CMYK"), record(2)), ""),
         ((encoded(mode="L"), record(3)), ""),
         ((encoded(1, 1), record(4)), ""),
-        ((image, box(5, 1.2, 0.2, 1.6, 0.9)), causes.OUTSIDE_BOX),
-        ((image, box(6, 0.6, 0.2, 0.1, 0.9)), causes.INVERTED_BOX),
-        ((image, box(7, 0.1, 0.2, 0.1, 0.9)), causes.EMPTY_BOX),
-        ((image, box(8, 0.1, float("nan"), 0.6, 0.9)), causes.NOT_FINITE_BOX),
-        ((image, box(9, 0.1, 0.2, 0.6)), causes.SHORT_BOX),
+        ((image, box(5, 1.2, 0.2, 1.6, 0.9)), boxes.OUTSIDE),
+        ((image, box(6, 0.6, 0.2, 0.1, 0.9)), boxes.INVERTED),
+        ((image, box(7, 0.1, 0.2, 0.1, 0.9)), boxes.EMPTY),
+        ((image, box(8, 0.1, float("nan"), 0.6, 0.9)), boxes.NOT_FINITE),
+        ((image, box(9, 0.1, 0.2, 0.6)), boxes.SHORT),
         ((image, {"f_path": "a.jpg", "bbox_info": []}), causes.NO_TEXT),
         ((image, record(11, caption=["a", "list"])), causes.WRONG_TYPE),
         ((image, b'{"caption": "\xff\xfe"}'), causes.NOT_UTF8),

@@ -9,6 +9,7 @@ from fgclip_fast.data import causes
 from fgclip_fast.data.__main__ import main
 from fgclip_fast.data.importers.jsonl import write_shards
 from fgclip_fast.data.loader import examples
+from fgclip_fast.inputs import boxes
 
 
 def boxed(bbox, **fields):
@@ -49,8 +50,8 @@ def test_boxes_become_fractions(tmp_path, photos, boxes, bbox):
 
 @pytest.mark.parametrize(
     "bbox, cause",
-    [([10**400, 0, 2, 3], causes.NOT_FINITE_BOX), ([10**400, 0.5, 2.5, 3], causes.NOT_FINITE_BOX),
-     ([0, 0, 2, -(10**400)], causes.NOT_FINITE_BOX), ([True, False, 3, 3], causes.WRONG_BOX)],
+    [([10**400, 0, 2, 3], boxes.NOT_FINITE), ([10**400, 0.5, 2.5, 3], boxes.NOT_FINITE),
+     ([0, 0, 2, -(10**400)], boxes.NOT_FINITE), ([True, False, 3, 3], boxes.WRONG_TYPE)],
     ids=["huge", "huge and a fraction", "huge and negative", "booleans"],
 )  # fmt: skip
 @pytest.mark.parametrize("boxes", ["xyxy-pixel", "xywh-pixel", "xyxy-fraction"])
@@ -79,7 +80,7 @@ def test_refused_records_are_named_and_counted(tmp_path, photos, caplog):
     refused = {cause: n for cause, n in found.items() if cause in causes.BAD}
     assert refused == {causes.NOT_JSON: 1, causes.NOT_UTF8: 1, causes.NO_IMAGE: 2, causes.TRUNCATED_IMAGE: 1,
                        causes.CORRUPT_IMAGE: 1, causes.WRONG_TYPE: 2, causes.NO_TEXT: 1}  # fmt: skip
-    assert found[causes.EMPTY_BOX] == found[causes.WRONG_BOX] == 1
+    assert found[boxes.EMPTY] == found[boxes.WRONG_TYPE] == 1
     assert "mine.jsonl, line 2: broken JSON" in caplog.text and "mine.jsonl, line 4: no image" in caplog.text
 
 

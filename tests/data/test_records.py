@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fgclip_fast.data import causes
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.records import parse, parse_sample
+from fgclip_fast.inputs import boxes
 
 
 def region(bbox=(0.1, 0.2, 0.6, 0.9), **fields):
@@ -58,23 +59,23 @@ def test_a_bad_record_has_a_cause(raw, cause):
 @pytest.mark.parametrize(
     "box, cause",
     [
-        ([0.1, 0.2, 0.3], causes.SHORT_BOX),
-        ([], causes.SHORT_BOX),
-        (None, causes.WRONG_BOX),
-        ("0.1 0.2 0.3 0.4", causes.WRONG_BOX),
-        ([0.1, "0.2", 0.3, 0.4], causes.WRONG_BOX),
-        ([0.1, 0.2, 0.3, True], causes.WRONG_BOX),
-        ([0.1, 0.2, float("nan"), 0.4], causes.NOT_FINITE_BOX),
-        ([0.1, 0.2, float("inf"), 0.4], causes.NOT_FINITE_BOX),
-        ([0.1, 0.2, 10**400, 0.4], causes.NOT_FINITE_BOX),
-        ([0.1, 0.2, 1e300, 0.4], causes.NOT_FINITE_BOX),
-        ([0.6, 0.2, 0.1, 0.9], causes.INVERTED_BOX),
-        ([0.1, 0.9, 0.6, 0.2], causes.INVERTED_BOX),
-        ([0.1, 0.2, 0.1, 0.9], causes.EMPTY_BOX),
-        ([0.5, 0.2, 0.5 + 1e-12, 0.9], causes.EMPTY_BOX),  # in fp32
-        ([1.0, 0.2, 1.5, 0.9], causes.OUTSIDE_BOX),
-        ([0.1, -0.9, 0.6, 0.0], causes.OUTSIDE_BOX),
-        ([120, 40, 300, 200], causes.OUTSIDE_BOX),
+        ([0.1, 0.2, 0.3], boxes.SHORT),
+        ([], boxes.SHORT),
+        (None, boxes.WRONG_TYPE),
+        ("0.1 0.2 0.3 0.4", boxes.WRONG_TYPE),
+        ([0.1, "0.2", 0.3, 0.4], boxes.WRONG_TYPE),
+        ([0.1, 0.2, 0.3, True], boxes.WRONG_TYPE),
+        ([0.1, 0.2, float("nan"), 0.4], boxes.NOT_FINITE),
+        ([0.1, 0.2, float("inf"), 0.4], boxes.NOT_FINITE),
+        ([0.1, 0.2, 10**400, 0.4], boxes.NOT_FINITE),
+        ([0.1, 0.2, 1e300, 0.4], boxes.NOT_FINITE),
+        ([0.6, 0.2, 0.1, 0.9], boxes.INVERTED),
+        ([0.1, 0.9, 0.6, 0.2], boxes.INVERTED),
+        ([0.1, 0.2, 0.1, 0.9], boxes.EMPTY),
+        ([0.5, 0.2, 0.5 + 1e-12, 0.9], boxes.EMPTY),  # in fp32
+        ([1.0, 0.2, 1.5, 0.9], boxes.OUTSIDE),
+        ([0.1, -0.9, 0.6, 0.0], boxes.OUTSIDE),
+        ([120, 40, 300, 200], boxes.OUTSIDE),
     ],
     ids=str,
 )
@@ -130,7 +131,7 @@ def test_a_missing_caption_is_filled_and_counted():
     assert texts(short_caption="s", caption=" ") == (("s", "s"), [causes.LONG_FROM_SHORT])
     both = region(short_expr="a cup"), {**region(short_expr="a pot"), "bbox": [1, 2, 3]}
     joined, defects = texts(bbox_info=list(both))
-    assert joined == ("a cup, a pot",) * 2 and sorted(defects) == sorted([causes.SHORT_BOX, causes.BOTH_FROM_REGIONS])
+    assert joined == ("a cup, a pot",) * 2 and sorted(defects) == sorted([boxes.SHORT, causes.BOTH_FROM_REGIONS])
 
 
 def test_a_missing_expression_is_filled_and_counted():
