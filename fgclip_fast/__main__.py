@@ -1,29 +1,55 @@
-"""``fgclip COMMAND …``: the same as ``python -m fgclip_fast.COMMAND …``."""
+"""``fgclip COMMAND …``, which is the same as ``python -m fgclip_fast.COMMAND …``."""
 
 import importlib
 import sys
+from collections.abc import Callable, Sequence
 
-COMMANDS = {
-    "train": "train, or go on with a run",
-    "evaluate": "what a model can do: a table and JSON",
-    "embed": "rank texts for a picture or a box, draw where they fit, embed folders",
-    "report": "what a run has learned, or two runs side by side, as one HTML file",
-    "info": "versions, devices, and which function serves each op",
-    "data": "shards from your own records; index and check shards",
-    "scenes": "write or look at the embedded data set",
+from fgclip_fast import config_file
+
+# Command → its purpose. The command is the module of its name, or the `__main__` of the folder of its name.
+COMMANDS: dict[str, dict[str, str]] = {
+    "train": {
+        "train": "train a model, or go on with a run",
+        "report": "write an HTML page that shows what a run has learned, or compares two runs",
+    },
+    "use": {
+        "evaluate": "measure what a model can do",
+        "embed": "rank texts for an image or a box, draw where they fit, embed folders of images",
+    },
+    "data": {
+        "data": "make shards from your own records; index and check shards",
+        "scenes": "write the embedded data set, or look at it",
+    },
+    "about": {
+        "info": "show versions, devices, and the function that serves each op",
+    },
 }
 
 
 def main() -> None:
-    """Hands the words after the command's name to it."""
+    """Run the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name not in COMMANDS:
-        print("usage: fgclip COMMAND …; COMMAND --help says more\n")
-        print("\n".join(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()))
-        sys.exit(0 if name in ("-h", "--help") else f"\nunknown command {name!r}")
-    in_folder = name in ("data", "report", "scenes")
-    module = importlib.import_module(f"fgclip_fast.{name}.__main__" if in_folder else f"fgclip_fast.{name}")
-    module.main(sys.argv[2:])
+    known = [command for group in COMMANDS.values() for command in group]
+    if name in ("-h", "--help"):
+        print(_help())
+    elif name in known:
+        _main_of(name)(sys.argv[2:])
+    else:
+        sys.exit(f"error: fgclip: unknown command {config_file.nearest(name, known)}; see fgclip --help")
+
+
+def _help() -> str:
+    lines = ["usage: fgclip COMMAND …, with --help for the arguments of a command"]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:", *(f"  {command:10} {purpose}" for command, purpose in commands.items())]
+    return "\n".join(lines)
+
+
+def _main_of(name: str) -> Callable[[Sequence[str]], None]:
+    module = importlib.import_module(f"fgclip_fast.{name}")
+    if not hasattr(module, "main"):
+        module = importlib.import_module(f"fgclip_fast.{name}.__main__")
+    return module.main
 
 
 if __name__ == "__main__":

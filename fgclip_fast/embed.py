@@ -5,7 +5,6 @@ pictures, or of all pictures in folders, in one .npz or .parquet file.
 """
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,12 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
-from tyro import cli
 from tyro.conf import Positional
 
-from fgclip_fast import command_line
+from fgclip_fast import command, config_file, preflight
 from fgclip_fast.config import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
 from fgclip_fast.inputs.image import read
@@ -30,6 +27,10 @@ from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.locate import EMBEDDED
 
 log = logging.getLogger("fgclip_fast")
+DESCRIPTION = """Rank texts for an image or a box in it, draw where they fit, or embed images.
+
+With one image and --text: the texts, ranked. With --output: the embeddings of all images, also those in folders, in
+one .npz or .parquet file."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = (".npz", ".parquet")
 
@@ -58,16 +59,13 @@ class Request:
     """"cpu", "cuda", or auto."""
 
     def __post_init__(self) -> None:
-        check(self, "embed: ")
+        check(self)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    try:
-        run(cli(Request, args=arguments, prog="fgclip embed", description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    with command.frame("embed"):
+        run(command.read(Request, "embed", arguments, DESCRIPTION))
 
 
 def run(request: Request) -> None:
@@ -80,7 +78,7 @@ def run(request: Request) -> None:
     paths = list(find(request.images))
     _check(request, paths)
     model = pretrained.load(request.run)
-    model.to(command_line.device(request.device)).eval()
+    model.to(preflight.device(request.device)).eval()
     if request.output:
         write(model, paths, request)
         return
@@ -102,10 +100,10 @@ def find(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         path = Path(name)
         if not path.exists():
-            raise FileNotFoundError(f"embed: {name} is not there")
+            raise FileNotFoundError(f"{name} is not there")
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS) if path.is_dir() else [path]
         if not found:
-            raise FileNotFoundError(f"embed: no picture in {name} (looked for {', '.join(ENDINGS)})")
+            raise FileNotFoundError(f"no picture in {name} (looked for {', '.join(ENDINGS)})")
         yield from found
 
 
@@ -129,7 +127,7 @@ def warning(run: str, image: Image.Image) -> str | None:
     saved = Path(run) / "config.yaml"
     if not saved.is_file() or image.size == (SIDE, SIDE):
         return None
-    config = command_line.load(saved)
+    config = config_file.load(saved)
     if config.data.train != EMBEDDED or config.init is not None:
         return None
     return (
@@ -149,7 +147,7 @@ def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
             names += [str(path) for path, _ in good]
             rows.append(model.encode_image([image for _, image in good]).cpu().numpy())
     if not rows:
-        raise ValueError(f"embed: none of the {len(paths)} pictures can be read")
+        raise ValueError(f"none of the {len(paths)} pictures can be read")
     texts = (
         model.encode_text(request.text, kind="long" if request.long else "short").cpu().numpy()
         if request.text
@@ -170,24 +168,24 @@ def show(ranked: Sequence[tuple[str, float]]) -> None:
 def _check(request: Request, paths: Sequence[Path]) -> None:
     if request.output:
         if Path(request.output).suffix not in FORMATS:
-            raise ValueError(f"embed: --output must end in .npz or .parquet, got {request.output}")
+            raise ValueError(f"--output must end in .npz or .parquet, got {request.output}")
         if request.box or request.heatmap:
-            raise ValueError("embed: --box and --heatmap are for one picture, without --output")
+            raise ValueError("--box and --heatmap are for one picture, without --output")
         _parquet(Path(request.output))
     elif not request.text:
-        raise ValueError("embed: nothing to do: give --text to rank texts, or --output to write embeddings")
+        raise ValueError("nothing to do: give --text to rank texts, or --output to write embeddings")
     elif len(paths) != 1:
-        raise ValueError(f"embed: texts are ranked for one picture, got {len(paths)}; --output embeds many")
+        raise ValueError(f"texts are ranked for one picture, got {len(paths)}; --output embeds many")
     for name, file in (("output", request.output), ("heatmap", request.heatmap)):
         if file:
-            command_line.check_output(f"embed: --{name}", Path(file))
+            preflight.check_output(f"--{name}", Path(file))
 
 
 def _open(path: Path) -> Image.Image:
     try:
         return read(path)
     except OSError as error:
-        raise ValueError(f"embed: {path} is no picture that can be read: {error}") from None
+        raise ValueError(f"{path} is no picture that can be read: {error}") from None
 
 
 def _try_open(path: Path) -> Image.Image | None:
@@ -223,7 +221,7 @@ def _parquet(path: Path):
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError(f"embed: {path} needs pyarrow: pip install pyarrow, or write .npz") from None
+        raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write .npz") from None
     return pyarrow, pyarrow.parquet
 
 

@@ -5,8 +5,6 @@ set's. Without ``--suite``: what the run itself would evaluate at its end.
 """
 
 import json
-import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 from torch import Tensor
+from tyro.conf import Positional
 
-from fgclip_fast import command_line
+from fgclip_fast import command, config_file, preflight
 from fgclip_fast.config import Config, Data, Device, Positive, check
 from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
@@ -29,13 +27,17 @@ from fgclip_fast.training.objective import objective
 from fgclip_fast.whole_file import write_json
 
 FIGURES = "evaluation.json"
+DESCRIPTION = """Measure what a model can do; print the figures as tables and write them as JSON.
+
+Suites: records (your own validation shards), fg-ovd (files in FG-OVD's format), levels (the embedded set's questions).
+Without --suite: what the run itself evaluates at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What to evaluate, and on what."""
 
-    run: str
+    run: Positional[str]
     """A run, or a folder of weights."""
     suite: Literal["auto", "records", "fg-ovd", "levels"] = "auto"
     """auto: as at the end of the run."""
@@ -122,24 +124,16 @@ def show(figures: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    import tyro
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    if given and not given[0].startswith("-"):
-        given = ["--run", *given]
-    try:
-        _run(tyro.cli(Request, args=given, prog="fgclip evaluate", description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    with command.frame("evaluate"):
+        _run(command.read(Request, "evaluate", arguments, DESCRIPTION))
 
 
 def _run(request: Request) -> None:
     _refuse_unused(request)
     output = Path(request.output) if request.output else Path(request.run) / FIGURES
-    device = command_line.device(request.device)
+    device = preflight.device(request.device)
     model = pretrained.load(request.run)
-    command_line.check_output("output", output)
+    preflight.check_output("output", output)
     others = {} if request.suite == "auto" and not request.output else _read(output)
     config = _config(request, model)
     figures = _suite(request, model.to(device), config)
@@ -158,7 +152,7 @@ def _refuse_unused(request: Request) -> None:
 
 def _config(request: Request, model: FGCLIP) -> Config:
     saved = Path(request.run) / "config.yaml"
-    config = command_line.load(saved) if saved.exists() else Config(model=model.config, data=Data(train="", val=""))
+    config = config_file.load(saved) if saved.exists() else Config(model=model.config, data=Data(train="", val=""))
     if request.suite == "auto" and not config.data.val:
         has = "has no validation shards" if saved.exists() else "is no run with a config.yaml"
         raise ValueError(f"suite: {request.run} {has}, so give one: --suite records, fg-ovd or levels")

@@ -1,26 +1,36 @@
-"""``python -m fgclip_fast.info [--json]``: versions, devices, and which function serves each op, with the reason."""
+"""``python -m fgclip_fast.info [--json]``: versions, devices, and the function that serves each op."""
 
-import argparse
 import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import torch
 
 import fgclip_fast
+from fgclip_fast import command
 from fgclip_fast.ops import native
 
 PACKAGES = (
     "torch", "triton", "torchvision", "numpy", "safetensors", "tokenizers", "open_clip_torch", "simplejpeg", "pillow",
     "nvidia-dali-cuda130", "flash-attn", "xformers", "transformers",
 )  # fmt: skip
+DESCRIPTION = "Show versions, devices, and the function that serves each op, with the reason where it is a slow one."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The form of the answer."""
+
+    json: bool = False
+    """Print JSON, for programs and bug reports."""
 
 
 def describe() -> dict[str, Any]:
-    """All that a report of a problem needs, as plain values."""
+    """Everything that a bug report needs, as plain values."""
     return {
         "fgclip_fast": fgclip_fast.__version__,
         "extension": _build(),
@@ -56,7 +66,7 @@ def _devices() -> list[str]:
 
 
 def _op(op: str, device_type: str) -> dict[str, str | None]:
-    """Who serves an op on a kind of device; ``why_not_faster`` is the reason where that is the eager reference."""
+    """The function that serves an op on a kind of device; ``why_not_faster`` says why it is the eager reference."""
     reason = native.why_not(op, device_type)
     if reason is not None:
         server = f"fgclip_fast.ops.reference.{op}"
@@ -83,12 +93,11 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="fgclip info", description="Versions, devices, and who serves each op.")
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs and bug reports")
-    request = parser.parse_args(arguments)
-    facts = describe()
-    print(json.dumps(facts, indent=2) if request.json else _text(facts))
+    """Run the command."""
+    with command.frame("info"):
+        request = command.read(Request, "info", arguments, DESCRIPTION)
+        facts = describe()
+        print(json.dumps(facts, indent=2) if request.json else _text(facts))
 
 
 if __name__ == "__main__":

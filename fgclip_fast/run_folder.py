@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fgclip_fast import command_line
+from fgclip_fast import config_file
 from fgclip_fast.config import Config
 from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.training import checkpoint, provenance
@@ -41,7 +41,7 @@ def make(
         return
     data = fingerprints(shards)  # before the folder is made: a shard that is none should leave no run
     run.mkdir(parents=True, exist_ok=True)
-    command_line.save(config, run / "config.yaml")
+    config_file.save(config, run / "config.yaml")
     told = {"steps": steps, "processes": processes.world_size, "device": str(processes.device)}
     provenance.write(run, **told, data=data)
     last = run.parent / "last"

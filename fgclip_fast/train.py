@@ -17,12 +17,10 @@ from typing import Any
 import numpy
 import torch
 import torch.distributed as dist
-from rich.logging import RichHandler
 
-from fgclip_fast import command_line, evaluate, run_folder
+from fgclip_fast import command, command_line, evaluate, preflight, run_folder
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
-from fgclip_fast.data.shards import expand
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.embeddings import Embeddings
@@ -57,7 +55,7 @@ def train(config: Config) -> Run:
         ValueError: the config does not fit the data, the processes, or the run that it resumes.
         OSError: shards, weights or a run to resume are not there, or the run's folder cannot be written.
     """
-    processes = distributed.start(command_line.device(config.device))
+    processes = distributed.start(preflight.device(config.device))
     listed = _listed_shards(config, processes)
     _fix(config.seed, config.threads)
     config, saved = run_folder.place(config, processes)
@@ -123,22 +121,10 @@ def train(config: Config) -> Run:
 
 def _listed_shards(config: Config, processes: Processes) -> dict[str, list[Path]]:
     """List the shards once, before weights are read and the run has a folder; those of the embedded set come later."""
-    train = _expanded("train", config.data.train)
+    train = [] if config.data.train == EMBEDDED else preflight.list_shards("data.train", config.data.train)
     # Only the first process reads validation shards.
-    val = _expanded("val", config.data.val) if config.data.val and processes.first else []
-    return {"train": train, "val": val}
-
-
-def _expanded(name: str, pattern: str) -> list[Path]:
-    if not all(pattern.split("::")):  # the empty path is the folder that one stands in, and any shards there
-        hint = f"pass --data.{name} 'folder/{name}-*.tar', or {EMBEDDED} for the embedded set"
-        raise ValueError(f"data.{name} must name shards, got {pattern!r}; {hint}")
-    if pattern == EMBEDDED:
-        return []
-    try:
-        return expand(pattern)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data.{name}: {error}") from None
+    reads_val = processes.first and config.data.val not in ("", EMBEDDED)
+    return {"train": train, "val": preflight.list_shards("data.val", config.data.val) if reads_val else []}
 
 
 def _fix(seed: int, threads: int | None) -> None:
@@ -247,16 +233,13 @@ def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    config = command_line.parse(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with command.frame("train"):
+        config = command_line.parse(sys.argv[1:] if arguments is None else arguments)
         run = train(config)
         if not config.dry_run and int(os.environ.get("RANK", 0)) == 0:
             from fgclip_fast import report  # which the loop itself never needs
 
             log.info("%s tells what it learned", report.write(run.path, run.model.device))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

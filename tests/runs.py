@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fgclip_fast import command_line
+from fgclip_fast import config_file
 from fgclip_fast.config import Config, Data, Model, Text, Vision
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.model import pretrained
@@ -42,7 +42,7 @@ def run(path: Path, *, data: Data, seed: int = 0, saved: bool = True, **files: A
     """
     path.mkdir(parents=True)
     config = Config(model=MODEL, data=data, output=str(path), steps=files.get("steps", 3), batch_size=2, seed=seed)
-    command_line.save(config, path / "config.yaml")
+    config_file.save(config, path / "config.yaml")
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in files.get("log", steps(3))))
     if "figures" in files:
         (path / "evaluation.json").write_text(json.dumps(files["figures"]))

@@ -105,7 +105,7 @@ def test_parquet_holds_a_row_a_picture(run, photos, tmp_path):
         ([], "nothing to do: give --text"),
         (["--output", "x.csv"], r"--output must end in .npz or .parquet, got x.csv"),
         (["--output", "x.npz", "--box", "0", "0", "1", "1"], "are for one picture, without --output"),
-        (["--output", "nowhere/x.npz"], "--output must lie in a folder that is there, got nowhere/x.npz"),
+        (["--output", "nowhere/x.npz"], "--output must lie in an existing folder, got nowhere/x.npz"),
         (["--text", "a mug", "--heatmap", "."], r"--heatmap must be a file, got the folder \."),
         (["--output", "x.npz", "--batch-size", "0"], "batch_size must be > 0, got 0"),
         (["--output", "x.npz", "--device", "foo"], "device must be auto, cpu, cuda or cuda:0, got foo"),

@@ -67,7 +67,7 @@ def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
         ("--data {val}", "data is for --suite records or fg-ovd, got it with --suite auto"),
         ("", "is no run with a config.yaml, so give one: --suite records, fg-ovd or levels"),
         ("--suite records --data {val} --output {folder}", "output must be a file, got the folder {folder}"),
-        ("--suite records --data {val} --output no/x.json", "output must lie in a folder that is there, got no/x.json"),
+        ("--suite records --data {val} --output no/x.json", "output must lie in an existing folder, got no/x.json"),
         ("--suite records --data {val} --output {file}", "output must be a new file, or one of figures, got {file}"),
         ("--suite records --data {val} --batch-size -4", "batch_size must be > 0, got -4"),
         ("--suite levels --batch-size 0", "batch_size must be > 0, got 0"),

@@ -28,8 +28,6 @@ COMMANDS = len(FLOORS)
 MAY_IMPORT_ONLY = {"kernels": {"whole_file"}, "ops": {"kernels"}}  # usable in another code base, without our config
 # Imports of today that are about to go: (importing file, imported room or file).
 LEAVING = {
-    ("run_folder", "command_line"),
-    ("report.files", "command_line"),
     ("report.files", "evaluate"),
     ("report.untrained", "evaluate"),
     ("model.fgclip", "model.pretrained"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from fgclip_fast import command_line
+from fgclip_fast import config_file
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Model, Optim, Text, Vision
 from fgclip_fast.model import pretrained
@@ -121,7 +121,7 @@ def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
 
 def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     config = replace(config, steps=100000, checkpoint_every=0)
-    command_line.save(config, tmp_path / "config.yaml")
+    config_file.save(config, tmp_path / "config.yaml")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     words = [sys.executable, "-m", "fgclip_fast.train", "--config", str(tmp_path / "config.yaml")]
     process = subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -157,16 +157,16 @@ def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     ],
 )
 def test_an_argument_that_cannot_be_is_named_and_leaves_no_run(config, shards, tmp_path, words, message, capsys):
-    command_line.save(config, tmp_path / "c.yaml")
+    config_file.save(config, tmp_path / "c.yaml")
     words = ["--config", str(tmp_path / "c.yaml"), *words.format(shards=shards).split()]
     assert message.format(shards=shards) in refusal(command.main, words, capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_empty_pattern_is_not_the_folder_one_stands_in(shards, monkeypatch, capsys):
+def test_an_empty_pattern_is_not_the_current_directory(shards, monkeypatch, capsys):
     monkeypatch.chdir(shards)
     said = refusal(command.main, ["--preset", "stage2-vit-b16", "--device", "cpu"], capsys)
-    assert said.startswith("error: data.train must name shards, got ''")
+    assert said.startswith("error: train: data.train must name shards, got ''")
 
 
 def test_dry_run_tells_how_many_tokens_the_tree_saves(config, capsys):

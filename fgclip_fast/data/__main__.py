@@ -1,6 +1,5 @@
 """``fgclip data``: make shards from own records, index shards, check shards."""
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
+from fgclip_fast import command
 from fgclip_fast.config import Data
 from fgclip_fast.data.causes import BAD
 from fgclip_fast.data.importers.jsonl import Boxes, write_shards
@@ -88,12 +88,9 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     commands: dict[str, Any] = {"jsonl": jsonl, "index": index, "check": check}
-    try:
+    with command.frame("data"):
         tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip data", args=arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 def _print(counts: Counter[str]) -> None:

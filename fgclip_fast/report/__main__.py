@@ -1,17 +1,13 @@
 """The command ``fgclip report``."""
 
-import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.logging import RichHandler
-from tyro import cli
 from tyro.conf import Positional, arg
 
-from fgclip_fast import command_line, report
+from fgclip_fast import command, preflight, report
 from fgclip_fast.config import Device, check
 
 
@@ -27,7 +23,7 @@ class Request:
     """Where the models embed the validation images: auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        check(self, "report: ")
+        check(self)
 
 
 DESCRIPTION = """Write an HTML page that shows what a run has learned.
@@ -37,16 +33,13 @@ With a second run, the page compares the two."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    request = cli(Request, args=arguments, prog="fgclip report", description=DESCRIPTION)
-    try:
-        device = command_line.device(request.device)
+    with command.frame("report"):
+        request = command.read(Request, "report", arguments, DESCRIPTION)
+        device = preflight.device(request.device)
         if request.other is None:
             print(report.write(request.run, device))
         else:
             print(report.write_comparison(request.run, request.other, device))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast import command_line
+from fgclip_fast import config_file
 from fgclip_fast.config import Config
 from fgclip_fast.evaluate import FIGURES
 from fgclip_fast.training import checkpoint
@@ -82,7 +82,7 @@ def read(path: Path) -> RunFiles:
     counts = [line for line in lines if line["kind"] == "records"]
     return RunFiles(
         path=path,
-        config=command_line.load(path / "config.yaml"),
+        config=config_file.load(path / "config.yaml"),
         train=[line for line in lines if line["kind"] == "train"],
         validation=[line for line in lines if line["kind"] == "validation"],
         times=[line for line in lines if line["kind"] == "time"],

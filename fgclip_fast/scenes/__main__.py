@@ -1,12 +1,13 @@
 """The command ``fgclip scenes``."""
 
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from fgclip_fast import command
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,12 +48,19 @@ Training uses the set without this command, by the word "scenes" as --data.train
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    import tyro
+    with command.frame("scenes"):
+        run(command.read(Request, "scenes", arguments, DESCRIPTION))
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    request = tyro.cli(Request, args=arguments, prog="fgclip scenes", description=DESCRIPTION)
+
+def run(request: Request) -> None:
+    """Write what is asked for.
+
+    Raises:
+        ValueError: nothing is asked for, or a number is out of range.
+        OSError: a file cannot be written.
+    """
     if not (request.output or request.contact_sheet or request.scene):
-        raise SystemExit("error: scenes: nothing to write; pass --output FOLDER, --contact-sheet FILE or --scene FILE")
+        raise ValueError("nothing to write; pass --output FOLDER, --contact-sheet FILE or --scene FILE")
     if request.contact_sheet:
         from fgclip_fast.scenes.sheet import contact_sheet
 
@@ -60,10 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if request.scene:
         _show_scene(request)
     if request.output:
-        try:
-            _write(request)
-        except ValueError as error:
-            raise SystemExit(f"error: {error}") from None
+        _write(request)
 
 
 def _show_scene(request: Request) -> None:

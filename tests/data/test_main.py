@@ -135,7 +135,7 @@ def test_the_commands_print_what_they_did(tmp_path, photos, capsys):
 
 @pytest.mark.parametrize("command", ["index", "check"])
 def test_missing_shards_give_one_line(command, tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: shards: .*nowhere\.tar, where no tar file exists$"):
+    with pytest.raises(SystemExit, match=r"^error: data: shards: .*nowhere\.tar, where no tar file exists$"):
         main([command, str(tmp_path / "nowhere.tar")])
 
 

@@ -1,0 +1,52 @@
+"""The frame of every command: it sets up the log, reads the arguments, and tells an error in one line."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.logging import RichHandler
+
+T = TypeVar("T")
+
+
+@contextmanager
+def frame(name: str) -> Iterator[None]:
+    """Run the body of a command.
+
+    Log messages are formatted by rich on a terminal, and are plain lines on standard error elsewhere. A ValueError or
+    OSError, which is what our own checks and the file system raise, ends the process with the line
+    ``error: NAME: message`` and status 1. Other exceptions are faults of this package and keep their traceback.
+    """
+    if sys.stdout.isatty():
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        sys.exit(f"error: {message if message.startswith(name) else f'{name}: {message}'}")
+
+
+def read(
+    kind: type[T], name: str, arguments: Sequence[str] | None, description: str | None, *, default: T | None = None
+) -> T:
+    """Read the arguments of a command.
+
+    Args:
+        kind: a dataclass whose fields are the arguments.
+        name: of the command, as in ``fgclip NAME``.
+        arguments: words of the command line; None takes those of this process.
+        description: for ``--help``.
+        default: value of each argument that is not given; None takes the defaults of the fields.
+
+    Raises:
+        SystemExit: after ``--help``, or with status 2 for an unknown or malformed argument.
+        ValueError: a value that ``kind`` refuses.
+    """
+    import tyro  # slow to import, and not needed by those who call the package from Python
+
+    defaults = tyro.MISSING_NONPROP if default is None else default
+    return tyro.cli(kind, args=arguments, prog=f"fgclip {name}", description=description, default=defaults)
