@@ -1,4 +1,4 @@
-"""What a model sees in one step: tensors only, nothing padded."""
+"""A batch: the tensors that a model takes in one step, nothing padded."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -15,19 +15,20 @@ from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH, Tree
 
 
 class Example(NamedTuple):
-    """One decoded image with the texts that were drawn for it."""
+    """A decoded image with the texts and boxes chosen for one visit."""
 
     image: Tensor
     """uint8 [3, S, S]."""
     short: str
     """Short caption, with its prefix."""
     long: str
+    """Long caption."""
     boxes: Tensor
-    """fp32 [n, 4], normalised xyxy."""
+    """fp32 [n, 4], xyxy, fractions of the image."""
     region_texts: list[str]
-    """One a box."""
+    """The text of each box."""
     hard_texts: list[list[str]]
-    """One list a box: the positive, then its negatives; empty where it has none."""
+    """The group of each box, the positive and then its negatives; empty without negatives."""
 
 
 class Batch(NamedTuple):
@@ -58,33 +59,36 @@ class Batch(NamedTuple):
         return len(self.offsets) - 1 - len(self.image)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The batch on another device."""
-        return replace_leaves(self, Tensor, lambda x: x.to(device, non_blocking=non_blocking))
+        """Copy the batch to a device."""
+        moved: Batch = replace_leaves(self, Tensor, lambda x: x.to(device, non_blocking=non_blocking))
+        return moved
 
     def pin_memory(self) -> "Batch":
-        """The batch in page-locked memory, from which a GPU copies beside its work."""
-        return replace_leaves(self, Tensor, Tensor.pin_memory)
+        """Copy the batch to page-locked memory, from which a GPU can copy while it computes."""
+        pinned: Batch = replace_leaves(self, Tensor, Tensor.pin_memory)
+        return pinned
 
 
 class Tokenize(Protocol):
-    """What :func:`make_batch` asks of a tokenizer."""
+    """The call of a tokenizer that :func:`make_batch` needs."""
 
     def __call__(self, texts: Sequence[str], max_length: int = SHORT_LENGTH) -> Tokens: ...
 
 
 def make_batch(examples: Sequence[Example], tokenizer: Tokenize, packing: Packing = "none") -> Batch:
-    """Stacks images, tokenises all texts, lays them end to end and packs them.
+    """Stack the images, tokenise all texts, lay them end to end and pack them.
 
     Args:
         examples: at least one; images of equal size.
         tokenizer: texts -> flat tokens and offsets.
-        packing: whether the rows become a tree of shared prefixes, or one where each stands alone.
+        packing: "prefix-tree": texts become a tree that shares their prefixes; "padding-free": a tree in which each
+            stands alone; "none": no tree.
 
     Raises:
         ValueError: no examples.
     """
     if not examples:
-        raise ValueError("make_batch: needs at least one example, got none")
+        raise ValueError("make_batch: examples must hold at least one example, got none")
     groups = [group for example in examples for group in example.hard_texts]
     hard_region = [r for r, group in enumerate(groups) if group]
     texts = [example.short for example in examples]
@@ -120,7 +124,7 @@ def _text_ids(token: Tensor, offsets: Tensor) -> Tensor:
 
 
 def replace_leaves(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """``value`` with ``change`` done to each ``kind`` in its nested tuples and lists."""
+    """Copy nested tuples and lists, with ``change`` applied to each value of type ``kind``."""
     if isinstance(value, kind):
         return change(value)
     if isinstance(value, tuple):
