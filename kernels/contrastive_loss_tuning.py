@@ -118,7 +118,8 @@ def fastest(configs: list[LseConfig], key: str, run: Callable[[LseConfig], Any],
     known = _remembered()
     key = f"{torch.cuda.get_device_name(like.device)} {key}"
     if known.get(key) not in [list(config) for config in configs]:
-        known[key] = list(min(configs, key=lambda config: _milliseconds(lambda: run(config))))
+        best = min(configs, key=lambda config: _milliseconds(lambda: run(config)))
+        known[key] = list(best)
         _remember(known)
     return LseConfig._make(known[key])
 

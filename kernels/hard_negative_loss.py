@@ -109,7 +109,9 @@ def _backward_kernel(
 
 
 @on_own_device
-def forward(regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+def forward(
+    regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Mean loss [], each region's loss [R] and rank of its positive [R], each text's similarity and 1 / length [M]."""
     regions, texts = _rows(regions), _rows(texts)
     R, M = len(regions), len(texts)

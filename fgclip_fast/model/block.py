@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(blocks)
         self.recompute = config.activation_checkpointing
 
-    def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, last: tuple = ()) -> Tensor:
+    def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, last: tuple[Any, ...] = ()) -> Tensor:
         """All blocks; the last one is called with ``last`` after the arguments of the others."""
         for block in self.layers[:-1]:
             hidden = self._run(block, hidden, attend, layout)

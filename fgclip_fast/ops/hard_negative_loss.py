@@ -170,7 +170,9 @@ def _empty_grads(grad_loss: Tensor, *problem: Tensor) -> tuple[Tensor, Tensor, T
     return grads[0], grads[1], grads[2]
 
 
-def _call_extension(direction: str, problem: tuple[Tensor, ...], before: tuple[Tensor, ...], after: tuple[Tensor, ...]):
+def _call_extension(
+    direction: str, problem: tuple[Tensor, ...], before: tuple[Tensor, ...], after: tuple[Tensor, ...]
+) -> None:
     """Runs the C++ op on the inputs and what is saved of them, between the addresses of other inputs and of outputs."""
     module: Any = native.extension()
     regions, texts, offsets, scale, *saved = problem

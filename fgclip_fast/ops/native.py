@@ -9,6 +9,7 @@ import os
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def require_installation() -> None:
         )
 
 
-def refuse_vmap(info, in_dims, *arguments):
+def refuse_vmap(info: Any, in_dims: Any, *arguments: Any) -> NoReturn:
     """What an op does under torch.vmap, which would run it and lose its gradient."""
     raise RuntimeError("fgclip_fast: an op of it does not run under torch.vmap; fold the extra dimension, or loop")
 

@@ -5,6 +5,7 @@ end, gathered; the mask is causal, aligned at the last query and the last key. S
 """
 
 import importlib.util
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ def _paths(x: Tensor, tree: Tree) -> Tensor:
 _MASKS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # one a tree, for all layers
 
 
-def _mask(tree: Tree):
+def _mask(tree: Tree) -> Any:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalFromBottomRightMask
 
     if tree.query_offsets not in _MASKS:

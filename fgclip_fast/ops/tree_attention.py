@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, tree: Sequence[Tensor]) -> tuple[T
 
 
 @_forward.register_fake
-def _(q, k, v, tree):
+def _(q: Tensor, k: Tensor, v: Tensor, tree: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     T, heads, _ = q.shape
     return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(heads, T, dtype=torch.float32)
 
@@ -112,16 +112,18 @@ def _backward(
 
 
 @_backward.register_fake
-def _(grad, q, k, v, out, lse, tree):
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, tree: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
 
 
-def _differentiate(ctx, grad, _):
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | list[None], ...]:
     q, k, v, out, lse, *tree = ctx.saved_tensors
     return *_backward(grad, q, k, v, out, lse, tree), [None] * len(tree)
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, tree = inputs
     ctx.save_for_backward(q, k, v, *output, *tree)
 
