@@ -15,7 +15,7 @@ from fgclip_fast import evaluate, report
 from fgclip_fast.config import Data
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
-from fgclip_fast.report import explore, files, html, outcomes, page, untrained
+from fgclip_fast.report import charts, explore, files, html, outcomes, page, untrained
 from fgclip_fast.report.__main__ import main
 from fgclip_fast.scenes.write import write_scenes
 from tests import browser, runs
@@ -267,6 +267,13 @@ def test_large_embeddings_fit_the_budget_and_keep_their_products():
     torch.testing.assert_close(
         (views[0].patches @ basis) @ (texts @ basis).T, views[0].patches @ texts.T, atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("step", [0, 1, 30])
+def test_a_line_of_one_point_is_visible(step):
+    drawn = charts.lines("Validation", [charts.Line("a", [(step, 0.4)], "a"), charts.Line("b", [(0, 0), (30, 1)], "b")])
+    (first, last) = re.search(r'class="a" points="([\d.]+),[\d.]+ ([\d.]+),[\d.]+"', drawn).groups()
+    assert float(last) - float(first) == pytest.approx(20) and float(first) <= 1000 * step / 30 <= float(last) + 0.1
 
 
 def test_difference_of_equal_models_is_zero():

@@ -6,7 +6,7 @@ from typing import Any
 from fgclip_fast.report import charts
 from fgclip_fast.report.charts import Mark
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.report.html import paragraph, percent, section, table
+from fgclip_fast.report.html import escape, paragraph, percent, section, table
 from fgclip_fast.scenes.levels import LEVELS
 
 LEVEL_TITLES = {
@@ -43,7 +43,7 @@ def accuracy_section(run: RunFiles, untrained: Mapping[str, Any]) -> str:
     if rows:
         parts.append(table(["suite", "top-1", "chance", "questions"], rows, "Other suites"))
     if not any(parts):
-        parts = [paragraph(_why_empty(run), "note")]
+        parts = _no_figures(run)
     return section("accuracy", "What it can tell apart", *parts)
 
 
@@ -58,10 +58,12 @@ def level_title(name: str) -> str:
     return LEVEL_TITLES.get(name, f"Only the {name.replace('-', ' ')} differs")
 
 
-def _why_empty(run: RunFiles) -> str:
+def _no_figures(run: RunFiles) -> list[str]:
     if not run.config.data.val:
-        return "This run had no validation data, so nothing was evaluated. To give it some, pass --data.val SHARDS."
-    return f"This run was not evaluated. Run `python -m fgclip_fast.evaluate {run.path}`, then write the report again."
+        text = "This run had no validation data, so nothing was evaluated. To give it some, pass --data.val SHARDS."
+        return [paragraph(text, "note")]
+    command = f"<pre><code>{escape(f'python -m fgclip_fast.evaluate {run.path}')}</code></pre>"
+    return [paragraph("This run was not evaluated. Evaluate it, then write the report again:", "note"), command]
 
 
 def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -130,10 +130,13 @@ def _path(line: Line, ends: float, low: float, high: float, log: bool) -> str:
             return 98 - 96 * value
         return 98 - 96 * (value - low) / (high - low)
 
-    at = " ".join(f"{1000 * step / ends if ends else 0:.1f},{place(value):.2f}" for step, value in line.points)
-    if len(line.points) == 1:  # a single point draws nothing
-        at += f" 1000,{at.split(',')[1]}"
-    return f'<polyline class="{line.style}" points="{at}"/>'
+    at = [(1000 * step / ends if ends else 0.0, place(value)) for step, value in line.points]
+    if len(at) == 1:
+        # A line of one point would be invisible, so it becomes a dash of 20 units that holds the point.
+        ((x, y),) = at
+        at = [(max(0.0, x - 20), y), (max(20.0, x), y)]
+    coordinates = " ".join(f"{x:.1f},{y:.2f}" for x, y in at)
+    return f'<polyline class="{line.style}" points="{coordinates}"/>'
 
 
 def _summary(title: str, series: Sequence[Line]) -> str:

@@ -112,7 +112,7 @@ def _pointing_games(games: Mapping[str, Mapping[str, PointingGame]]) -> str:
 
 
 def _answers(views: ModelViews) -> str:
-    """Cards of wrong and of right answers, in equal number where there are enough."""
+    """Cards of the first wrong and of the first right answers."""
     wrong, right = gallery.wrong_and_right(views.views)
     mistakes, asked = gallery.count_wrong(views.views)
     if not asked:
@@ -120,8 +120,8 @@ def _answers(views: ModelViews) -> str:
     shown = [("Wrong", wrong), ("Right", right)]
     parts = [f"<h3>{name}</h3>{gallery.cards(found[: gallery.SHOWN], views.scale)}" for name, found in shown if found]
     text = (
-        f"{mistakes} of {asked} boxes in {len(views.views)} images are answered wrongly. The first wrong and the first "
-        "right answers are shown, in equal number. Bars are the model's probabilities; ✓ marks the right text."
+        f"{mistakes} of {asked} boxes in {len(views.views)} images are answered wrongly. Up to {gallery.SHOWN} answers "
+        "of each kind are shown, the first ones. Bars are the model's probabilities; ✓ marks the right text."
     )
     return section("answers", "What it answered", paragraph(text), *parts)
 

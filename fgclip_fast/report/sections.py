@@ -125,7 +125,7 @@ def speed(run: RunFiles, tokens: Mapping[str, int]) -> str:
         "waiting for data": percent(waiting),
         "peak memory": f"{run.train[-1]['memory_gb']:.1f} GB",
     }
-    title = f"Parts of a step, measured over {len(run.times)} steps (each tower with its backward pass)"
+    title = f"Parts of a step, each tower with its backward pass (steps measured: {len(run.times)})"
     return section(
         "speed", "Where the time went", charts.stack(parts, title) if parts else "", facts(rates), _tokens(tokens)
     )
