@@ -143,7 +143,10 @@ def normalize(image: Tensor) -> Tensor:
     Returns:
         Tensor[..., 3, H, W], fp32.
     """
-    return (image.float() * (1 / 255) - _channels(MEAN, image.device)) / _channels(STD, image.device)
+    # A constant that is made during a trace (export, compile) belongs to that trace, so it is not kept.
+    traced = torch.compiler.is_compiling() or type(image) is not Tensor
+    channels = _channels.__wrapped__ if traced else _channels
+    return (image.float() * (1 / 255) - channels(MEAN, image.device)) / channels(STD, image.device)
 
 
 # Kept on the device: a copy to a GPU in every step would make the host wait.

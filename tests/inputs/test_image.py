@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgclip_fast.data.decode import decode
+from fgclip_fast.inputs import image as module
 from fgclip_fast.inputs.image import MEAN, STD, Transform, UnknownRange, normalize, width_and_height
 
 
@@ -105,6 +107,35 @@ def test_normalises_as_clip_does():
     image = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     mean, std = (torch.tensor(x, dtype=torch.float64)[:, None, None] for x in (MEAN, STD))
     torch.testing.assert_close(normalize(image), ((image / 255.0 - mean) / std).float())
+
+
+def fake(image):
+    with FakeTensorMode() as mode:
+        normalize(mode.from_tensor(image))
+
+
+class Normalize(torch.nn.Module):
+    def forward(self, image):
+        return normalize(image)
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        lambda image: torch.export.export(Normalize(), (image,), strict=False).module()(image),
+        lambda image: torch.export.export(Normalize(), (image,), strict=True).module()(image),
+        lambda image: torch.compile(Normalize(), backend="eager", fullgraph=True)(image),
+        fake,
+    ],
+    ids=["export", "strict export", "compile", "fake"],
+)
+def test_a_trace_leaves_nothing_behind(trace):
+    image = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    module._channels.cache_clear()
+    for _ in range(2):  # before the constants are kept, and after
+        traced = trace(image)
+        expected = normalize(image)
+        assert type(expected) is torch.Tensor and (traced is None or torch.equal(traced, expected))
 
 
 def test_size_of_an_image_is_width_and_height(tmp_path):
