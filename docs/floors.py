@@ -63,7 +63,8 @@ def draw() -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
     ]
-    parts += [_line(boxes[upper], boxes[lower]) for upper, lower in direct(imports)]
+    lines = sorted(direct(imports), key=_between_folders)  # those of folders lie on top
+    parts += [_line(boxes[upper], boxes[lower], _between_folders((upper, lower))) for upper, lower in lines]
     parts += [part for name, box in boxes.items() for part in _shown(name, box)]
     return "\n".join([*parts, "</svg>", ""])
 
@@ -121,13 +122,17 @@ def _label(room: str) -> str:
     return f"{room}/" if (ROOT / room).is_dir() or (ROOT / PACKAGE / room).is_dir() else f"{room}.py"
 
 
-def _line(upper: tuple[float, float, float], lower: tuple[float, float, float]) -> str:
+def _between_folders(line: tuple[str, str]) -> bool:
+    return all(_label(room).endswith("/") for room in line)
+
+
+def _line(upper: tuple[float, float, float], lower: tuple[float, float, float], dark: bool) -> str:
     """A curve from the lower edge of one room to the upper edge of another."""
     x1, y1 = upper[0] + upper[2] / 2, upper[1] + ROOM_HEIGHT
     x2, y2 = lower[0] + lower[2] / 2, lower[1]
     bend = (y2 - y1) / 2
     path = f"M{x1:.0f} {y1:.0f}C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"
-    return f'<path d="{path}" fill="none" stroke="#9aa7b4" stroke-width="1.3"/>'
+    return f'<path d="{path}" fill="none" stroke="{"#5b6b7a" if dark else "#c9d1d9"}" stroke-width="1.4"/>'
 
 
 def _shown(room: str, box: tuple[float, float, float]) -> list[str]:
