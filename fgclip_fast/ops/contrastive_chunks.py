@@ -106,17 +106,17 @@ class Logits:
 class NativeLogits(Logits):
     """The same with what stands between the products in C++ (csrc/cpu/contrastive_loss.cpp), for fp32 on a CPU."""
 
-    def _summarise(self, logits, chunk, rows, columns, positive):
+    def _summarise(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse, positive: Tensor) -> None:
         own, sums = (_native_lse(lse, start) for lse, start in ((rows, chunk.start), (columns, 0)))
         at = native.address(positive[chunk])
         _extension().contrastive_loss_forward_cpu(self._native(logits, chunk), own, at, sums)
 
-    def _differentiate(self, logits, chunk, rows, columns):
+    def _differentiate(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse) -> None:
         own, others = (_native_lse(lse, start) for lse, start in ((rows, chunk.start), (columns, 0)))
         is_kept = self._is_kept(chunk)
         _extension().contrastive_loss_backward_cpu(self._native(logits, chunk), is_kept, own, others)
 
-    def _native(self, logits: Tensor, chunk: slice):
+    def _native(self, logits: Tensor, chunk: slice) -> Any:
         ids = (0, 0) if self.ids is None else (native.address(self.ids[0][chunk]), native.address(self.ids[1]))
         inverses = native.address(self.row_inverse[chunk]), native.address(self.column_inverse)
         first = self.first + chunk.start
@@ -129,7 +129,7 @@ def _extension() -> Any:
     return native.extension()
 
 
-def _native_lse(lse: Lse, start: int):
+def _native_lse(lse: Lse, start: int) -> Any:
     return _extension().Lse(*(native.address(part[start:]) if len(part) else 0 for part in lse))
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -138,7 +138,9 @@ def _whole(
 
 
 @_whole.register_fake
-def _(image, text, scale, text_ids, memory_budget, wanted):
+def _(
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, memory_budget: int, wanted: Sequence[bool]
+) -> tuple[Tensor, ...]:
     shapes = (x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True))
     return scale.new_empty(()), *(scale.new_empty(shape) for shape in shapes)
 
@@ -157,7 +159,9 @@ def _own_lse(
 
 
 @_own_lse.register_fake
-def _(rows, columns, scale, row_ids, column_ids, first):
+def _(
+    rows: Tensor, columns: Tensor, scale: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, first: int
+) -> tuple[Tensor, Tensor]:
     return scale.new_empty(2, len(rows)), scale.new_empty(len(rows))
 
 
@@ -179,7 +183,7 @@ def _own_gradient(
 
 
 @_own_gradient.register_fake
-def _(rows, columns, scale, row_lse, column_lse, row_ids, column_ids, first):
+def _(rows: Tensor, columns: Tensor, scale: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return scale.new_empty(rows.shape), scale.new_empty(())
 
 
@@ -211,16 +215,16 @@ def _attach(
 
 
 @_attach.register_fake
-def _(image, text, scale, loss, grad_image, grad_text, grad_scale):
+def _(image: Tensor, text: Tensor, scale: Tensor, loss: Tensor, *_: Tensor) -> Tensor:
     return torch.empty_like(loss)
 
 
-def _keep(ctx, inputs, output):
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     image, text, scale, _, *gradients = inputs
     ctx.save_for_backward(*gradients, image, text, scale)
 
 
-def _hand_out(ctx, grad_loss):
+def _hand_out(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors  # once: a checkpoint unpacks them no second time
     made, inputs = saved[:3], saved[3:]
     if _is_plain_one(grad_loss):  # no copy of both gradients
@@ -256,12 +260,20 @@ def _backward(
 
 
 @_backward.register_fake
-def _(grad_loss, grad_image, grad_text, grad_scale, image, text, scale):
+def _(
+    grad_loss: Tensor,
+    grad_image: Tensor,
+    grad_text: Tensor,
+    grad_scale: Tensor,
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+) -> tuple[Tensor, ...]:
     pairs = ((grad_image, image), (grad_text, text), (grad_scale, scale))
     return tuple(torch.empty_like(grad, dtype=x.dtype) for grad, x in pairs)
 
 
-def _no_second_derivative(ctx, *grads):
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> NoReturn:
     raise RuntimeError("contrastive_loss: it can be differentiated once only")
 
 
