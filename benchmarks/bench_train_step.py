@@ -30,7 +30,7 @@ from fgclip_fast.training.objective import objective
 from fgclip_fast.training.optim import adamw, update
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
-BAR = 4.0  # design section 4, for four regions with ten negatives each
+BAR = 4.0  # times faster than the released step, at least, for four regions with ten negatives each
 ROUNDS = 2
 TOLERANCE = 1e-4  # max|d| against max|g| of each gradient, and of each term of the loss
 

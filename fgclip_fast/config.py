@@ -35,7 +35,7 @@ Decoder = Literal["auto", "cpu", "dali"]
 
 @dataclass(frozen=True, kw_only=True)
 class Vision:
-    """Geometry of the vision tower (spec of CLIP's ViT); the default is ViT-B/16 at 224 pixels."""
+    """Geometry of the vision tower, CLIP's ViT; the default is ViT-B/16 at 224 pixels."""
 
     image_size: Positive[int] = 224
     """Side of the square input, pixels."""
@@ -158,7 +158,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """AdamW with linear warm-up and half a cosine to zero, per step (spec of the released trainer)."""
+    """AdamW with linear warm-up and half a cosine to zero, per step, as in the released trainer."""
 
     lr: Positive[float] = 1e-6
     """Peak learning rate."""

@@ -30,7 +30,7 @@ TINY = Config(
     eval_every=550,
 )
 
-# Spec section 7: stage 1 as the paper tells it, stage 2 as the released scripts run it.
+# Stage 1 as the paper describes it, stage 2 as the released scripts run it (docs/fgclip.md).
 _STAGE1 = Config(
     loss=Loss(region=0.0, hard_negative=0.0),
     optim=Optim(lr=1e-4, weight_decay=0.05, betas=(0.9, 0.98)),

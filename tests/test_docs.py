@@ -17,6 +17,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SOURCES = [
+    file
+    for folder in ("fgclip_fast", "kernels", "csrc", "tests", "benchmarks", "examples", "docs")
+    for file in sorted((ROOT / folder).rglob("*"))
+    if file.suffix in (".py", ".cpp", ".h", ".cu", ".cuh", ".inc", ".md") and file != Path(__file__)
+]
+
+
 PACKAGES = ["", ".ops", ".inputs", ".evaluation"]
 
 
@@ -74,6 +82,12 @@ def test_prose_is_wrapped_at_120_columns(page):
     for line in prose_of(page).splitlines():
         is_free = line.lstrip().startswith(("|", "#", "!", "[")) or "](http" in line
         assert len(line) <= 120 or is_free, f"{name_of(page)}: {line}"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_no_file_cites_a_document_that_a_cloner_does_not_have(file):
+    cited = re.search(r"(?i)design section|design\.md|spec section|\bspec,? T?\d|\bspec of", file.read_text())
+    assert cited is None, f"{name_of(file)} says {cited.group()!r}; state the fact, or point to docs/"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

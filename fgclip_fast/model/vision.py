@@ -57,7 +57,7 @@ class LastBlock(Block):
     """The last block: only the class token attends, and patches take their own values.
 
     No more is needed for the two image features: the class token's output, and FG-CLIP's dense path, which is this
-    block with attention replaced by its value path (arXiv 2505.05071; spec of the released code).
+    block with attention replaced by its value path (docs/fgclip.md, four embeddings).
     """
 
     def forward(  # type: ignore[override]  # says what is wanted instead of which rows
