@@ -150,7 +150,10 @@ def _checked_size(header: bytes, at: int) -> int:
         if int(header[148:156].strip(b" \0") or b"0", 8) != sum(header[:148]) + 8 * 32 + sum(header[156:]):
             raise ValueError
         field = header[124:136]
-        return int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field.strip(b" \0") or b"0", 8)
+        size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field.strip(b" \0") or b"0", 8)
+        if size < 0:
+            raise ValueError
+        return size
     except ValueError:
         raise Damaged(at, "not a tar header") from None
 

@@ -117,6 +117,16 @@ def test_a_file_that_is_not_a_tar_is_named(tmp_path, content, why):
         Shard(tmp_path / "a.tar")
 
 
+def test_a_negative_size_is_damage(tmp_path):
+    path = archive(tmp_path / "a.tar", ["1.jpg", "2.jpg"])
+    content = bytearray(path.read_bytes())
+    content[1024 + 124 : 1024 + 136] = b"-0001000".ljust(12, b"\0")
+    header = content[1024 : 1024 + 512]
+    content[1024 + 148 : 1024 + 156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    path.write_bytes(content)
+    assert index(path).damaged_at == 1024 and len(index(path).spans) == 1
+
+
 def test_an_empty_shard_has_no_samples(tmp_path):
     assert len(Shard(archive(tmp_path / "a.tar", []))) == 0
     (tmp_path / "b.tar").touch()
