@@ -135,11 +135,12 @@ def test_importing_the_package_loads_nothing():
     assert not any(name.startswith("fgclip_fast.") for name in loaded)
 
 
-@pytest.mark.xfail(strict=False, reason="the packages are getting their __all__ one by one")
+@pytest.mark.xfail(strict=False, reason="model and training are getting their __all__")
 def test_every_package_lists_its_public_names():
-    modules = {name: importlib.import_module(f"fgclip_fast.{name}".rstrip(".")) for name in PACKAGES}
-    lacking = [name or "fgclip_fast" for name, module in modules.items() if not hasattr(module, "__all__")]
+    packages = [f"fgclip_fast.{name}".rstrip(".") for name in PACKAGES if name != "kernels"]  # ops calls its files
+    modules = {name: importlib.import_module(name) for name in packages}
+    lacking = [name for name, module in modules.items() if not hasattr(module, "__all__")]
     assert not lacking, f"no __all__ in the __init__ of {', '.join(lacking)}"
     for name, module in modules.items():
         missing = [public for public in module.__all__ if not hasattr(module, public)]
-        assert not missing, f"fgclip_fast.{name}: __all__ lists {missing}, which it does not have"
+        assert not missing, f"{name}: __all__ lists {missing}, which it does not have"
