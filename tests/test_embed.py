@@ -10,7 +10,7 @@ from PIL import Image
 
 from fgclip_fast import embed
 from fgclip_fast.config import Data
-from fgclip_fast.evaluation.heatmap import heatmap, lit
+from fgclip_fast.evaluation.heatmap import heatmap, highlight
 from fgclip_fast.model import pretrained
 from tests import runs
 from tests.refusals import refusal
@@ -57,7 +57,7 @@ def test_heatmap_has_one_row_a_text(run, photos, tmp_path):
 
 def test_patches_that_fit_stay_bright():
     light = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    shown = np.asarray(lit(Image.new("RGB", (40, 40), "white"), light))
+    shown = np.asarray(highlight(Image.new("RGB", (40, 40), "white"), light))
     assert shown[2, 2].min() > 240 and shown[37, 37].max() < 90
 
 

@@ -43,7 +43,7 @@ def heatmap(
     return sheet
 
 
-def lit(image: Image.Image, light: Tensor) -> Image.Image:
+def highlight(image: Image.Image, light: Tensor) -> Image.Image:
     """Darken an image where ``light``, Tensor[G, G] in [0, 1], is low."""
     veil = (200 * (1 - light)).round().to(torch.uint8).numpy()
     mask = Image.fromarray(veil).resize(image.size, Image.Resampling.BILINEAR)
@@ -56,7 +56,7 @@ def _row(image: Image.Image, light: Tensor, text: str, box: Sequence[float] | No
     top = 26 * len(lines)
     row = Image.new("RGB", (2 * image.width + GAP, image.height + top), "white")
     ImageDraw.Draw(row).multiline_text((0, 0), "\n".join(lines), fill="black", font=font)
-    for number, shown in enumerate((image.copy(), lit(image, light))):
+    for number, shown in enumerate((image.copy(), highlight(image, light))):
         if box is not None:
             _outline(shown, box)
         row.paste(shown, (number * (image.width + GAP), top))

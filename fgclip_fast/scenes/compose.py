@@ -21,7 +21,7 @@ class Placed(NamedTuple):
 
     thing: Thing
     pose: draw.Pose
-    print: surface.Print
+    pattern: surface.Pattern
     left: float
     top: float
     width: float
@@ -75,13 +75,13 @@ def _place(thing: Thing, quarter: int, rng: np.random.Generator) -> Placed:
         low, high = start * SIDE / 2 - 3, (start + 1) * SIDE / 2 + 3 - extent
         at = rng.uniform(low, high) if low < high else (low + high) / 2
         corner.append(float(np.clip(at, 0.5, SIDE - 0.5 - extent)))
-    return Placed(thing, pose, printed(thing, pose, rng), corner[0], corner[1], width, height)
+    return Placed(thing, pose, place_pattern(thing, pose, rng), corner[0], corner[1], width, height)
 
 
-def printed(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Print:
+def place_pattern(thing: Thing, pose: draw.Pose, rng: np.random.Generator) -> surface.Pattern:
     """Choose at random how a thing's pattern lies on it."""
     angle, period = np.radians(rng.uniform(-8, 8)), 4.5 + 0.09 * pose.length
-    return surface.Print(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
+    return surface.Pattern(thing.pattern, period, float(angle), (float(rng.uniform()), float(rng.uniform())))
 
 
 def render(scene: Scene) -> Image.Image:
@@ -98,7 +98,7 @@ def add(image: np.ndarray, placed: Placed) -> None:
     """Paint a thing with its shadow or glow into ``image``, array [H, W, 3], 0 to 255, in place."""
     thing = placed.thing
     shape = draw.outline(thing.noun, placed.pose)
-    sprite = draw.paint(shape, thing.colour, thing.finish, placed.print, (placed.left % 1, placed.top % 1))
+    sprite = draw.paint(shape, thing.colour, thing.finish, placed.pattern, (placed.left % 1, placed.top % 1))
     left, top = int(placed.left) - sprite.pad, int(placed.top) - sprite.pad
     H, W = sprite.alpha.shape
     rows, columns = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from fgclip_fast.scenes.compose import SIDE, Placed, Scene
 from fgclip_fast.scenes.grammar import Thing, phrase
-from fgclip_fast.scenes.negatives import contradictions
+from fgclip_fast.scenes.negatives import training_negatives
 
 FORMS = {("noun",): 0.2, ("colour", "noun"): 0.15, Thing._fields: 0.65}
 """Attributes that a short region expression names → share of the expressions."""
@@ -47,7 +47,7 @@ def record(scene: Scene, path: str, rng: Random) -> dict[str, Any]:
 
 def _region(placed: Placed, rng: Random) -> dict[str, Any]:
     form = rng.choices(list(FORMS), list(FORMS.values()))[0]
-    negatives = contradictions(placed.thing, form, rng)
+    negatives = training_negatives(placed.thing, form, rng)
     return {
         "bbox": [round(edge / SIDE, 5) for edge in placed.box],
         "short_expr": phrase(placed.thing, form),

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from fgclip_fast.scenes import surface
 from fgclip_fast.scenes.nouns import drawing
-from fgclip_fast.scenes.shapes import Part, turn
+from fgclip_fast.scenes.shapes import Part, rotation
 
 OVERSAMPLING = 4
 """Cells of a drawing along each side of a pixel."""
@@ -44,8 +44,8 @@ def outline(noun: str, pose: Pose) -> Outline:
     """Pose a noun's shapes and scale them so that the longest side of their common box is ``pose.length``."""
     border = 0.55 + 0.014 * pose.length
     flip = np.array([(-1 if pose.mirrored else 1) * np.sqrt(pose.stretch), 1 / np.sqrt(pose.stretch)])
-    turned = turn(pose.angle).T
-    parts = [part._replace(points=(part.points * flip) @ turned) for part in _parts(noun)]
+    tilt = rotation(pose.angle).T
+    parts = [part._replace(points=(part.points * flip) @ tilt) for part in _parts(noun)]
     low, high = _extent(parts, border / pose.length)
     scale = (pose.length - 2 * border) / max(high - low)
     # The edge does not scale with the shapes, so the scale is found by iteration; two steps are enough.
@@ -74,24 +74,30 @@ def _extent(parts: list[Part], border: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paint(
-    shape: Outline, colour: str, finish: str, print_: surface.Print, offset: tuple[float, float], pad: int = 8
+    shape: Outline,
+    colour: str,
+    finish: str,
+    pattern: surface.Pattern,
+    offset: tuple[float, float],
+    pad: int = 8,
 ) -> Sprite:
     """Paint the shapes of a thing.
 
     Args:
         shape: the posed shapes.
         colour, finish: words of the grammar.
-        print_: the pattern.
+        pattern: the pattern.
         offset: x and y in [0, 1), the part of a pixel by which the box is moved right and down.
         pad: pixels around the box, for shadow and glow.
     """
     labels = _labels(shape, offset)
     body = labels == surface.LABELS.index("body")
-    labels = np.where(body & surface.inked(labels.shape, 1 / OVERSAMPLING, print_), surface.LABELS.index("ink"), labels)
+    ink = body & surface.ink_mask(labels.shape, 1 / OVERSAMPLING, pattern)
+    labels = np.where(ink, surface.LABELS.index("ink"), labels)
     painted = np.pad(_shrink(surface.palette(colour)[labels]), ((pad, pad), (pad, pad), (0, 0)))
     rgb, alpha = painted[..., :3], painted[..., 3] / 255
     body_share = np.pad(_shrink(np.where(body, np.uint8(255), np.uint8(0))), pad) / 255
-    return Sprite(np.clip(surface.lit(rgb, alpha, body_share, finish), 0, 255), alpha, pad)
+    return Sprite(np.clip(surface.shade(rgb, alpha, body_share, finish), 0, 255), alpha, pad)
 
 
 def _labels(shape: Outline, offset: tuple[float, float]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Drawings of the nouns that belong to a house."""
 
-from fgclip_fast.scenes.shapes import Part, arc, box, ellipse, join, moved, polygon, rounded, spline
+from fgclip_fast.scenes.shapes import Part, arc, box, ellipse, join, polygon, rounded, spline, turned
 
 
 def mug() -> list[Part]:
@@ -142,4 +142,4 @@ def guitar() -> list[Part]:
         Part(ellipse(0.5, 0.73, 0.11), "dark", outline=False),
         Part(box(0.36, 0.95, 0.64, 1.01, 0.01), "dark", outline=False),
     ]
-    return moved(parts, 45)
+    return turned(parts, 45)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fgclip_fast.scenes.compose import SIDE, Placed, Scene
 from fgclip_fast.scenes.grammar import HELD_OUT, NOUNS, Thing, phrase
-from fgclip_fast.scenes.negatives import NEGATIVES, level, others, single
+from fgclip_fast.scenes.negatives import NEGATIVES, changing_attribute, changing_qualities, other_things
 
 MARGIN = 3.0
 """Pixels by which each side of a question's box moves out, at most.
@@ -21,7 +21,7 @@ MARGIN = 3.0
 Training widens boxes in the same way: a tight box would tell the size of the thing.
 """
 
-CHANGES = {"hard": 1, "medium": 2, "easy": 3}
+CHANGED_QUALITIES = {"hard": 1, "medium": 2, "easy": 3}
 """Level → attributes that each negative changes."""
 TEST_TYPES = {"hard": "1_attributes", "medium": "2_attributes", "easy": "3_attributes", "trivial": "shuffle_negatives"}
 """Level → ``test_type`` of its lines, as in FG-OVD's files."""
@@ -63,13 +63,13 @@ def write_levels(folder: Path, scenes: Sequence[tuple[str, Scene]], seed: int) -
 
 def _kind(name: str, things: Sequence[Thing]) -> tuple[Callable[[Thing, Random], list[Thing]], tuple[str, ...]]:
     """The function that chooses a level's negatives, and the attributes that its texts name."""
-    if name in CHANGES:
-        return lambda thing, rng: level(thing, CHANGES[name], rng), Thing._fields
+    if name in CHANGED_QUALITIES:
+        return lambda thing, rng: changing_qualities(thing, CHANGED_QUALITIES[name], rng), Thing._fields
     if name == "trivial":
-        return lambda thing, rng: others(thing, things, rng), Thing._fields
+        return lambda thing, rng: other_things(thing, things, rng), Thing._fields
     if name == "bare-noun":
-        return lambda thing, rng: single(thing, "noun", rng), ("noun",)
-    return lambda thing, rng: single(thing, name, rng), Thing._fields
+        return lambda thing, rng: changing_attribute(thing, "noun", rng), ("noun",)
+    return lambda thing, rng: changing_attribute(thing, name, rng), Thing._fields
 
 
 def _question(

@@ -13,17 +13,17 @@ from fgclip_fast.scenes.grammar import ATTRIBUTES, HELD_OUT, Thing, phrase
 NEGATIVES = 10
 """Negatives of each text, as in FG-OVD's levels and FineHARD's regions."""
 
-CHANGES = {1: 0.7, 2: 0.2, 3: 0.1}
+CHANGE_SHARES = {1: 0.7, 2: 0.2, 3: 0.1}
 """Attributes that a training negative changes → share of the negatives."""
 
-SHARES = {"noun": 0.32, "pattern": 0.24, "finish": 0.17, "colour": 0.15, "size": 0.12}
+ATTRIBUTE_SHARES = {"noun": 0.32, "pattern": 0.24, "finish": 0.17, "colour": 0.15, "size": 0.12}
 """Changed attribute → share, for phrases that name all five; a phrase that names fewer uses the same proportions."""
 
 QUALITIES = ("size", "finish", "pattern", "colour")
 """Attributes that FG-OVD's levels change; the noun stays."""
 
 
-def contradictions(thing: Thing, form: tuple[str, ...], rng: Random, count: int = NEGATIVES) -> list[str]:
+def training_negatives(thing: Thing, form: tuple[str, ...], rng: Random, count: int = NEGATIVES) -> list[str]:
     """Choose the negatives of a training text: ``count`` different phrases of the same form, without a held-out pair.
 
     Args:
@@ -41,23 +41,23 @@ def contradictions(thing: Thing, form: tuple[str, ...], rng: Random, count: int 
 
 
 def _changed(thing: Thing, form: tuple[str, ...], rng: Random) -> Thing:
-    most = min(len(form), max(CHANGES))
-    count = rng.choices(range(1, most + 1), [CHANGES[n] for n in range(1, most + 1)])[0]
+    most = min(len(form), max(CHANGE_SHARES))
+    count = rng.choices(range(1, most + 1), [CHANGE_SHARES[n] for n in range(1, most + 1)])[0]
     chosen: set[str] = set()
     while len(chosen) < count:
-        chosen.add(rng.choices(form, [SHARES[attribute] for attribute in form])[0])
+        chosen.add(rng.choices(form, [ATTRIBUTE_SHARES[attribute] for attribute in form])[0])
     return thing._replace(
         **{a: rng.choice([v for v in ATTRIBUTES[a] if v != getattr(thing, a)]) for a in sorted(chosen)}
     )
 
 
-def single(thing: Thing, attribute: str, rng: Random, count: int = NEGATIVES) -> list[Thing]:
+def changing_attribute(thing: Thing, attribute: str, rng: Random, count: int = NEGATIVES) -> list[Thing]:
     """Choose up to ``count`` things that differ in one attribute only."""
     values = [value for value in ATTRIBUTES[attribute] if value != getattr(thing, attribute)]
     return [thing._replace(**{attribute: value}) for value in rng.sample(values, min(count, len(values)))]
 
 
-def level(thing: Thing, changes: int, rng: Random, count: int = NEGATIVES) -> list[Thing]:
+def changing_qualities(thing: Thing, changes: int, rng: Random, count: int = NEGATIVES) -> list[Thing]:
     """Choose things that differ in exactly ``changes`` qualities, as in FG-OVD's hard (1), medium (2) and easy (3).
 
     In a hard group the right text is the one most like all others, by definition of the level. In a medium group the
@@ -90,7 +90,7 @@ def _agreement(one: Thing, other: Thing) -> int:
     return sum(a == b for a, b in zip(one, other, strict=True))
 
 
-def others(thing: Thing, things: Sequence[Thing], rng: Random, count: int = NEGATIVES) -> list[Thing]:
+def other_things(thing: Thing, things: Sequence[Thing], rng: Random, count: int = NEGATIVES) -> list[Thing]:
     """Choose ``count`` different other things of the data set, for the trivial level."""
     found: dict[Thing, None] = {}
     while len(found) < count:

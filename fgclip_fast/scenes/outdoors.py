@@ -1,6 +1,6 @@
 """Drawings of the nouns that belong outdoors."""
 
-from fgclip_fast.scenes.shapes import Part, arc, box, ellipse, join, moved, polygon, rounded, spline
+from fgclip_fast.scenes.shapes import Part, arc, box, ellipse, join, polygon, rounded, spline, turned
 
 
 def house() -> list[Part]:
@@ -31,7 +31,7 @@ def tree() -> list[Part]:
 def flower() -> list[Part]:
     petals = []
     for k in range(5):
-        petals += moved([Part(ellipse(0.5, 0.2, 0.17, 0.2), "body")], 72 * k)
+        petals += turned([Part(ellipse(0.5, 0.2, 0.17, 0.2), "body")], 72 * k)
     petals = [part._replace(points=part.points * 0.86 + (0.07, -0.06)) for part in petals]
     leaf = spline((0.5, 0.94), (0.62, 0.76), (0.86, 0.78), (0.74, 0.94))
     return [
@@ -110,4 +110,4 @@ def rocket() -> list[Part]:
         Part(ellipse(0.5, 0.34, 0.13), "pale"),
         Part(ellipse(0.5, 0.34, 0.075), "dark", outline=False),
     ]
-    return moved(parts, 40)
+    return turned(parts, 40)

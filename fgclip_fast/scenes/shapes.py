@@ -52,7 +52,7 @@ def arc(x: float, y: float, rx: float, ry: float | None, start: float, stop: flo
     """An open part of an ellipse, from ``start`` to ``stop`` degrees, counted clockwise from the right."""
     angle = np.radians(np.linspace(start, stop, max(7, int(abs(stop - start) / 12))))
     around = np.stack([rx * np.cos(angle), (rx if ry is None else ry) * np.sin(angle)], 1)
-    return around @ turn(tilt).T + (x, y)
+    return around @ rotation(tilt).T + (x, y)
 
 
 def rounded(*corners: Point, radius: float = 0.06) -> np.ndarray:
@@ -76,12 +76,12 @@ def join(*pieces: np.ndarray) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def moved(parts: Sequence[Part], tilt: float) -> list[Part]:
+def turned(parts: Sequence[Part], tilt: float) -> list[Part]:
     """Turn parts around the centre of the square, clockwise by ``tilt`` degrees."""
-    return [part._replace(points=(part.points - 0.5) @ turn(tilt).T + 0.5) for part in parts]
+    return [part._replace(points=(part.points - 0.5) @ rotation(tilt).T + 0.5) for part in parts]
 
 
-def turn(degrees: float) -> np.ndarray:
+def rotation(degrees: float) -> np.ndarray:
     """A rotation matrix [2, 2], clockwise on a screen."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s], [s, c]])

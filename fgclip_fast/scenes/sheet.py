@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fgclip_fast.scenes import surface
-from fgclip_fast.scenes.compose import LENGTHS, Placed, add, printed
+from fgclip_fast.scenes.compose import LENGTHS, Placed, add, place_pattern
 from fgclip_fast.scenes.draw import Pose, outline
 from fgclip_fast.scenes.grammar import COLOURS, FINISHES, NOUNS, PATTERNS, SIZES, Thing
 
@@ -51,8 +51,9 @@ def _add(sheet: np.ndarray, thing: Thing, length: float, place: tuple[int, int, 
     pose = Pose(float(length * (small if thing.size == "small" else 1)))
     shape = outline(thing.noun, pose)
     at = left + (side - shape.width) / 2, top + (side - shape.height) / 2
-    print_ = printed(thing, pose, rng) if thing.pattern != "plain" else surface.Print("plain", 1.0, 0.0, (0.0, 0.0))
-    add(sheet, Placed(thing, pose, print_, at[0], at[1], shape.width, shape.height))
+    plain = surface.Pattern("plain", 1.0, 0.0, (0.0, 0.0))
+    pattern = plain if thing.pattern == "plain" else place_pattern(thing, pose, rng)
+    add(sheet, Placed(thing, pose, pattern, at[0], at[1], shape.width, shape.height))
 
 
 def _label(image: Image.Image, rows: list, cell: int) -> None:

@@ -28,10 +28,10 @@ INK = {colour: CHARCOAL if colour in ("orange", "yellow", "turquoise", "pink", "
 """Colour → RGB of the ink of its patterns: charcoal or ivory, whichever stands out. Neither is in the grammar."""
 
 
-class Print(NamedTuple):
+class Pattern(NamedTuple):
     """A pattern and the way it lies on a thing."""
 
-    pattern: str
+    name: str
     period: float  # pixels of the scene
     angle: float  # radians
     shift: tuple[float, float]  # in periods
@@ -44,25 +44,25 @@ def palette(colour: str) -> np.ndarray:
     return np.array([(*rgb, 255 * (i > 0)) for i, rgb in enumerate(paints)], np.uint8)
 
 
-def inked(shape: tuple[int, int], pixel: float, print_: Print) -> np.ndarray:
+def ink_mask(shape: tuple[int, int], pixel: float, pattern: Pattern) -> np.ndarray:
     """Compute the cells in which a pattern has ink.
 
     Args:
         shape: (H, W) in cells.
         pixel: side of a cell, in pixels of the scene.
-        print_: the pattern.
+        pattern: the pattern.
 
     Returns:
         bool [H, W]
     """
-    if print_.pattern == "plain":
+    if pattern.name == "plain":
         return np.zeros(shape, bool)
-    y, x = (axis.astype(np.float32) * np.float32(pixel / print_.period) for axis in np.ogrid[: shape[0], : shape[1]])
-    c, s = np.float32(np.cos(print_.angle)), np.float32(np.sin(print_.angle))
-    u = c * x + s * y + np.float32(print_.shift[0])
-    if print_.pattern == "striped":
+    y, x = (axis.astype(np.float32) * np.float32(pixel / pattern.period) for axis in np.ogrid[: shape[0], : shape[1]])
+    c, s = np.float32(np.cos(pattern.angle)), np.float32(np.sin(pattern.angle))
+    u = c * x + s * y + np.float32(pattern.shift[0])
+    if pattern.name == "striped":
         return u - np.floor(u) < 0.42
-    v = c * y - s * x + np.float32(print_.shift[1])
+    v = c * y - s * x + np.float32(pattern.shift[1])
     row = np.floor(v)
     u += 0.5 * (row % 2)  # every second row of dots is shifted by half a period
     return (u - np.floor(u) - 0.5) ** 2 + (v - row - 0.5) ** 2 < 0.3**2
@@ -74,7 +74,7 @@ def blur(mask: np.ndarray, radius: float) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
-def lit(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np.ndarray:
+def shade(rgb: np.ndarray, alpha: np.ndarray, body: np.ndarray, finish: str) -> np.ndarray:
     """Add shading, highlights and snow; the light comes from the upper left.
 
     Args:

@@ -11,7 +11,7 @@ from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.describe import FORMS, relation, whereabouts
 from fgclip_fast.scenes.grammar import COLOURS, FINISHES, HELD_OUT, NOUNS, PATTERNS, SIZES, Thing, phrase
-from fgclip_fast.scenes.negatives import CHANGES, SHARES, contradictions
+from fgclip_fast.scenes.negatives import ATTRIBUTE_SHARES, CHANGE_SHARES, training_negatives
 from fgclip_fast.scenes.write import record_of, scene_of
 
 PAIR = re.compile(rf"({'|'.join(COLOURS)}) (\w+)")
@@ -81,13 +81,13 @@ def test_changes_come_as_often_as_specified():
     thing = Thing("small", "snowy", "striped", "red", "boat")
     counts, attributes = Counter(), Counter()
     for i in range(400):
-        for text in contradictions(thing, Thing._fields, Random(i)):
+        for text in training_negatives(thing, Thing._fields, Random(i)):
             changed = [name for name, word in words(text).items() if getattr(thing, name) != word]
             counts[len(changed)] += 1
             attributes.update(changed if len(changed) == 1 else [])
     # The negatives of a text differ, so attributes with few values run out and the shares shift towards the noun.
-    assert counts[1] / counts.total() == pytest.approx(CHANGES[1], abs=0.12)
-    assert attributes["noun"] / attributes.total() == pytest.approx(SHARES["noun"], abs=0.12)
+    assert counts[1] / counts.total() == pytest.approx(CHANGE_SHARES[1], abs=0.12)
+    assert attributes["noun"] / attributes.total() == pytest.approx(ATTRIBUTE_SHARES["noun"], abs=0.12)
 
 
 def test_long_captions_need_the_long_path(records):

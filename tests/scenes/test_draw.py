@@ -14,8 +14,8 @@ from fgclip_fast.scenes.write import scene_of
 
 def sprite(noun, length=46.0, colour="red", finish="matte", pattern="plain", **pose):
     shape = draw.outline(noun, draw.Pose(length, **pose))
-    print_ = surface.Print(pattern, 7.0, 0.3, (0.2, 0.6))
-    return shape, draw.paint(shape, colour, finish, print_, (0.0, 0.0))
+    placement = surface.Pattern(pattern, 7.0, 0.3, (0.2, 0.6))
+    return shape, draw.paint(shape, colour, finish, placement, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("noun", NOUNS)
@@ -47,7 +47,7 @@ def test_each_pattern_and_finish_changes_the_image():
 
 def test_a_pattern_leaves_the_colour_visible():
     for pattern in PATTERNS[1:]:
-        ink = surface.inked((400, 400), 0.25, surface.Print(pattern, 7.0, 0.3, (0.2, 0.6))).mean()
+        ink = surface.ink_mask((400, 400), 0.25, surface.Pattern(pattern, 7.0, 0.3, (0.2, 0.6))).mean()
         assert 0.2 < ink < 0.55, pattern
 
 

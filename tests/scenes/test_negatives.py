@@ -10,7 +10,7 @@ import pytest
 from fgclip_fast.scenes import draw
 from fgclip_fast.scenes.compose import LENGTHS
 from fgclip_fast.scenes.grammar import ATTRIBUTES, NOUNS, Thing
-from fgclip_fast.scenes.negatives import QUALITIES, level, others, single
+from fgclip_fast.scenes.negatives import QUALITIES, changing_attribute, changing_qualities, other_things
 
 CHANGES = {"hard": 1, "medium": 2, "easy": 3}
 
@@ -24,7 +24,7 @@ def groups(changes, count=500, seed=0):
     rng = Random(seed)
     for _ in range(count):
         positive = thing(rng)
-        yield [positive, *level(positive, changes, rng)]
+        yield [positive, *changing_qualities(positive, changes, rng)]
 
 
 def distance(a, b):
@@ -56,7 +56,7 @@ def test_no_group_changes_the_size_everywhere(name):
 def test_a_group_of_one_attribute_changes_that_alone(attribute):
     rng = Random(0)
     positive = thing(rng)
-    negatives = single(positive, attribute, rng)
+    negatives = changing_attribute(positive, attribute, rng)
     assert len(set(negatives)) == min(10, len(ATTRIBUTES[attribute]) - 1)
     assert all(other._replace(**{attribute: getattr(positive, attribute)}) == positive for other in negatives)
     assert positive not in negatives
@@ -65,7 +65,7 @@ def test_a_group_of_one_attribute_changes_that_alone(attribute):
 def test_other_things_are_not_this_one():
     rng = Random(0)
     things = [thing(rng) for _ in range(40)]
-    found = others(things[0], things, rng)
+    found = other_things(things[0], things, rng)
     assert len(set(found)) == 10 and things[0] not in found
 
 
