@@ -83,6 +83,13 @@ def test_a_source_tree_that_is_not_installed_says_what_to_do(tree):
     assert f"source tree {tree}, which is not installed: run `pip install -e .` there" in done.stderr
 
 
+def test_every_package_is_listed_for_the_wheel():
+    listed = (ROOT / "pyproject.toml").read_text()
+    packages = [file.parent.relative_to(ROOT) for file in (ROOT / "fgclip_fast").rglob("__init__.py")]
+    missing = [name for name in (".".join(path.parts) for path in packages) if f'"{name}",' not in listed]
+    assert packages and not missing, f"pyproject.toml, tool.setuptools.packages: {missing} is missing"
+
+
 def test_ci_runs_the_second_command_of_the_readme_with_more_extras():
     (command,) = (line for line in (ROOT / "README.md").read_text().splitlines() if "'.[test]'" in line)
     checked = (ROOT / ".ci" / "run").read_text().replace(".[test-all,dev]", ".[test]")
