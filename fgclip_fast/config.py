@@ -31,6 +31,7 @@ Precision = Literal["fp32", "bf16"]
 Packing = Literal["none", "padding-free", "prefix-tree"]
 Attention = Literal["auto", "sdpa", "triton", "flash", "xformers", "varlen"]
 Decoder = Literal["auto", "cpu", "dali"]
+Card = Literal["a10", "rtx4090", "l40s", "a100-40gb", "a100", "h100", "h200", "b200"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +222,12 @@ class Config:
     """Checkpoints to keep, the newest."""
     dry_run: bool = False
     """Print sizes, steps, memory and the first batch, and stop."""
+    card: Card | None = None
+    """With dry_run: tell whether a step fits this card, by count, and how many images do. None: not counted."""
 
     def __post_init__(self) -> None:
         check(self)
+        _require(self.card is None or self.dry_run, "card must be left out without dry_run", self.card)
 
 
 def check(part: object, prefix: str = "") -> None:

@@ -220,7 +220,8 @@ def _save(run, model, optimizer, config, loader, processes, step: int) -> None:
 def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
     """Prints what would happen, and the first batch."""
     parameters = sum(p.numel() for p in model.parameters())
-    batch = next(loader.batches())[0]
+    micro_batches = next(loader.batches())
+    batch = micro_batches[0]
     print(f"parameters      {parameters:,}")
     print(f"steps           {steps:,} of {config.batch_size} images a process; {loader.steps_per_epoch:,} an epoch")
     print(f"weights+Adam    {parameters * 16 / 1e9:.2f} GB, and activations")
@@ -228,6 +229,11 @@ def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> Run:
     print("first batch     " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
     if batch.tree is not None:
         print(f"packed texts    {len(batch.tree.token):,} of {len(batch.token):,} tokens")
+    if config.card is not None:
+        from fgclip_fast import cost  # which the loop itself never needs
+
+        card = cost.CARDS[config.card]
+        print(cost.verdict(cost.fit(config, card, micro_batches), card, config))
     return Run(Path(str(config.output)), model, config, {})
 
 

@@ -119,6 +119,16 @@ def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
     assert "parameters" in text and "first batch" in text and not (tmp_path / "run").exists()
 
 
+def test_dry_run_tells_whether_a_step_fits_a_card(config, capsys):
+    train(replace(config, dry_run=True, card="h100", model=replace(MODEL, packing="prefix-tree")))
+    assert "a step          fits H100 SXM" in capsys.readouterr().out
+
+
+def test_a_card_is_asked_about_in_a_dry_run_only(config):
+    with pytest.raises(ValueError, match="card must be left out without dry_run, got h100"):
+        replace(config, card="h100")
+
+
 def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     config = replace(config, steps=100000, checkpoint_every=0)
     config_file.save(config, tmp_path / "config.yaml")

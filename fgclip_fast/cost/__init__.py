@@ -9,6 +9,6 @@ from fgclip_fast.cost.cards import CARDS, Card
 from fgclip_fast.cost.fit import Fit, fit
 from fgclip_fast.cost.rules import Cost, rule
 from fgclip_fast.cost.step_cost import StepCost, step_cost
-from fgclip_fast.cost.table import table
+from fgclip_fast.cost.table import table, verdict
 
-__all__ = ["CARDS", "Card", "Cost", "Fit", "StepCost", "fit", "rule", "step_cost", "table"]
+__all__ = ["CARDS", "Card", "Cost", "Fit", "StepCost", "fit", "rule", "step_cost", "table", "verdict"]

@@ -39,7 +39,7 @@ def fake_cuda(counter: StepCounter) -> Iterator[None]:
         (torch.cuda, "Event", _Event),
         (FakeTensor, "tolist", lambda tensor: _read(tensor, counter)),
         (torch.nn.utils.clip_grad, "_has_foreach_support", lambda *_: True),  # asks for the exact type of a tensor
-        (image, "_channels", cache(image._channels.__wrapped__)),  # a fake constant must not stay in its cache
+        (image, "_channels", _constants()),
         (native, "why_not", lambda op, kind: None if kind in native.SERVERS[op] else f"no {kind} kernel exists for it"),
         (_tree_attention, "why_not", _why_not),
     ]
@@ -50,6 +50,13 @@ def fake_cuda(counter: StepCounter) -> Iterator[None]:
             stack.enter_context(mode)
         image.normalize(torch.empty(1, 3, 1, 1, dtype=torch.uint8, device=DEVICE))  # makes its constants
         yield
+
+
+def _constants() -> Any:
+    """The constants of ``normalize``, kept through the count: it keeps none of a tensor without values itself."""
+    kept: Any = cache(image._channels.__wrapped__)
+    kept.__wrapped__ = kept
+    return kept
 
 
 def _why_not(backend: str, *here: Any) -> str | None:

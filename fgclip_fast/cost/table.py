@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from fgclip_fast.config import Config
 from fgclip_fast.cost.cards import Card
 from fgclip_fast.cost.counter import Operation
+from fgclip_fast.cost.fit import Fit
 from fgclip_fast.cost.rules import Kind
 from fgclip_fast.cost.step_cost import PHASES, StepCost
 
@@ -49,6 +51,22 @@ def table(cost: StepCost, card: Card, attained: Card | None = None) -> str:
         + ("fits" if cost.fits(card) else "does not fit"),
         f"step at least, ms       {1e3 * cost.seconds(rates):.0f}, MFU at most {cost.utilisation(card, rates):.1%}",
     ]
+    return "\n".join(lines)
+
+
+def verdict(found: Fit, card: Card, config: Config) -> str:
+    """Whether a run's step fits a card, and how many images do."""
+    cost = found.cost
+    word = "fits" if cost.fits(card) else "does not fit"
+    lines = [
+        f"activations     {cost.saved / 1e9:.1f} GB saved for the backward pass",
+        f"a step          {word} {card.name}: {cost.peak / 1e9:.1f} GB of {card.usable / 1e9:.1f} to use, by count",
+        f"images          about {found.images:,} in one pass",
+    ]
+    if found.images < config.batch_size:
+        size = found.micro_batch_size
+        way_out = f"--micro-batch-size {size} does" if size else "no micro-batch of it does; a larger card is needed"
+        lines.append(f"                {config.batch_size:,} do not fit one pass; {way_out}")
     return "\n".join(lines)
 
 

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import get_args
 
 import pytest
 import torch
 
-from fgclip_fast.cost import CARDS, fit, step_cost, table
+from fgclip_fast.config import Card
+from fgclip_fast.cost import CARDS, Fit, fit, step_cost, table, verdict
 from fgclip_fast.cost.fit import resized
 from fgclip_fast.cost.workload import stage2_batch
 from fgclip_fast.inputs import image
@@ -137,6 +139,18 @@ def test_nothing_of_the_count_stays():
     assert not torch.is_autocast_enabled("cuda")
     assert image.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8)).sum() != 0
     torch.ones(1, requires_grad=True).sum().backward()
+
+
+def test_the_command_line_knows_every_card():
+    assert set(CARDS) == set(get_args(Card))
+
+
+def test_the_verdict_names_a_micro_batch_where_one_pass_is_too_large():
+    run = replace(SHALLOW, batch_size=IMAGES)
+    assert "does not fit" in verdict(Fit(shallow(), 10, 8), CARDS["a10"]._replace(memory=1), run)
+    assert "16 do not fit one pass; --micro-batch-size 8 does" in verdict(Fit(shallow(), 10, 8), H100, run)
+    assert "a larger card is needed" in verdict(Fit(shallow(), 0, None), H100, run)
+    assert verdict(Fit(shallow(), 99, None), H100, run).endswith("about 99 in one pass")
 
 
 def test_the_table_tells_all_counts():
