@@ -70,7 +70,8 @@ def _outline(image: Image.Image, box: Sequence[float]) -> None:
     draw.rectangle([c + d for c, d in zip(corners, (1, 1, -1, -1), strict=True)], outline="white", width=2)
 
 
-def _wrapped(text: str, font, width: int) -> list[str]:
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Break a text into lines of up to ``width`` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -101,6 +101,7 @@ class _Scores:
                 self.right_regions += int((same[(own @ text.T).argmax(dim=1)] == same).sum())
 
     def figures(self) -> dict[str, Any]:
+        """Shares, mean losses and counts over all batches."""
         figures: dict[str, Any] = {"images": self.images}
         if self.losses:
             names = self.losses[0]

@@ -107,7 +107,7 @@ def _labels(shape: Outline, offset: tuple[float, float]) -> np.ndarray:
     canvas = Image.new("L", (size[0], size[1]), 0)
     draw = ImageDraw.Draw(canvas)
     for part in shape.parts:
-        points = [tuple(p) for p in (part.points + offset) * k]
+        points = [(float(x), float(y)) for x, y in (part.points + offset) * k]
         label = surface.LABELS.index(part.paint)
         if part.outline:
             _stroke(draw, points if part.width else [*points, points[0]], (part.width + 2 * shape.border) * k, 1)
@@ -118,7 +118,7 @@ def _labels(shape: Outline, offset: tuple[float, float]) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _stroke(draw: ImageDraw.ImageDraw, points: list[tuple], width: float, label: int) -> None:
+def _stroke(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, label: int) -> None:
     # Segments of a thin smooth curve leave no visible gaps, so their joints need no filling.
     joint = "curve" if len(points) < 12 or width > 12 else None
     draw.line(points, fill=label, width=max(1, round(width)), joint=joint)

@@ -56,7 +56,7 @@ def _add(sheet: np.ndarray, thing: Thing, length: float, place: tuple[int, int, 
     add(sheet, Placed(thing, pose, pattern, at[0], at[1], shape.width, shape.height))
 
 
-def _label(image: Image.Image, rows: list, cell: int) -> None:
+def _label(image: Image.Image, rows: list[list[tuple[str, Thing]]], cell: int) -> None:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
     for r, row in enumerate(rows):
         for c, (name, _) in enumerate(row):
