@@ -1,6 +1,8 @@
 // Python has checked every argument; other Python threads run meanwhile. Addresses and sizes only: no torch here.
 #include <pybind11/pybind11.h>
 
+#include "activation_linear.h"
+#include "add_layer_norm.h"
 #include "contrastive_loss.h"
 #include "hard_negative_loss.h"
 #include "prefix_tree.h"
@@ -159,4 +161,55 @@ PYBIND11_MODULE(_native, m) {
       "chunk"_a, "rows"_a, "positive"_a, "columns"_a, py::call_guard<py::gil_scoped_release>());
   m.def("contrastive_loss_backward_cpu", &fgclip::contrastive_loss_backward_cpu, "chunk"_a, "kept"_a, "rows"_a,
         "columns"_a, py::call_guard<py::gil_scoped_release>());
+
+  m.def(
+      "add_layer_norm_forward_cpu",
+      [](uintptr_t residual, uintptr_t update, uintptr_t update_bias, uintptr_t weight, uintptr_t bias, uintptr_t total,
+         uintptr_t normed, uintptr_t statistics, int64_t rows, int width, float eps, fgclip::Dtype stream,
+         fgclip::Dtype update_dtype, fgclip::Dtype normed_dtype) {
+        const fgclip::AddLayerNormForward call{at<void>(residual), at<void>(update),  at<float>(update_bias),
+                                               at<float>(weight),  at<float>(bias),   at<void>(total),
+                                               at<void>(normed),   at<float>(statistics), eps,
+                                               stream,             update_dtype,      normed_dtype};
+        fgclip::add_layer_norm_forward_cpu(call, {rows, width});
+      },
+      "residual"_a, "update"_a, "update_bias"_a, "weight"_a, "bias"_a, "total"_a, "normed"_a, "statistics"_a, "rows"_a,
+      "width"_a, "eps"_a, "stream"_a, "update_dtype"_a, "normed_dtype"_a, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "layer_norm_again_cpu",
+      [](uintptr_t total, uintptr_t statistics, uintptr_t weight, uintptr_t bias, uintptr_t normed, int64_t rows, int width,
+         fgclip::Dtype stream, fgclip::Dtype normed_dtype) {
+        const fgclip::LayerNormAgain call{at<void>(total), at<float>(statistics), at<float>(weight), at<float>(bias),
+                                          at<void>(normed), stream, normed_dtype};
+        fgclip::layer_norm_again_cpu(call, {rows, width});
+      },
+      "total"_a, "statistics"_a, "weight"_a, "bias"_a, "normed"_a, "rows"_a, "width"_a, "stream"_a, "normed_dtype"_a,
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "add_layer_norm_backward_cpu",
+      [](uintptr_t grad_total, uintptr_t grad_normed, uintptr_t total, uintptr_t statistics, uintptr_t weight,
+         uintptr_t grad_residual, uintptr_t grad_other, uintptr_t columns, int64_t rows, int width, fgclip::Dtype stream,
+         fgclip::Dtype normed_dtype, fgclip::Dtype other_dtype) {
+        const fgclip::AddLayerNormBackward call{
+            at<void>(grad_total),    at<void>(grad_normed), at<void>(total), at<float>(statistics), at<float>(weight),
+            at<void>(grad_residual), at<void>(grad_other),  at<float>(columns), stream, normed_dtype, other_dtype};
+        fgclip::add_layer_norm_backward_cpu(call, {rows, width});
+      },
+      "grad_total"_a, "grad_normed"_a, "total"_a, "statistics"_a, "weight"_a, "grad_residual"_a, "grad_other"_a, "columns"_a,
+      "rows"_a, "width"_a, "stream"_a, "normed_dtype"_a, "other_dtype"_a, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "activation_linear_forward_cpu",
+      [](uintptr_t hidden, uintptr_t bias, uintptr_t out, int64_t rows, int width, fgclip::Dtype dtype) {
+        fgclip::activation_forward_cpu(at<void>(hidden), at<float>(bias), at<void>(out), rows, width, dtype);
+      },
+      "hidden"_a, "bias"_a, "out"_a, "rows"_a, "width"_a, "dtype"_a, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "activation_linear_backward_cpu",
+      [](uintptr_t grad, uintptr_t hidden, uintptr_t bias, uintptr_t out, uintptr_t grad_bias, int64_t rows, int width,
+         fgclip::Dtype dtype) {
+        fgclip::activation_backward_cpu(at<void>(grad), at<void>(hidden), at<float>(bias), at<void>(out),
+                                        at<float>(grad_bias), rows, width, dtype);
+      },
+      "grad"_a, "hidden"_a, "bias"_a, "out"_a, "grad_bias"_a, "rows"_a, "width"_a, "dtype"_a,
+      py::call_guard<py::gil_scoped_release>());
 }

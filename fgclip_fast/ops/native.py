@@ -20,6 +20,8 @@ SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
     "hard_negative_loss": {"cpu": "native", "cuda": "triton"},
     "region_embedding": {"cpu": "native", "cuda": "native"},
+    "add_layer_norm": {"cpu": "native", "cuda": "triton"},
+    "activation_linear": {"cpu": "native", "cuda": "triton"},
     "prefix_tree": {"cpu": "native"},
     "tree_attention": {"cpu": "torch", "cuda": "triton"},  # other packages: ops/tree_attention.why_not
 }

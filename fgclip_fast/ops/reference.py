@@ -169,3 +169,47 @@ def tree_attention(q: Tensor, k: Tensor, v: Tensor, end: Tensor) -> Tensor:
     logit = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
     weight = logit.masked_fill(~seen, float("-inf")).softmax(-1)
     return torch.einsum("hij,jhd->ihd", weight, v)
+
+
+def add_layer_norm(
+    residual: Tensor,
+    update: Tensor | None,
+    update_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The sum in the stream's dtype, and LayerNorm of its rounded values, with statistics in fp32 at least."""
+    statistics = torch.promote_types(residual.dtype, torch.float32)
+    total = residual.to(statistics)
+    for term in (update, update_bias):
+        total = total if term is None else total + term
+    total = total.to(residual.dtype)
+    normed = F.layer_norm(total.to(statistics), total.shape[-1:], weight.to(statistics), bias.to(statistics), eps)
+    return total, normed.to(dtype or residual.dtype)
+
+
+def norm_linear(
+    residual: Tensor,
+    update: Tensor | None,
+    update_bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    eps: float = 1e-5,
+) -> tuple[Tensor, ...]:
+    """Linear layers over the normalised sum."""
+    total, normed = add_layer_norm(residual, update, update_bias, norm_weight, norm_bias, eps, weights[0].dtype)
+    return total, *(F.linear(normed, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+
+def activation_linear(hidden: Tensor, bias: Tensor, weight: Tensor, kind: str = "quick_gelu") -> Tensor:
+    """A linear layer over the activation of ``hidden + bias``."""
+    return F.linear(activation(hidden + bias, kind).to(weight.dtype), weight)
+
+
+def activation(x: Tensor, kind: str) -> Tensor:
+    """``x * sigmoid(1.702 x)``, or ``x`` times the normal distribution function."""
+    return x * torch.sigmoid(1.702 * x) if kind == "quick_gelu" else F.gelu(x)

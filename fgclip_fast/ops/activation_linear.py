@@ -1,0 +1,130 @@
+"""Bias, activation and a linear layer, of which only the input is saved for the backward pass."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fgclip_fast.ops import native, reference
+
+Kind = Literal["quick_gelu", "gelu"]
+
+
+def activation_linear(hidden: Tensor, bias: Tensor, weight: Tensor, kind: Kind = "quick_gelu") -> Tensor:
+    """Compute ``activation(hidden + bias) @ weight.T``, the second half of an MLP.
+
+    ``hidden`` is the first layer's product without its bias, and the bias of the second is left to what reads the
+    result (:func:`norm_linear`). The activation's output is not saved: the pass that makes its gradient makes it again.
+    Source of quick_gelu, ``x * sigmoid(1.702 x)``: arXiv 1606.08415.
+
+    Args:
+        hidden: Tensor[..., H], dtype of ``weight``.
+        bias: Tensor[H], fp32.
+        weight: Tensor[O, H].
+        kind: "quick_gelu" or "gelu" (exact, by erf).
+
+    Returns:
+        Tensor[..., O], dtype of ``weight``, differentiable once.
+
+    Raises:
+        ValueError: a shape or dtype does not fit, or the kind is unknown; the message names the argument.
+    """
+    H = hidden.shape[-1]
+    if weight.dim() != 2 or weight.shape[1] != H or weight.dtype != hidden.dtype:
+        got = f"{list(weight.shape)} {weight.dtype}"
+        raise ValueError(f"activation_linear: weight must be [O, {H}] {hidden.dtype} like hidden, got {got}")
+    if bias.shape != (H,):
+        raise ValueError(f"activation_linear: bias must be [{H}], got {list(bias.shape)}")
+    if kind not in ("quick_gelu", "gelu"):
+        raise ValueError(f"activation_linear: kind must be quick_gelu or gelu, got {kind!r}")
+    return _ActivationLinear.apply(hidden, bias, weight, kind)
+
+
+class _ActivationLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, bias: Tensor, weight: Tensor, kind: str) -> Tensor:
+        ctx.save_for_backward(hidden, bias, weight)
+        ctx.kind = kind
+        return F.linear(_forward(hidden, bias, kind), weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, bias, weight = ctx.saved_tensors
+        rows = grad_out.reshape(-1, len(weight))
+        grad = (rows @ weight).view(hidden.shape)
+        active, grad_bias = _backward(grad, hidden, bias, ctx.kind)  # in place: grad is now that of hidden
+        grad_weight = rows.T @ active.view(-1, weight.shape[1]) if ctx.needs_input_grad[2] else None
+        return grad, grad_bias, grad_weight, None
+
+
+@torch.library.custom_op("fgclip_fast::activation", mutates_args=())
+def _forward(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
+    server = _server(hidden, kind)
+    if server == "torch":
+        return reference.activation((hidden.to(bias.dtype) + bias), kind).to(hidden.dtype)
+    out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+    if server == "triton":
+        _triton().forward(hidden, bias, kind, out)
+    else:
+        held = hidden.contiguous(), bias.float()
+        sizes = out.numel() // len(bias), len(bias)
+        module: Any = native.extension()
+        module.activation_linear_forward_cpu(*map(native.address, (*held, out)), *sizes, _dtype(hidden))
+    return out
+
+
+@_forward.register_fake
+def _(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
+    return torch.empty_like(hidden, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("fgclip_fast::activation_backward", mutates_args=("grad",))
+def _backward(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Turns ``grad`` into the gradient of ``hidden``; returns the activation's output and the gradient of ``bias``."""
+    server = _server(hidden, kind)
+    if server == "torch":
+        x = hidden.to(bias.dtype) + bias
+        if kind == "gelu":
+            grad_hidden = torch.ops.aten.gelu_backward(grad.to(bias.dtype), x)
+        else:
+            gate = torch.sigmoid(1.702 * x)
+            grad_hidden = grad * (gate + 1.702 * x * gate * (1 - gate))
+        grad.copy_(grad_hidden)
+        return reference.activation(x, kind).to(hidden.dtype), grad_hidden.reshape(-1, len(bias)).sum(0)
+    active = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+    if server == "triton":
+        return active, _triton().backward(grad, hidden, bias, kind, active)
+    grad_bias = torch.empty_like(bias, dtype=torch.float32)
+    held = hidden.contiguous(), bias.float()
+    sizes = active.numel() // len(bias), len(bias)
+    module: Any = native.extension()
+    addresses = map(native.address, (grad, *held, active, grad_bias))
+    module.activation_linear_backward_cpu(*addresses, *sizes, _dtype(hidden))
+    return active, grad_bias
+
+
+@_backward.register_fake
+def _(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(hidden, memory_format=torch.contiguous_format), torch.empty_like(bias)
+
+
+def _server(hidden: Tensor, kind: str) -> str:
+    """ "triton", "native" or "torch": the fastest that takes this dtype and activation on this device."""
+    if not native.serves("activation_linear", hidden.device) or hidden.dtype == torch.float64 or hidden.numel() == 0:
+        return "torch"
+    server = native.SERVERS["activation_linear"][hidden.device.type]
+    # The C++ op lacks erf: torch's own gelu is vectorised.
+    return "torch" if server == "native" and kind == "gelu" else server
+
+
+def _triton() -> Any:
+    from fgclip_fast.kernels import activation_linear  # here, since a CPU-only install has no Triton
+
+    return activation_linear
+
+
+def _dtype(tensor: Tensor) -> Any:
+    module: Any = native.extension()
+    return getattr(module.Dtype, str(tensor.dtype).removeprefix("torch."))

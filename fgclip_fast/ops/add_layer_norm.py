@@ -1,0 +1,355 @@
+"""Residual addition and LayerNorm in one pass over the residual stream, forward and backward."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgclip_fast.ops import native
+
+MAX_WIDTH = 8192
+"""Widest row that one program of the Triton kernel holds in registers."""
+
+
+def add_layer_norm(
+    residual: Tensor,
+    update: Tensor | None,
+    update_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Add an update to the residual stream and normalise the sum: ``s = residual + update + update_bias; LN(s)``.
+
+    The statistics are fp32 whatever the dtypes. The backward pass reads the sum once, and writes the gradient of the
+    stream once. Of the normalised rows nothing is saved. Source of LayerNorm: arXiv 1607.06450.
+
+    Args:
+        residual: Tensor[..., W], fp32, bf16 or fp16.
+        update: Tensor[..., W], to be added; a product without its bias. None: nothing is added.
+        update_bias: Tensor[W], fp32, the bias of the product that made ``update``; None: no bias.
+        weight: Tensor[W], fp32, LayerNorm's.
+        bias: Tensor[W], fp32, LayerNorm's.
+        eps: added to the variance.
+        dtype: of the normalised rows; None: that of ``residual``.
+
+    Returns:
+        The sum, Tensor[..., W] in the dtype of ``residual`` (``residual`` itself without an update), and its
+        normalised rows, Tensor[..., W] in ``dtype``. Both are differentiable once.
+
+    Raises:
+        ValueError: a shape or device does not fit; the message names the argument.
+    """
+    check(residual, update, update_bias, weight, bias)
+    return _AddLayerNorm.apply(residual, update, update_bias, weight, bias, eps, dtype or residual.dtype)
+
+
+class _AddLayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        residual: Tensor,
+        update: Tensor | None,
+        update_bias: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        total, normed, statistics = add_norm(residual, update, update_bias, weight, bias, eps, dtype)
+        ctx.save_for_backward(total, statistics, weight)
+        ctx.update_dtype = None if update is None else update.dtype
+        ctx.has_update_bias = update_bias is not None
+        ctx.set_materialize_grads(False)
+        return total, normed
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_total: Tensor | None, grad_normed: Tensor | None) -> tuple[Tensor | None, ...]:
+        total, statistics, weight = ctx.saved_tensors
+        if grad_normed is None:
+            grad_normed = torch.zeros_like(total)
+        grads = add_norm_backward(grad_total, grad_normed, total, statistics, weight, ctx.update_dtype)
+        grad_residual, grad_update, (grad_weight, grad_bias, grad_update_bias) = grads
+        return (
+            grad_residual,
+            grad_update,
+            grad_update_bias if ctx.has_update_bias else None,
+            grad_weight,
+            grad_bias,
+            None,
+            None,
+        )
+
+
+# The three passes, for other ops to build on (norm_linear). Rows stand flat in the ops below them.
+
+
+def add_norm(
+    residual: Tensor,
+    update: Tensor | None,
+    update_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum and its normalised rows, Tensor[..., W], and the rows' mean and 1 / deviation, Tensor[2, rows], fp32."""
+    if update is None:
+        normed, statistics = _norm(residual, weight, bias, eps, dtype)
+        return residual, normed, statistics
+    return _forward(residual, update, update_bias, weight, bias, eps, dtype)
+
+
+def normed_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """The normalised rows again, in one elementwise pass over the sum."""
+    return _again(total, statistics, weight, bias, dtype)
+
+
+def add_norm_backward(
+    grad_total: Tensor | None,
+    grad_normed: Tensor,
+    total: Tensor,
+    statistics: Tensor,
+    weight: Tensor,
+    update_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients of the stream and of the update (one tensor where their dtypes are equal), and Tensor[3, W], fp32.
+
+    The rows of the last one are the gradients of LayerNorm's weight and bias and of the update's bias.
+    """
+    other = None if update_dtype in (None, total.dtype) else update_dtype
+    grad_residual, grad_other, columns = _backward(grad_total, grad_normed, total, statistics, weight, other)
+    grad_update = None if update_dtype is None else grad_residual if other is None else grad_other
+    return grad_residual, grad_update, columns
+
+
+@torch.library.custom_op("fgclip_fast::add_layer_norm", mutates_args=())
+def _forward(
+    residual: Tensor,
+    update: Tensor,
+    update_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    server = _server(residual, update.dtype, dtype)
+    if server == "torch":
+        total = residual + (update if update_bias is None else update + update_bias)
+        total = total.to(residual.dtype)
+        return total, *_norm_by_torch(total, weight, bias, eps, dtype)
+    total, normed, statistics = _empty(residual), _empty(residual, dtype), _empty_statistics(residual)
+    if server == "triton":
+        _triton().forward(residual, update, update_bias, weight, bias, eps, total, normed, statistics)
+    else:
+        _call_forward(residual, update, update_bias, weight, bias, eps, total, normed, statistics)
+    return total, normed, statistics
+
+
+@_forward.register_fake
+def _(
+    residual: Tensor,
+    update: Tensor,
+    update_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(residual), _empty(residual, dtype), _empty_statistics(residual)
+
+
+@torch.library.custom_op("fgclip_fast::layer_norm", mutates_args=())
+def _norm(residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    server = _server(residual, dtype)
+    if server == "torch":
+        return _norm_by_torch(residual, weight, bias, eps, dtype)
+    normed, statistics = _empty(residual, dtype), _empty_statistics(residual)
+    call = _triton().forward if server == "triton" else _call_forward
+    call(residual, None, None, weight, bias, eps, None, normed, statistics)
+    return normed, statistics
+
+
+@_norm.register_fake
+def _(residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return _empty(residual, dtype), _empty_statistics(residual)
+
+
+@torch.library.custom_op("fgclip_fast::layer_norm_again", mutates_args=())
+def _again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    server = _server(total, dtype)
+    if server == "torch":
+        mean, inverse = statistics.view(2, *total.shape[:-1], 1)
+        return ((total - mean) * inverse * weight + bias).to(dtype)
+    normed = _empty(total, dtype)
+    (_triton().normed_again if server == "triton" else _call_again)(total, statistics, weight, bias, normed)
+    return normed
+
+
+@_again.register_fake
+def _(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    return _empty(total, dtype)
+
+
+@torch.library.custom_op("fgclip_fast::add_layer_norm_backward", mutates_args=())
+def _backward(
+    grad_total: Tensor | None,
+    grad_normed: Tensor,
+    total: Tensor,
+    statistics: Tensor,
+    weight: Tensor,
+    other_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    server = _server(total, grad_normed.dtype, other_dtype)
+    if server == "torch":
+        return _backward_by_torch(grad_total, grad_normed, total, statistics, weight, other_dtype)
+    grad_residual = _empty(total)
+    grad_other = _empty(total, other_dtype) if other_dtype else None
+    inputs = grad_normed, grad_total, total, statistics, weight
+    call = _triton().backward if server == "triton" else _call_backward
+    columns = call(*inputs, grad_residual, grad_other)
+    return grad_residual, total.new_empty(0) if grad_other is None else grad_other, columns
+
+
+@_backward.register_fake
+def _(
+    grad_total: Tensor | None,
+    grad_normed: Tensor,
+    total: Tensor,
+    statistics: Tensor,
+    weight: Tensor,
+    other_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    other = _empty(total, other_dtype) if other_dtype else total.new_empty(0)
+    return _empty(total), other, statistics.new_empty(3, total.shape[-1])
+
+
+def _norm_by_torch(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    parameters = weight.to(wide), bias.to(wide)
+    normed, mean, inverse = torch.native_layer_norm(rows.to(wide), rows.shape[-1:], *parameters, eps)
+    return normed.to(dtype), torch.stack([mean.flatten(), inverse.flatten()])
+
+
+def _backward_by_torch(
+    grad_total: Tensor | None,
+    grad_normed: Tensor,
+    total: Tensor,
+    statistics: Tensor,
+    weight: Tensor,
+    other_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, grad = (x.reshape(-1, total.shape[-1]).to(statistics.dtype) for x in (total, grad_normed))
+    mean, inverse = statistics[:, :, None]
+    unit, weighted = (rows - mean) * inverse, grad * weight
+    along, across = (weighted * unit).mean(1, keepdim=True), weighted.mean(1, keepdim=True)
+    grad_rows = inverse * (weighted - across - unit * along)
+    if grad_total is not None:
+        grad_rows = grad_rows + grad_total.reshape(grad_rows.shape)
+    columns = torch.stack([(grad * unit).sum(0), grad.sum(0), grad_rows.sum(0)])
+    grad_other = grad_rows.to(other_dtype).view(total.shape) if other_dtype else total.new_empty(0)
+    return grad_rows.to(total.dtype).view(total.shape), grad_other, columns
+
+
+def _server(stream: Tensor, *dtypes: torch.dtype | None) -> str:
+    """ "triton", "native" or "torch": the fastest that takes these dtypes and this width on this device."""
+    if not native.serves("add_layer_norm", stream.device) or torch.float64 in (stream.dtype, *dtypes):
+        return "torch"
+    if stream.numel() == 0 or stream.shape[-1] > MAX_WIDTH:
+        return "torch"
+    return native.SERVERS["add_layer_norm"][stream.device.type]
+
+
+def _triton() -> Any:
+    from fgclip_fast.kernels import add_layer_norm  # here, since a CPU-only install has no Triton
+
+    return add_layer_norm
+
+
+def _call_forward(
+    residual: Tensor,
+    update: Tensor | None,
+    update_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    total: Tensor | None,
+    normed: Tensor,
+    statistics: Tensor,
+) -> None:
+    module: Any = native.extension()
+    inputs = _held(residual, update, *_fp32(update_bias, weight, bias))
+    addresses = [0 if x is None else native.address(x) for x in (*inputs, total, normed, statistics)]
+    sizes = statistics.shape[1], residual.shape[-1]
+    dtypes = _dtype(residual), _dtype(normed if update is None else update), _dtype(normed)
+    module.add_layer_norm_forward_cpu(*addresses, *sizes, eps, *dtypes)
+
+
+def _call_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, normed: Tensor) -> None:
+    module: Any = native.extension()
+    inputs = _held(total, statistics, *_fp32(weight, bias))
+    sizes = statistics.shape[1], total.shape[-1]
+    addresses = [native.address(x) for x in (*inputs, normed) if x is not None]
+    module.layer_norm_again_cpu(*addresses, *sizes, _dtype(total), _dtype(normed))
+
+
+def _call_backward(
+    grad_normed: Tensor,
+    grad_total: Tensor | None,
+    total: Tensor,
+    statistics: Tensor,
+    weight: Tensor,
+    grad_residual: Tensor,
+    grad_other: Tensor | None,
+) -> Tensor:
+    module: Any = native.extension()
+    columns = statistics.new_empty(3, total.shape[-1])
+    grad_total = None if grad_total is None else grad_total.to(total.dtype)
+    inputs = _held(grad_total, grad_normed, total, statistics, *_fp32(weight))
+    addresses = [0 if x is None else native.address(x) for x in (*inputs, grad_residual, grad_other, columns)]
+    other = _dtype(grad_normed if grad_other is None else grad_other)
+    module.add_layer_norm_backward_cpu(
+        *addresses, statistics.shape[1], total.shape[-1], _dtype(total), _dtype(grad_normed), other
+    )
+    return columns
+
+
+def _held(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors, contiguous: the caller holds them until the extension returns."""
+    return [x if x is None else x.contiguous() for x in tensors]
+
+
+def _fp32(*parameters: Tensor | None) -> list[Tensor | None]:
+    return [x if x is None else x.float() for x in parameters]
+
+
+def _dtype(tensor: Tensor) -> Any:
+    module: Any = native.extension()
+    return getattr(module.Dtype, str(tensor.dtype).removeprefix("torch."))
+
+
+def _empty(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format)
+
+
+def _empty_statistics(rows: Tensor) -> Tensor:
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    return rows.new_empty(2, math.prod(rows.shape[:-1]), dtype=wide)
+
+
+def check(residual: Tensor, update: Tensor | None, update_bias: Tensor | None, weight: Tensor, bias: Tensor) -> None:
+    if residual.dim() == 0 or not residual.is_floating_point():
+        got = f"{list(residual.shape)} {residual.dtype}"
+        raise ValueError(f"add_layer_norm: residual must be [..., W] of floats, got {got}")
+    if update is not None and (update.shape, update.device) != (residual.shape, residual.device):
+        wanted, got = f"{list(residual.shape)} on {residual.device}", f"{list(update.shape)} on {update.device}"
+        raise ValueError(f"add_layer_norm: update must be like residual, {wanted}, got {got}")
+    if update is None and update_bias is not None:
+        raise ValueError("add_layer_norm: update_bias belongs to an update, got it without one")
+    for name, row in (("update_bias", update_bias), ("weight", weight), ("bias", bias)):
+        if row is not None and (row.shape, row.device) != (residual.shape[-1:], residual.device):
+            wanted, got = f"[{residual.shape[-1]}] on {residual.device}", f"{list(row.shape)} on {row.device}"
+            raise ValueError(f"add_layer_norm: {name} must be {wanted}, got {got}")
