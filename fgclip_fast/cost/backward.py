@@ -105,6 +105,11 @@ class Backward:
             metadata = node._input_metadata  # type: ignore[attr-defined]
             pairs = zip(grads, metadata, strict=True)
             passed = node.apply(*(_zeros(like) if grad is None else grad for grad, like in pairs))
+            passed = passed if isinstance(passed, tuple) else (passed,)
+            # Arguments that are not tensors have no edge; where only some tensors want a gradient, all have one.
+            wanted = [grad for grad, needed in zip(passed, node.needs_input_grad, strict=False) if needed]
+            if len(wanted) == len(node.next_functions) < len(passed):
+                passed = tuple(wanted)
         else:
             passed = node(*grads)
         for saved in self._unpacked:

@@ -84,3 +84,15 @@ def _region_embedding(arguments: Sequence[Any], result: Any) -> Cost:
 @rule("fgclip_fast::region_embedding_backward")
 def _region_embedding_backward(arguments: Sequence[Any], result: Any) -> Cost:
     return Cost("elementwise", bytes=size(list(arguments)) + size(result), launches=3)
+
+
+@rule("fgclip_fast::add_layer_norm_backward")
+def _add_layer_norm_backward(arguments: Sequence[Any], result: Any) -> Cost:
+    """A second kernel adds up the column sums of up to 1,024 strips, which are small beside the rows."""
+    return Cost("elementwise", bytes=size(list(arguments)) + size(result), launches=2)
+
+
+@rule("fgclip_fast::activation_backward")
+def _activation_backward(arguments: Sequence[Any], result: Any) -> Cost:
+    """The gradient is read, and written in its place."""
+    return Cost("elementwise", bytes=size(list(arguments)) + size(arguments[0]) + size(result), launches=2)

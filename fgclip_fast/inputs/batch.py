@@ -41,15 +41,15 @@ class Batch(NamedTuple):
     offsets: Tensor
     """int64 [M + 1]: where each row begins, and T."""
     boxes: Tensor
-    """fp32 [R, 4], xyxy, fractions of the image."""
+    """fp32 [R, 4], normalised xyxy."""
     image_index: Tensor
     """int64 [R]: the image of each box, rising."""
     hard_region: Tensor
     """int64 [H]: the regions that have negatives, rising."""
     hard_offsets: Tensor
-    """int64 [H + 1]: the start of each group, a positive and then its negatives, among the Mh hard rows; and Mh."""
+    """int64 [H + 1]: where each one's texts begin among the Mh hard rows; a positive, then its negatives."""
     text_ids: Tensor
-    """int64 [M]: equal for equal texts, in other processes too."""
+    """int64 [M]: equal ids are equal texts, in other processes too."""
     tree: Tree | None = None
     """The rows packed for the text tower, unless it pads them."""
 

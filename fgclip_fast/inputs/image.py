@@ -146,10 +146,12 @@ def normalize(image: Tensor) -> Tensor:
     # A constant that is made during a trace (export, compile) belongs to that trace, so it is not kept.
     traced = torch.compiler.is_compiling() or type(image) is not Tensor
     channels = _channels.__wrapped__ if traced else _channels
-    return (image.float() * (1 / 255) - channels(MEAN, image.device)) / channels(STD, image.device)
+    scale = channels(tuple(1 / (255 * std) for std in STD), image.device)
+    shift = channels(tuple(mean / std for mean, std in zip(MEAN, STD, strict=True)), image.device)
+    return (image * scale).sub_(shift)
 
 
-# Kept on the device: a copy to a GPU in every step would make the host wait.
+# Kept on the device, and filled there: for a copy to a GPU the host would wait.
 @cache
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device).view(3, 1, 1)
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])

@@ -1,39 +1,36 @@
-"""Who mixes the tokens of a block: each function takes queries, keys and values and returns the attended values.
+"""Mix the tokens of a block: each function takes queries, keys and values and returns the attended values.
 
-A block does not know how its tokens are laid out; ``layout`` is whatever its function needs to know about that.
+A block does not know how its tokens are laid out; the function that it is given does.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from fgclip_fast.ops import Tree, tree_attention
 
-Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def full(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
+def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every query sees every key: Tensor[B, Nq, heads, d] and two Tensor[B, N, heads, d] -> Tensor[B, Nq, heads, d]."""
     return _scaled_dot_product(q, k, v, is_causal=False)
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor, layout: None = None) -> Tensor:
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Rows of texts, padded at their ends: a token sees itself and those before it. Tensor[M, L, heads, d], thrice."""
     return _scaled_dot_product(q, k, v, is_causal=True)
 
 
-class Packed(NamedTuple):
-    """Layout of packed texts: their tree, and who attends over it (config.Model.attention)."""
+def over_tree(tree: Tree, backend: str) -> Attend:
+    """Texts as one prefix tree: a token sees itself and its ancestors. Tensor[T, heads, d], thrice.
 
-    tree: Tree
-    backend: str
-
-
-def over_tree(q: Tensor, k: Tensor, v: Tensor, layout: Packed) -> Tensor:
-    """Texts as one prefix tree: a token sees itself and its ancestors. Tensor[T, heads, d], thrice."""
-    return tree_attention(q, k, v, *layout)
+    Args:
+        tree: of T tokens.
+        backend: name of the attention that serves it, or "auto" (config.Model.attention).
+    """
+    return lambda q, k, v: tree_attention(q, k, v, tree, backend)
 
 
 def _scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:

@@ -1,66 +1,81 @@
-"""The transformer block of both towers; parameter names are those of the released state dict."""
+"""The transformer block of both towers; parameter names are those of the released state dict.
+
+Between two products of a block stands one pass over the tokens: the update that the first one made is added to the
+residual stream and normalised for the second (ops/norm_linear), or the activation is taken (ops/activation_linear). A
+block therefore hands on its last product as an update that is still to be added.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.model.attention import Attend
+from fgclip_fast.model.product_weights import ProductWeights, product_dtype, product_weights
+from fgclip_fast.ops import activation_linear, add_layer_norm, norm_linear
+from fgclip_fast.ops.activation_linear import Kind
+
+
+class Stream(NamedTuple):
+    """The residual stream, and an update that is still to be added: ``residual + update + bias``."""
+
+    residual: Tensor
+    """Tensor[..., width], fp32, or bf16 where the config says so."""
+    update: Tensor | None = None
+    """Tensor[..., width], a product without its bias."""
+    bias: Tensor | None = None
+    """Tensor[width], the bias of that product."""
+
+    def normed(self, norm: nn.LayerNorm) -> Tensor:
+        """LayerNorm of the sum, in the dtype of the residual stream."""
+        return add_layer_norm(*self, norm.weight, norm.bias, norm.eps)[1]
 
 
 class Attention(nn.Module):
-    """Projections to queries, keys and values, and back; ``attend`` mixes between them."""
+    """Projections to queries, keys and values, and back; :class:`Block` multiplies by them."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of Tensor[..., width], alike."""
-        return self.q_proj(normed), self.k_proj(normed), self.v_proj(normed)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend, layout: Any = None) -> Tensor:
-        """``attend`` over the heads of Tensor[..., width]."""
-        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (q, k, v))
-        return attend(q, k, v, layout).flatten(-2)
+    def split(self, projected: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Queries, keys and values, Tensor[..., heads, d] each, of their products in one tensor or three."""
+        parts = projected[0].chunk(3, dim=-1) if len(projected) == 1 else projected
+        return tuple(x.unflatten(-1, (self.heads, -1)) for x in parts)
 
 
 class MLP(nn.Module):
-    """Two linear layers around the activation."""
+    """Two linear layers around the activation; :class:`Block` multiplies by them."""
 
-    def __init__(self, width: int, hidden: int, activation: str) -> None:
+    def __init__(self, width: int, hidden: int, activation: Kind) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.activation: Callable[[Tensor], Tensor] = quick_gelu if activation == "quick_gelu" else F.gelu
-
-    def forward(self, normed: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(normed)))
+        self.activation = activation
 
 
-def dense(part: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a block that treats each token by itself: compiled where the config says so.
+def per_token(part: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a method of a block that treats each token by itself, where the config says so.
 
-    What mixes tokens stays out: its sizes change with each batch, and each change would compile it again.
+    Attention stays out: its sizes change with each batch, and each change would compile it again.
     """
 
     @wraps(part)
-    def call(block: "Block", *tensors: Tensor) -> Any:
-        return (_compiled(part) if block.compiled else part)(block, *tensors)
+    def call(block: "Block", *arguments: Any) -> Any:
+        return (_compiled(part) if block.compiled else part)(block, *arguments)
 
     return call
 
 
 @cache
 def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(part)  # not before it is wanted: this imports the compiler
+    return torch.compile(part, dynamic=True)  # not before it is wanted: this imports the compiler
 
 
 class Block(nn.Module):
@@ -74,35 +89,46 @@ class Block(nn.Module):
         self.mlp = MLP(part.width, part.mlp, config.activation)
         self.layer_norm2 = nn.LayerNorm(part.width, eps=config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, rows: Tensor | None = None) -> Tensor:
+    def forward(self, stream: Stream, attend: Attend, rows: Tensor | None = None) -> Stream:
         """One block over tokens in any layout that ``attend`` understands.
 
         Args:
-            hidden: Tensor[..., width].
-            attend: a function of ``model/attention.py``.
-            layout: what it needs to know beside q, k and v.
+            stream: Tensor[..., width].
+            attend: mixes the tokens: queries, keys and values, Tensor[..., heads, d] each -> the same.
             rows: Tensor[M], integer: of all tokens, counted flat, only these leave the block (the others are still
                 attended to). None: all.
 
         Returns:
-            Tensor[..., width], or Tensor[M, width].
+            The stream after the block, Tensor[..., width] or Tensor[M, width].
         """
-        q, k, v = self.project(hidden)
-        mixed = self.self_attn.mix(q, k, v, attend, layout)
+        weights = self.weights(stream.residual)
+        residual, *qkv = self.project(stream, weights)
+        mixed = attend(*self.self_attn.split(qkv)).flatten(-2)
         if rows is not None:
-            hidden, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (hidden, mixed))  # rows may repeat
-        return self.finish(hidden, mixed)
+            residual, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (residual, mixed))  # rows may repeat
+        return self.finish(residual, mixed, weights)
 
-    @dense
-    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of Tensor[..., width], alike."""
-        return self.self_attn.project(self.layer_norm1(hidden))
+    def weights(self, like: Tensor) -> ProductWeights:
+        """The weights of the block's products in the dtype of products: the autocast's, or the weights' own."""
+        attention, mlp = self.self_attn, self.mlp
+        qkv = attention.q_proj, attention.k_proj, attention.v_proj
+        others = attention.out_proj.weight, mlp.fc1.weight, mlp.fc2.weight
+        dtype = product_dtype(like, mlp.fc1.weight)
+        return product_weights([layer.weight for layer in qkv], [layer.bias for layer in qkv], others, dtype)
 
-    @dense
-    def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
-        """What follows the mixing, for each token by itself: both Tensor[..., width], as is the result."""
-        hidden = hidden + self.self_attn.out_proj(mixed)
-        return hidden + self.mlp(self.layer_norm2(hidden))
+    @per_token
+    def project(self, stream: Stream, weights: ProductWeights) -> tuple[Tensor, ...]:
+        """The sum of the stream, and queries, keys and values in one tensor or three."""
+        norm = self.layer_norm1
+        return norm_linear(*stream, norm.weight, norm.bias, weights.qkv, weights.qkv_bias, norm.eps)
+
+    @per_token
+    def finish(self, residual: Tensor, mixed: Tensor, weights: ProductWeights) -> Stream:
+        """The output projection and the MLP, for each token by itself: Tensor[..., width] each."""
+        norm, mlp = self.layer_norm2, self.mlp
+        update, bias = F.linear(mixed, weights.out), self.self_attn.out_proj.bias
+        residual, hidden = norm_linear(residual, update, bias, norm.weight, norm.bias, [weights.fc1], None, norm.eps)
+        return Stream(residual, activation_linear(hidden, mlp.fc1.bias, weights.fc2, mlp.activation), mlp.fc2.bias)
 
 
 class Encoder(nn.Module):
@@ -113,39 +139,19 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(blocks)
         self.recompute = config.activation_checkpointing
 
-    def forward(self, hidden: Tensor, attend: Attend, layout: Any = None, last: tuple[Any, ...] = ()) -> Tensor:
-        """All blocks; the last one is called with ``last`` after the arguments of the others."""
+    def forward(self, hidden: Tensor, attend: Attend, *last: Any) -> Stream:
+        """Run all blocks over Tensor[..., width]; the last one is called with ``last`` too."""
+        stream = Stream(hidden)
         for block in self.layers[:-1]:
-            hidden = self._run(block, hidden, attend, layout)
-        return self._run(self.layers[-1], hidden, attend, layout, *last)
+            stream = self._run(block, stream, attend)
+        return self._run(self.layers[-1], stream, attend, *last)
 
     def blocks(self) -> list[Block]:
         """The blocks in order."""
         return [block for block in self.layers if isinstance(block, Block)]
 
-    def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
+    def _run(self, block: nn.Module, *arguments: Any) -> Stream:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)  # nothing draws
+            # The random state is not kept, since nothing draws.
+            return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
         return block(*arguments)
-
-
-def quick_gelu(hidden: Tensor) -> Tensor:
-    """``x · sigmoid(1.702 x)``."""
-    return _QuickGELU.apply(hidden)
-
-
-class _QuickGELU(torch.autograd.Function):
-    """``silu(1.702 x) / 1.702``: in its derivative both factors cancel, which autograd does not see."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden)
-        return F.silu(hidden * 1.702, inplace=True).mul_(1 / 1.702)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (hidden,) = ctx.saved_tensors
-        scaled = hidden * 1.702
-        # in place, since fresh memory costs more than the arithmetic
-        return torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)

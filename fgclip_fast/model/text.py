@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Text
-from fgclip_fast.model.attention import Packed, causal, over_tree
+from fgclip_fast.model.attention import causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
 from fgclip_fast.ops import Tree
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
@@ -40,8 +40,8 @@ class TextTower(nn.Module):
         if tree is None:
             return self._padded(token, offsets[: shorts + 1], short), self._padded(token, offsets[shorts:], long)
         hidden = self.embeddings(tree.token, tree.position, torch.cat([short, long]))
-        layout = Packed(tree, self.attention)
-        features = self.final_layer_norm(self.encoder(hidden, over_tree, layout, last=(tree.pooled,)))
+        stream = self.encoder(hidden, over_tree(tree, self.attention), tree.pooled)
+        features = stream.normed(self.final_layer_norm)
         return features[:shorts], features[shorts:]
 
     def _padded(self, token: Tensor, offsets: Tensor, positions: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class TextTower(nn.Module):
         if ids.shape[1] > len(positions):
             raise ValueError(f"text tower: this path takes at most {len(positions)} tokens a text, got {ids.shape[1]}")
         hidden = self.embeddings(ids, torch.arange(ids.shape[1], device=ids.device), positions)
-        return self.final_layer_norm(self.encoder(hidden, causal, last=(pooled,)))
+        return self.encoder(hidden, causal, pooled).normed(self.final_layer_norm)
 
 
 class TokenEmbeddings(nn.Module):

@@ -1,13 +1,13 @@
 """The vision tower: one pass gives the global feature and the dense ones."""
 
-from typing import Any
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Vision
 from fgclip_fast.model.attention import Attend, full
-from fgclip_fast.model.block import Block, Encoder
+from fgclip_fast.model.block import Block, Encoder, Stream
+from fgclip_fast.ops import add_layer_norm
 
 
 class VisionTower(nn.Module):
@@ -33,7 +33,7 @@ class VisionTower(nn.Module):
             Tensor[B, width], and Tensor[B, HW, width], patches row by row, or None.
         """
         hidden = self.pre_layrnorm(self.embeddings(pixels))
-        features = self.post_layernorm(self.encoder(hidden, full, last=(dense,)))
+        features = self.encoder(hidden, full, dense).normed(self.post_layernorm)
         return features[:, 0], features[:, 1:] if dense else None
 
 
@@ -60,14 +60,15 @@ class LastBlock(Block):
     block with attention replaced by its value path (docs/fgclip.md, four embeddings).
     """
 
-    def forward(  # type: ignore[override]  # says what is wanted instead of which rows
-        self, hidden: Tensor, attend: Attend, layout: Any, dense: bool
-    ) -> Tensor:
+    def forward(self, stream: Stream, attend: Attend, dense: bool = True) -> Stream:  # type: ignore[override]
         """Tensor[B, 1 + HW, width] -> the same, or Tensor[B, 1, width] if not ``dense``."""
-        normed = self.layer_norm1(hidden)
-        project = self.self_attn
-        values = project.v_proj(normed)
-        mixed = project.mix(project.q_proj(normed[:, :1]), project.k_proj(normed), values, attend, layout)
+        weights, norm, attention = self.weights(stream.residual), self.layer_norm1, self.self_attn
+        residual, normed = add_layer_norm(*stream, norm.weight, norm.bias, norm.eps, weights.out.dtype)
+        weight, bias = (x[0] if len(x) == 1 else torch.cat(list(x)) for x in (weights.qkv, weights.qkv_bias))
+        width = len(weights.out)
+        q = F.linear(normed[:, :1], weight[:width], bias[:width])
+        k, v = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+        mixed = attend(*(x.unflatten(-1, (attention.heads, -1)) for x in (q, k, v))).flatten(-2)
         if not dense:
-            return self.finish(hidden[:, :1], mixed)
-        return self.finish(hidden, torch.cat([mixed, values[:, 1:]], dim=1))
+            return self.finish(residual[:, :1], mixed, weights)
+        return self.finish(residual, torch.cat([mixed, v[:, 1:]], dim=1), weights)

@@ -69,11 +69,11 @@ def test_products_are_those_by_hand(workload):
 def test_a_step_is_within_its_bars():
     """Per image and in total; a change that lowers a count lowers its bar."""
     cost = b16("hard")
-    assert total(cost, "bytes", "elementwise") / IMAGES <= 1.77e9
-    assert cost.saved / IMAGES <= 0.213e9
-    assert sum(x.cost.cast for x in cost.operations) <= 822
-    assert len(cost.operations) <= 2000
-    assert total(cost, "launches") <= 2400
+    assert total(cost, "bytes", "elementwise") / IMAGES <= 1.14e9
+    assert cost.saved / IMAGES <= 0.136e9
+    assert sum(x.cost.cast for x in cost.operations) <= 10
+    assert len(cost.operations) <= 810
+    assert total(cost, "launches") <= 1150
 
 
 def test_the_host_waits_where_it_is_known_to():
@@ -101,7 +101,9 @@ def test_checkpointing_saves_less_and_multiplies_more():
 
 def test_micro_batches_save_less():
     cost = step_cost(SHALLOW, [stage2_batch(IMAGES // 2, 224, "hard", seed) for seed in range(2)])
-    assert 0.45 < cost.saved / shallow().saved < 0.55
+    # Half of the activations, and the weights of all products in bf16 as before.
+    weights = 2 * sum(x.numel() for name, x in _named(SHALLOW) if "layers" in name and x.dim() == 2)
+    assert 0.45 < (cost.saved - weights) / (shallow().saved - weights) < 0.55
     assert total(cost, "flops", "product", phase="backward") > 2.9 * total(cost, "flops", "product", phase="forward")
 
 
@@ -115,11 +117,13 @@ def test_the_most_images_that_fit_do_fit_and_few_more_do_not():
 
 
 def test_a_batch_too_large_gets_a_micro_batch_that_fits():
-    card = H100._replace(memory=round(0.9 * shallow().peak))
-    found = fit(replace(SHALLOW, batch_size=IMAGES), card, [batch()])
+    images = 4 * IMAGES  # Of fewer, the activations are small beside the weights.
+    large = batch("hard", images)
+    card = H100._replace(memory=round(0.9 * step_cost(SHALLOW, [large]).peak))
+    found = fit(replace(SHALLOW, batch_size=images), card, [large])
     assert not found.cost.fits(card)
-    assert 0 < found.micro_batch_size <= found.images < IMAGES
-    assert step_cost(SHALLOW, [resized(batch(), found.micro_batch_size)] * 2).fits(card)
+    assert 0 < found.micro_batch_size <= found.images < images
+    assert step_cost(SHALLOW, [resized(large, found.micro_batch_size)] * 2).fits(card)
 
 
 def test_a_resized_batch_costs_what_a_batch_of_that_size_does():
@@ -160,7 +164,11 @@ def test_the_table_tells_all_counts():
 
 
 def _parameters(config):
+    return [parameter for _, parameter in _named(config)]
+
+
+def _named(config):
     from fgclip_fast.model.network import Network
 
     with torch.device("meta"):
-        return list(Network(config.model).parameters())
+        return list(Network(config.model).named_parameters())
