@@ -1,4 +1,4 @@
-"""What one training step costs on a card, counted from the real step on tensors without values; needs no GPU.
+"""The cost of one training step on a card, counted from the real step on tensors without values; needs no GPU.
 
 python -m benchmarks.roofline_step --preset stage2-vit-b16                       # 512 images, four hard regions each
 python -m benchmarks.roofline_step --preset stage2-vit-l14 --workload finehard --card a100 --micro-batch-size 128

@@ -1,4 +1,4 @@
-"""What a training step costs on a card, counted on any machine.
+"""The cost of a training step on a card, counted on any machine.
 
 The real step (model, losses, backward pass, optimizer) runs on tensors without values; each operation is noted with
 its FLOPs, bytes and launches, and every storage while it lives. Nothing is measured: :func:`step_cost` says what a

@@ -41,7 +41,7 @@ class Backward:
         self._unpacked: list[Saved] = []
 
     def saved(self) -> list[Tensor]:
-        """What autograd holds for nodes that have not run."""
+        """The tensors that autograd holds for nodes that have not run."""
         return [saved.tensor for saved in self._saved if saved.tensor is not None]
 
     @contextmanager
@@ -119,7 +119,7 @@ class Backward:
 
 
 def _uses(roots: list[Node]) -> Counter[Node]:
-    """How many edges lead to each node of the graph."""
+    """Count the edges that lead to each node of the graph."""
     uses: Counter[Node] = Counter()
     seen, stack = set(roots), list(set(roots))
     while stack:

@@ -8,7 +8,7 @@ GIB = 2**30
 
 
 class Card(NamedTuple):
-    """What a card allows at most."""
+    """The peaks of a card."""
 
     name: str
     half: float

@@ -79,7 +79,7 @@ class _Event:
 
 
 class _Functions(TorchFunctionMode):
-    """What must be met before it is dispatched."""
+    """Meets functions whose choice of a kernel, or of pinned memory, needs a card."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

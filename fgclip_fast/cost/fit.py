@@ -1,4 +1,4 @@
-"""Whether a run's step fits a card's memory, and how many images do."""
+"""The fit of a run's step into a card's memory, and the most images that fit."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from fgclip_fast.ops.tree import TILE, Tree
 
 
 class Fit(NamedTuple):
-    """How a run's step fits a card."""
+    """The fit of a run's step into a card."""
 
     cost: StepCost
     """Of the step as the config has it."""

@@ -31,7 +31,7 @@ class Cost(NamedTuple):
     dtype: torch.dtype = torch.float32
     """Of the factors of its products, on which their rate depends."""
     cast: bool = False
-    """Whether it changes the dtype and nothing else."""
+    """True where it changes the dtype and nothing else."""
 
 
 Rule = Callable[[Sequence[Any], Any], Cost]

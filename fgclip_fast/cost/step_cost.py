@@ -31,10 +31,10 @@ __all__ = ["PHASES", "StepCost", "own_rules", "step_cost"]
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step does on the device.
+    """The counts of one step.
 
     Attributes:
-        operations: Each operation on the device, in order; views and allocations are none.
+        operations: Each operation on the device, in order, without views and allocations.
         waits: How often the host waited for the device, by reason and place.
         saved: Bytes that autograd held for the backward pass as it began, without the weights: the most of all passes.
         resident: Bytes of weights, optimizer state and batch, held throughout.
@@ -73,7 +73,7 @@ class StepCost:
         return 3 * forward / card.half / self.seconds(attained or card)
 
     def fits(self, card: Card) -> bool:
-        """Whether the step's fullest moment fits the card's memory."""
+        """Compare the step's fullest moment with the card's memory."""
         return self.peak <= card.usable
 
 

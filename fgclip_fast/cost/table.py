@@ -55,7 +55,7 @@ def table(cost: StepCost, card: Card, attained: Card | None = None) -> str:
 
 
 def verdict(found: Fit, card: Card, config: Config) -> str:
-    """Whether a run's step fits a card, and how many images do."""
+    """Say whether a run's step fits a card, and how many images do."""
     cost = found.cost
     word = "fits" if cost.fits(card) else "does not fit"
     lines = [
