@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from fgclip_fast import load
+from fgclip_fast import load, suites
 from fgclip_fast.config import Config, Model, Text, Vision
 from fgclip_fast.data.importers.jsonl import write_shards
-from fgclip_fast.evaluate import on_records
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import PRESETS
 from fgclip_fast.train import train
@@ -84,7 +83,7 @@ def main(work: Path, weights: Path | None = None, steps: int = 60) -> tuple[floa
 
 
 def _top1(model: FGCLIP, config: Config) -> float:
-    return on_records(model, config)["hard_negative_top1"]
+    return suites.evaluate(model, ["records"], suites.Task(data=config.data))["records"]["hard_negative_top1"]
 
 
 if __name__ == "__main__":

@@ -1,214 +1,116 @@
-"""``python -m fgclip_fast.evaluate RUN``: what a model can do, as a table and as JSON.
-
-Suites: ``records``, the user's own validation shards; ``fg-ovd``, files in FG-OVD's format; ``levels``, the embedded
-set's. Without ``--suite``: what the run itself would evaluate at its end.
-"""
+"""The command ``fgclip evaluate``: figures of a model by one of the suites, as tables and as JSON."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, preflight
+from fgclip_fast import command, config_file, preflight, suites
 from fgclip_fast.config import Config, Data, Device, Positive, check
-from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.model import pretrained
-from fgclip_fast.model.embeddings import Embeddings
-from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.scenes.locate import EMBEDDED, embedded, locate
-from fgclip_fast.training.objective import objective
+from fgclip_fast.scenes.locate import resolve
+from fgclip_fast.suites import FIGURES, SUITES, Task
 from fgclip_fast.whole_file import write_json
 
-FIGURES = "evaluation.json"
-DESCRIPTION = """Measure what a model can do; print the figures as tables and write them as JSON.
-
-Suites: records (your own validation shards), fg-ovd (files in FG-OVD's format), levels (the embedded set's questions).
-Without --suite: what the run itself evaluates at its end."""
+if TYPE_CHECKING:
+    SuiteName = str
+else:
+    SuiteName = Literal[("auto", *SUITES)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to evaluate, and on what."""
+    """The model, and the questions to ask it."""
 
     run: Positional[str]
     """A run, or a folder of weights."""
-    suite: Literal["auto", "records", "fg-ovd", "levels"] = "auto"
-    """auto: as at the end of the run."""
+    suite: SuiteName = "auto"
+    """Suite to evaluate by; auto: those by which the run is evaluated at its end."""
     data: str | None = None
-    """records: shards; fg-ovd: a .jsonl file or a folder of them. None: as in the run's config."""
+    """records: shards; fg-ovd: a .jsonl file or a folder of them. None: the run's own validation shards."""
     images: str = ""
     """fg-ovd: folder that img_path is relative to."""
     output: str | None = None
-    """File for the figures; None: evaluation.json in the run."""
+    """JSON file for the figures; None: evaluation.json in the run."""
     limit: Positive[int | None] = None
-    """At most so many questions or records."""
+    """Questions or records at most, for each file; None: all."""
     batch_size: Positive[int] = 32
-    """Images a pass."""
+    """Images a forward pass."""
     device: Device = "auto"
-    """"cpu", "cuda", or auto."""
+    """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         check(self)
 
 
-def evaluate_run(run: Path, model: FGCLIP, config: Config) -> dict[str, Any]:
-    """What a run evaluates at its end: its validation records, and the levels where they are the embedded set's.
-
-    Returns:
-        suite → figures; also written to ``evaluation.json`` in the run and printed.
-    """
-    figures = _as_at_the_end(model, config)
-    _write(figures, run / FIGURES)
-    show(figures)
-    return figures
-
-
-def on_records(model: FGCLIP, config: Config, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
-    """Figures on the validation records of a run; empty where it has none."""
-    data = locate(config.data)
-    if not data.val:
-        return {}
-
-    def losses_of(embeddings: Embeddings) -> dict[str, Tensor]:
-        return objective(embeddings, config.loss)._asdict()
-
-    ask = partial(records.evaluate, model, data, losses_of=losses_of, batch_size=batch_size, limit=limit)
-    return _evaluating(model, ask).values
-
-
-def on_levels(model: FGCLIP, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
-    """Figures on each level of the embedded set, for pairs seen in training and for unseen ones."""
-    folder = embedded() / "levels"
-    ask = partial(on_fg_ovd, model, images=folder / "images", batch_size=batch_size, limit=limit)
-    return {
-        f"{kind}/{path.stem}": ask(path)
-        for kind in ("unseen", "seen")
-        for path in sorted((folder / kind).glob("*.jsonl"))
-    }
-
-
-def on_fg_ovd(
-    model: FGCLIP, path: Path, *, images: Path, batch_size: int = 32, limit: int | None = None
-) -> dict[str, Any]:
-    """Figures on one file in FG-OVD's format."""
-    asked = partial(fg_ovd.evaluate, model, path, images, batch_size=batch_size, limit=limit)
-    return _evaluating(model, asked).values
-
-
-def show(figures: dict[str, Any]) -> None:
-    """Prints one table a kind of suite."""
-    table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
-    for name, f in figures.items():
-        if "top1" in f:
-            low, high = f["interval"]
-            cells = f"{f['top1']:.1%}", f"{low:.1%} – {high:.1%}", f"{f['chance']:.1%}", str(f["questions"])
-            table.add_row(name, *cells, ", ".join(f"{n} {cause}" for cause, n in f["skipped"].items()))
-    console = Console()
-    if table.row_count:
-        console.print(table)
-    for name, f in figures.items():
-        if "top1" not in f:
-            own = Table(name, "value")
-            for key, value in f.items():
-                if not isinstance(value, list):
-                    own.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
-            console.print(own)
+DESCRIPTION = "\n".join(
+    [
+        "Measure what a model can do: print the figures as tables and write them as JSON.\n",
+        "Suites:",
+        *(f"{name}: {suite.purpose}." for name, suite in SUITES.items()),
+    ]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     with command.frame("evaluate"):
-        _run(command.read(Request, "evaluate", arguments, DESCRIPTION))
+        run(command.read(Request, "evaluate", arguments, DESCRIPTION))
 
 
-def _run(request: Request) -> None:
+def run(request: Request) -> None:
+    """Evaluate a model, print the figures and write them.
+
+    Raises:
+        ValueError: options that do not fit together, or data that the suite needs and that are not given.
+        OSError: a file does not exist, or cannot be read or written.
+    """
     _refuse_unused(request)
     output = Path(request.output) if request.output else Path(request.run) / FIGURES
     device = preflight.device(request.device)
     model = pretrained.load(request.run)
     preflight.check_output("output", output)
-    others = {} if request.suite == "auto" and not request.output else _read(output)
-    config = _config(request, model)
-    figures = _suite(request, model.to(device), config)
-    show(figures)
-    _write(others | figures, output)
+    # A suite replaces its own figures in the file; the whole evaluation of a run replaces the file.
+    kept = {} if request.suite == "auto" and not request.output else _read(output)
+    names, task = _task(request)
+    figures = suites.evaluate(model.to(device), names, task)
+    suites.show(figures)
+    write_json(output, kept | figures)
 
 
 def _refuse_unused(request: Request) -> None:
-    """An option that nobody reads would let its user believe in figures of something else."""
-    uses = {"records": ("data",), "fg-ovd": ("data", "images")}.get(request.suite, ())
-    for name in ("data", "images"):
-        if getattr(request, name) and name not in uses:
-            suites = "records or fg-ovd" if name == "data" else "fg-ovd"
-            raise ValueError(f"{name} is for --suite {suites}, got it with --suite {request.suite}")
+    """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
+    used = SUITES[request.suite].options if request.suite in SUITES else ()
+    for option in ("data", "images"):
+        if getattr(request, option) and option not in used:
+            readers = " or ".join(name for name, suite in SUITES.items() if option in suite.options)
+            raise ValueError(f"{option} is for --suite {readers}, got it with --suite {request.suite}")
 
 
-def _config(request: Request, model: FGCLIP) -> Config:
+def _task(request: Request) -> tuple[list[str], Task]:
+    """The suites to evaluate by, and what they need."""
     saved = Path(request.run) / "config.yaml"
-    config = config_file.load(saved) if saved.exists() else Config(model=model.config, data=Data(train="", val=""))
+    config = config_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
     if request.suite == "auto" and not config.data.val:
-        has = "has no validation shards" if saved.exists() else "is no run with a config.yaml"
-        raise ValueError(f"suite: {request.run} {has}, so give one: --suite records, fg-ovd or levels")
-    return config
-
-
-def _suite(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
-    if request.suite == "auto":
-        return _as_at_the_end(model, config, request.limit, request.batch_size)
-    if request.suite == "levels":
-        return on_levels(model, request.limit, request.batch_size)
-    if request.suite == "records":
-        return _records(request, model, config)
-    return _fg_ovd(request, model)
-
-
-def _as_at_the_end(model: FGCLIP, config: Config, limit: int | None = None, batch_size: int = 32) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    if config.data.val:
-        figures["records"] = on_records(model, config, limit, batch_size)
-    if config.data.val == EMBEDDED:
-        figures |= on_levels(model, limit, batch_size)
-    return figures
-
-
-def _records(request: Request, model: FGCLIP, config: Config) -> dict[str, Any]:
-    data = replace(config.data, val=request.data or config.data.val)
-    if not data.val:
-        raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
-    try:
-        return {"records": on_records(model, replace(config, data=data), request.limit, request.batch_size)}
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data: {error}") from None
-
-
-def _fg_ovd(request: Request, model: FGCLIP) -> dict[str, Any]:
-    if not request.data:
-        raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
-    path, images = Path(request.data), Path(request.images)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
-    if not files:
-        raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
-    if not images.is_dir():
-        raise FileNotFoundError(f"images must be a folder that is there, got {images}")
-    ask = partial(on_fg_ovd, model, images=images, batch_size=request.batch_size, limit=request.limit)
-    return {f"fg-ovd/{file.stem}": ask(file) for file in files}
-
-
-def _evaluating(model: FGCLIP, work: Callable[[], Any]) -> Any:
-    """Calls ``work`` with the model in evaluation mode and puts it back as it was."""
-    training = model.training
-    model.eval()
-    try:
-        return work()
-    finally:
-        model.train(training)
+        has = "has no validation shards" if saved.exists() else "is not a run with a config.yaml"
+        raise ValueError(f"suite: {request.run} {has}, so give one: --suite {', '.join(SUITES)}")
+    if request.suite == "records" and request.data:
+        preflight.list_shards("data", request.data)
+    # Only the shards that the suite reads: resolving the word "scenes" may write the embedded set.
+    val = {"auto": config.data.val, "records": request.data or config.data.val}.get(request.suite, "")
+    source = resolve(replace(config.data, train="", val=val))
+    task = Task(
+        data=source.data,
+        loss=config.loss,
+        questions=Path(request.data) if request.data else None,
+        images=Path(request.images),
+        batch_size=request.batch_size,
+        limit=request.limit,
+    )
+    return suites.of_run(source) if request.suite == "auto" else [request.suite], task
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -220,12 +122,8 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError:
         figures = None
     if not isinstance(figures, dict):
-        raise ValueError(f"output must be a new file, or one of figures, got {path}")
+        raise ValueError(f"output must be a new file, or a file of figures, got {path}")
     return figures
-
-
-def _write(figures: dict[str, Any], path: Path) -> None:
-    write_json(path, figures)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fgclip_fast import evaluate
+from fgclip_fast import evaluate, suites
 from fgclip_fast.config import Data, Model, Text, Vision
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
@@ -40,6 +40,28 @@ def test_fg_ovd_files_of_a_folder_are_evaluated_and_written(weights, tmp_path, s
     assert "fg-ovd/hard" in capsys.readouterr().out
 
 
+def test_a_file_without_a_usable_question_gives_null_in_valid_json(weights, tmp_path, capsys):
+    (tmp_path / "q.jsonl").write_text("not JSON\n")
+    words = [str(weights), "--suite", "fg-ovd", "--data", str(tmp_path / "q.jsonl"), "--images", str(tmp_path)]
+    evaluate.main([*words, "--output", str(tmp_path / "figures.json")])
+    figures = json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)["fg-ovd/q"]
+    assert figures["top1"] is None and figures["questions"] == 0 and figures["skipped"] == {"malformed line": 1}
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_evaluating_without_the_embedded_set_does_not_write_it(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("fgclip_fast.scenes.locate.embedded", lambda: pytest.fail("written"))
+    run = runs.run(tmp_path / "run", data=Data())
+    evaluate.main([str(run), "--suite", "records", "--data", str(shards / "val-*.tar"), "--limit", "2"])
+
+
+def test_every_suite_says_its_purpose_in_help(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name}: {suite.purpose}" in text for name, suite in suites.SUITES.items())
+
+
 def test_records_of_any_shards(weights, shards, tmp_path):
     words = [str(weights), "--suite", "records", "--data", str(shards / "val-*.tar")]
     evaluate.main([*words, "--output", str(tmp_path / "figures.json")])
@@ -59,16 +81,16 @@ def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
     [
         ("--suite fg-ovd", "data: --suite fg-ovd needs --data"),
         ("--suite fg-ovd --data nowhere", "data must be a .jsonl file or a folder of them, got nowhere"),
-        ("--suite fg-ovd --data {file} --images nowhere", "images must be a folder that is there, got nowhere"),
+        ("--suite fg-ovd --data {file} --images nowhere", "images must be an existing folder, got nowhere"),
         ("--suite records", "data: the run has no validation shards"),
         ("--suite records --data nowhere", "data: shards: 'nowhere' names nowhere, where no tar file exists"),
         ("--suite records --data {val} --images .", "images is for --suite fg-ovd, got it with --suite records"),
         ("--suite levels --data {val}", "data is for --suite records or fg-ovd, got it with --suite levels"),
         ("--data {val}", "data is for --suite records or fg-ovd, got it with --suite auto"),
-        ("", "is no run with a config.yaml, so give one: --suite records, fg-ovd or levels"),
+        ("", "is not a run with a config.yaml, so give one: --suite records, fg-ovd, levels"),
         ("--suite records --data {val} --output {folder}", "output must be a file, got the folder {folder}"),
         ("--suite records --data {val} --output no/x.json", "output must lie in an existing folder, got no/x.json"),
-        ("--suite records --data {val} --output {file}", "output must be a new file, or one of figures, got {file}"),
+        ("--suite records --data {val} --output {file}", "output must be a new file, or a file of figures, got {file}"),
         ("--suite records --data {val} --batch-size -4", "batch_size must be > 0, got -4"),
         ("--suite levels --batch-size 0", "batch_size must be > 0, got 0"),
         ("--suite levels --limit -1", "limit must be > 0, got -1"),
@@ -86,14 +108,14 @@ def test_an_argument_that_cannot_be_is_named_and_nothing_written(weights, shards
 def test_a_run_without_validation_shards_needs_a_suite(tmp_path, capsys):
     run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=""))
     said = refusal(evaluate.main, [str(run)], capsys)
-    assert said.endswith("run has no validation shards, so give one: --suite records, fg-ovd or levels")
+    assert said.endswith("run has no validation shards, so give one: --suite records, fg-ovd, levels")
 
 
 def test_output_and_batch_size_hold_without_a_suite_too(shards, tmp_path, monkeypatch):
     run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=str(shards / "val-*.tar")), figures={"records": {}})
     sizes = []
-    ask = evaluate.records.evaluate
-    monkeypatch.setattr(evaluate.records, "evaluate", lambda *a, **k: sizes.append(k["batch_size"]) or ask(*a, **k))
+    ask = suites.records.evaluate
+    monkeypatch.setattr(suites.records, "evaluate", lambda *a, **k: sizes.append(k["batch_size"]) or ask(*a, **k))
     evaluate.main([str(run), "--output", str(tmp_path / "f.json"), "--batch-size", "5", "--limit", "7"])
     assert json.loads((tmp_path / "f.json").read_text())["records"]["images"] == 7 and sizes == [5]
     assert json.loads((run / "evaluation.json").read_text()) == {"records": {}}

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast import evaluate, report
+from fgclip_fast import report, suites
 from fgclip_fast.config import Data
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
@@ -116,8 +116,8 @@ def test_untrained_model_is_evaluated_once(on_scenes, monkeypatch):
 def test_figures_without_a_question_are_null_in_untrained_json(tmp_path, monkeypatch):
     run = runs.run(tmp_path / "run", data=SCENES, figures=FIGURES)
     nothing = {"top1": math.nan, "interval": [0.0, 1.0], "chance": 0.0, "questions": 0, "skipped": {}}
-    monkeypatch.setattr(evaluate, "on_levels", lambda *_: {"unseen/hard": nothing})
-    monkeypatch.setattr(evaluate, "on_records", lambda *_: {"images": 0, "loss_total": math.nan})
+    found = {"unseen/hard": nothing, "records": {"images": 0, "loss_total": math.nan}}
+    monkeypatch.setattr(suites, "evaluate", lambda *_: found)
     figures = untrained.figures(files.read(run), "cpu")
     written = (run / "untrained.json").read_text()
     saved = json.loads(written, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

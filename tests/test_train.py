@@ -97,7 +97,7 @@ def test_resume_auto_starts_where_there_is_nothing_yet(config):
 
 
 def test_resuming_nothing_is_an_error_that_says_so(config, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"resume: .* is no run and no checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"resume: .* is neither a run nor a checkpoint"):
         train(replace(config, resume=str(tmp_path / "nowhere")))
 
 
@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
         ("--model.text.vocabulary 100", "model.text.vocabulary must be >= 49408, as many as CLIP's tokens, got 100"),
         ("--device foo", "device must be auto, cpu, cuda or cuda:0, got foo"),
         ("--steps None --epochs 0.01", "epochs must make a step or more, at 15 steps each, got 0.01"),
-        ("--resume nosuch", "resume: nosuch is no run and no checkpoint"),
+        ("--resume nosuch", "resume: nosuch is neither a run nor a checkpoint"),
         ("--init nosuch", "nosuch does not exist"),
     ],
 )

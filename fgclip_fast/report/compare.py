@@ -15,7 +15,6 @@ from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import duration, escape, facts, paragraph, percent, section, table
 from fgclip_fast.report.model_views import ModelViews
 from fgclip_fast.report.outcomes import Difference
-from fgclip_fast.scenes.locate import EMBEDDED, embedded
 
 CARDS = 8
 """Questions on which the runs disagree that are shown, at most."""
@@ -58,8 +57,7 @@ def _views(files: Two, device: torch.device | str) -> tuple[ModelViews, ModelVie
 
 def _differences(files: Two, views: tuple[ModelViews, ModelViews]) -> dict[str, Difference]:
     """Compare the runs' right answers suite by suite."""
-    if files[0].config.data.val == EMBEDDED:
-        levels = embedded() / "levels"
+    if (levels := files[0].source.levels) is not None:
         answered = [
             outcomes.cached(f, partial(outcomes.of_levels, v.model, levels)) for f, v in zip(files, views, strict=True)
         ]

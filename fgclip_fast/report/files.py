@@ -1,13 +1,15 @@
 """Reads the files of a run's folder into one value."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fgclip_fast import config_file
 from fgclip_fast.config import Config
-from fgclip_fast.evaluate import FIGURES
+from fgclip_fast.scenes.locate import Source, resolve
+from fgclip_fast.suites import FIGURES
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.monitor import LOG
 from fgclip_fast.training.provenance import PROVENANCE
@@ -57,6 +59,11 @@ class RunFiles:
     def finished(self) -> bool:
         """True if all planned steps are done; if their number is unknown, true if the run was evaluated."""
         return self.step >= self.steps if self.steps else bool(self.figures)
+
+    @cached_property
+    def source(self) -> Source:
+        """The validation data as files; the embedded set is written if it is missing."""
+        return resolve(replace(self.config.data, train=""))
 
     @property
     def global_batch_size(self) -> int:

@@ -19,7 +19,6 @@ from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.report import explore
 from fgclip_fast.report.explore import Phrases, PointingGame
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.scenes.locate import EMBEDDED, embedded, locate
 from fgclip_fast.whole_file import write_json, write_whole
 
 log = logging.getLogger("fgclip_fast")
@@ -87,16 +86,15 @@ def of_images(
     model = pretrained.load(run.path).to(device).eval()
     found = views.view(model, images)
     if phrases is None:
-        embedded_set = run.config.data.val == EMBEDDED
-        phrases = explore.grammar_phrases() if embedded_set else explore.own_phrases(found)
+        phrases = explore.own_phrases(found) if run.source.levels is None else explore.grammar_phrases()
     return ModelViews(model, found, phrases, explore.embed(model, phrases))
 
 
 def validation_images(run: RunFiles) -> list[ValidationImage]:
     """Images of a run's validation set, with their questions; empty if there is no set or its shards are gone."""
-    val = run.config.data.val
-    if val == EMBEDDED:
-        return views.images_of_levels(embedded() / "levels", SAMPLED)
+    val, levels = run.source.data.val, run.source.levels
+    if levels is not None:
+        return views.images_of_levels(levels, SAMPLED)
     try:
         return views.images_of_shards(val, SAMPLED) if val else []
     except (OSError, ValueError) as error:
@@ -107,11 +105,11 @@ def validation_images(run: RunFiles) -> list[ValidationImage]:
 def changed_validation_set_note(run: RunFiles) -> str:
     """A note for the page if the validation set has changed since the run began; else empty."""
     then = run.provenance.get("data", {}).get("val", {}).get("fingerprint")
-    now = fingerprint(locate(run.config.data).val)["fingerprint"] if then else None
+    now = fingerprint(run.source.data.val)["fingerprint"] if then else None
     if then == now:
         return ""
-    embedded_set = run.config.data.val == EMBEDDED
-    why = "another version of this package drew it" if embedded_set else "its shards have changed"
+    own = run.source.levels is None
+    why = "its shards have changed" if own else "another version of this package drew it"
     return (
         f"The validation set is not the one that this run began with: {why}. The figures of the run are those of the "
         "old set; the images and answers here are those of the new one."
@@ -134,7 +132,7 @@ def count_tokens(run: RunFiles, model: FGCLIP) -> Mapping[str, int]:
 
     Empty if the records cannot be read.
     """
-    data = locate(run.config.data)
+    data = run.source.data
     try:
         found = examples(data.val, image_size=16, data=data, limit=run.config.batch_size) if data.val else ()
         records = list(found)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from fgclip_fast import evaluate
+from fgclip_fast import suites
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles, read_json
-from fgclip_fast.scenes.locate import EMBEDDED, embedded
+from fgclip_fast.suites import Task
 from fgclip_fast.whole_file import finite, write_json
 
 CACHE = "untrained.json"
@@ -49,10 +49,9 @@ def figures(run: RunFiles, device: torch.device | str) -> dict[str, Any]:
     began = model(run) if run.config.data.val else None
     if began is None:
         return {}
-    began.to(device)
-    found = evaluate.on_levels(began, LIMIT) if run.config.data.val == EMBEDDED else {}
+    task = Task(data=run.source.data, loss=run.config.loss, limit=LIMIT)
     try:
-        found["records"] = evaluate.on_records(began, run.config, LIMIT)
+        found = suites.evaluate(began.to(device), suites.of_run(run.source), task)
     except OSError:  # the validation shards have moved
         return {}
     found = finite(found)
@@ -66,5 +65,5 @@ def _key(run: RunFiles) -> dict[str, Any]:
         "model": asdict(run.config.model),
         "init": run.config.init,
         "seed": run.config.seed,
-        "data.val": embedded().name if run.config.data.val == EMBEDDED else run.config.data.val,
+        "data.val": run.source.data.val,
     }

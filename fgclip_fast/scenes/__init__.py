@@ -5,10 +5,10 @@ Names are imported when they are first asked for, so that using the data set doe
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["EMBEDDED", "embedded", "write_scenes"]
+__all__ = ["EMBEDDED", "Source", "embedded", "resolve", "write_scenes"]
 
 if TYPE_CHECKING:
-    from fgclip_fast.scenes.locate import EMBEDDED, embedded
+    from fgclip_fast.scenes.locate import EMBEDDED, Source, embedded, resolve
     from fgclip_fast.scenes.write import write_scenes
 
 

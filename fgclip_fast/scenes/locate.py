@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from fgclip_fast.config import Data
 
@@ -36,14 +37,32 @@ def embedded() -> Path:
     return folder
 
 
-def locate(data: Data) -> Data:
-    """Replace "scenes" in ``data.train`` and ``data.val`` by the shards of the embedded set."""
+class Source(NamedTuple):
+    """The data of a run as files: what :func:`resolve` makes of the settings."""
+
+    data: Data
+    """The settings, with patterns of shards in ``train`` and ``val``; an empty pattern stays empty."""
+    levels: Path | None
+    """Folder of the embedded set's questions if the run validates on that set; else None."""
+
+
+def resolve(data: Data) -> Source:
+    """Replace "scenes" in ``data.train`` and ``data.val`` by the shards of the embedded set, written first if missing.
+
+    Each command calls this once, and hands the result on.
+    """
     if EMBEDDED not in (data.train, data.val):
-        return data
+        return Source(data, None)
     folder = embedded()
     train = str(folder / "train-*.tar") if data.train == EMBEDDED else data.train
     val = str(folder / "val-*.tar") if data.val == EMBEDDED else data.val
-    return replace(data, train=train, val=val)
+    return Source(replace(data, train=train, val=val), folder / "levels" if data.val == EMBEDDED else None)
+
+
+def own_patterns(data: Data) -> dict[str, str]:
+    """The patterns, by field, that the user names: neither the embedded set nor, for validation, nothing."""
+    named = {"train": data.train, "val": data.val}
+    return {name: pattern for name, pattern in named.items() if pattern != EMBEDDED and (pattern or name == "train")}
 
 
 def _fingerprint() -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, written so that a kill at any moment loses nothing that was saved.
+"""Checkpoints of a run, written so that a kill at any moment loses nothing that was saved.
 
 ``RUN/checkpoints/step-00000500/`` holds ``model/`` (the released layout, so it can be loaded and shared as it is) and
 ``state.pt`` (optimizer, counts). It is written under a temporary name and renamed when it is complete.
@@ -16,14 +16,17 @@ PREFIX = "step-"
 
 
 def save(run: Path, step: int, save_model: Callable[[Path], None], state: dict[str, Any], keep: int) -> Path:
-    """Writes one checkpoint and then removes the oldest beyond ``keep``.
+    """Write a checkpoint, then remove the oldest beyond ``keep``.
 
     Args:
         run: folder of the run.
-        step: steps that were done.
+        step: steps done.
         save_model: writes the model into the folder that it is given.
-        state: what else resuming needs; tensors and plain values.
-        keep: how many checkpoints to keep.
+        state: everything else that resuming needs; tensors and plain values.
+        keep: number of checkpoints to keep.
+
+    Returns:
+        Folder of the checkpoint.
     """
     final = run / "checkpoints" / f"{PREFIX}{step:08d}"
     partial = final.with_name(f".{final.name}.partial")
@@ -48,7 +51,7 @@ def every(run: Path) -> list[Path]:
 
 
 def newest(path: Path) -> Path | None:
-    """The newest checkpoint of a run, or ``path`` itself where it is one; None where there is none."""
+    """The newest checkpoint of a run, or ``path`` itself if it is a checkpoint; None if there is none."""
     if (path / "state.pt").exists():
         return path
     found = every(path)
@@ -56,12 +59,12 @@ def newest(path: Path) -> Path | None:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The state that :func:`save` was given, and ``step``; tensors on the CPU."""
+    """Read the state that :func:`save` was given, and ``step``; tensors on the CPU."""
     return torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
 
 
 def _flush(path: Path) -> None:
-    """Makes the bytes (or, for a folder, the names) reach the disk before the next rename does."""
+    """Write the bytes of a file, or the names in a folder, to the disk before the next rename is written."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

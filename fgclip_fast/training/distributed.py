@@ -1,25 +1,28 @@
 """The processes of one run, as ``torchrun`` starts them; one process is the same code without a group."""
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Processes:
-    """Who takes part in a run.
+    """The processes that take part in a run, seen from one of them.
 
     Attributes:
         rank: number of this process, from 0.
-        world_size: how many there are.
-        group: torch's process group, None for a single process.
-        device: where this process computes.
+        world_size: number of processes.
+        group: torch's process group; None for a single process.
+        device: device of this process.
     """
 
     rank: int
@@ -29,12 +32,12 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """True for the process that writes files and shows progress."""
         return self.rank == 0
 
 
 def start(device: torch.device) -> Processes:
-    """Joins the processes that ``torchrun`` started, if any; of several GPUs each process takes its own."""
+    """Join the processes that ``torchrun`` started, if any; of several GPUs, each process takes the one of its rank."""
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
@@ -45,15 +48,24 @@ def start(device: torch.device) -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, device)
 
 
+def first_before_others(processes: Processes, work: Callable[[], T]) -> T:
+    """Call ``work`` in the first process, then in the others, which find the files that it wrote."""
+    if processes.first:
+        found = work()
+    if processes.group is not None:
+        dist.barrier(processes.group)
+    return found if processes.first else work()
+
+
 def stop(processes: Processes) -> None:
-    """Leaves the group, when all have come so far."""
+    """Leave the group, after waiting for all processes."""
     if processes.group is not None and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def wrap(model: nn.Module, processes: Processes) -> nn.Module:
-    """``model`` itself, or with its gradients averaged over the processes."""
+    """Wrap ``model`` in DDP, which averages its gradients over the processes; a single process needs no wrapper."""
     if processes.group is None:
         return model
     ids = [processes.device.index] if processes.device.type == "cuda" else None
@@ -61,19 +73,19 @@ def wrap(model: nn.Module, processes: Processes) -> nn.Module:
 
 
 def without_averaging(model: nn.Module) -> Any:
-    """A context in which a backward pass only adds to this process's own gradients."""
+    """A context in which a backward pass adds to the gradients of this process without averaging."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 class StopFlag:
-    """Lets all processes stop after the same step, without a wait: asked in one step, read in the next."""
+    """An agreement of all processes on the step to stop after; read one step after it is made, so that none waits."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._pending: tuple[Tensor, Any] | None = None
 
     def agreed(self, wanted: bool) -> bool:
-        """Tells the others whether this process wants to stop; returns what all had agreed one step before."""
+        """Tell the other processes whether this one wants to stop; return the agreement of the step before."""
         if self._processes.group is None:
             return wanted
         agreed = False
@@ -86,6 +98,6 @@ class StopFlag:
         return agreed
 
     def close(self) -> None:
-        """Waits for what was asked last: a collective that ends after the interpreter began to would abort it."""
+        """Wait for the last collective: if it outlived the interpreter, the process would abort."""
         if self._pending is not None:
             self._pending[1].wait()

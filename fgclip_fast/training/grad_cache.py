@@ -1,8 +1,9 @@
 """The gradient of a large batch in the memory of a small one, exactly (arXiv 2101.06983).
 
-The losses couple all samples of a batch, but only through their embeddings. So: embed every micro-batch without a
-graph, take the losses and their gradients on the embeddings alone, then embed each micro-batch again and send those
-gradients through it. Twice the forward arithmetic; the activations of one micro-batch.
+The losses couple all samples of a batch, but only through their embeddings. So every micro-batch is embedded without a
+graph; the losses are differentiated with respect to the embeddings alone; then each micro-batch is embedded again and
+its rows of those gradients are backpropagated through it. This costs a second forward pass, and needs memory for the
+activations of one micro-batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +28,12 @@ SCALES = ("scale", "region_scale", "hard_scale")
 def backward(
     model: nn.Module, embed: Embed, batches: Sequence[Batch], losses_of: Callable[[Embeddings], Losses]
 ) -> Losses:
-    """Adds the gradient of ``losses_of`` over all ``batches`` together to the model's parameters.
+    """Add the gradient of ``losses_of``, over all ``batches`` together, to the model's parameters.
 
     Args:
         model: the network, or DDP around it: only the last micro-batch averages over the processes.
-        embed: calls ``model`` on a batch, under autocast where that is wanted.
-        batches: one batch, or the micro-batches that make it up, in order.
+        embed: calls ``model`` on a batch, under autocast if the run uses it.
+        batches: one batch, or its micro-batches, in order.
         losses_of: the objective over the joint embeddings.
 
     Returns:
@@ -47,12 +48,12 @@ def backward(
     leaves = joint._replace(**{name: getattr(joint, name).requires_grad_() for name in (*ROWS, *SCALES)})
     losses = losses_of(leaves)
     losses.total.backward()
-    _send_back(model, embed, batches, leaves)
+    _backpropagate(model, embed, batches, leaves)
     return Losses(*(term.detach() for term in losses))
 
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
-    """The embeddings of consecutive micro-batches as those of one batch."""
+    """Join the embeddings of consecutive micro-batches to those of one batch."""
     first = parts[0]
     rows = {name: torch.cat([getattr(p, name) for p in parts]) for name in (*ROWS, *IDS)}
     regions, texts, hard_region, hard_offsets = 0, 0, [], [first.hard_offsets[:1]]
@@ -64,19 +65,19 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(**rows, hard_region=torch.cat(hard_region), hard_offsets=torch.cat(hard_offsets), **scales)
 
 
-def _send_back(model: nn.Module, embed: Embed, batches: Sequence[Batch], leaves: Embeddings) -> None:
-    """Embeds each micro-batch again and sends the rows' gradients through it, the scales' with the last one."""
+def _backpropagate(model: nn.Module, embed: Embed, batches: Sequence[Batch], leaves: Embeddings) -> None:
+    """Embed each micro-batch again and backpropagate its rows' gradients, with the last one also the scales'."""
     at = dict.fromkeys(ROWS, 0)
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         if last:
-            _pass(embed, batch, leaves, at, last)
+            _backpropagate_one(embed, batch, leaves, at, last)
         else:
             with without_averaging(model):
-                _pass(embed, batch, leaves, at, last)
+                _backpropagate_one(embed, batch, leaves, at, last)
 
 
-def _pass(embed: Embed, batch: Batch, leaves: Embeddings, at: dict[str, int], last: bool) -> None:
+def _backpropagate_one(embed: Embed, batch: Batch, leaves: Embeddings, at: dict[str, int], last: bool) -> None:
     embeddings = embed(batch)
     outputs: list[Tensor] = []
     gradients: list[Tensor] = []
@@ -89,7 +90,7 @@ def _pass(embed: Embed, batch: Batch, leaves: Embeddings, at: dict[str, int], la
         gradient = _gradient(getattr(leaves, name))
         outputs.append(getattr(embeddings, name))
         gradients.append(gradient if last else torch.zeros_like(gradient))
-    trained = [output.requires_grad for output in outputs]  # not those of a tower or a scale that is frozen
+    trained = [output.requires_grad for output in outputs]  # False for a frozen tower or scale
     torch.autograd.backward(list(compress(outputs, trained)), list(compress(gradients, trained)))
 
 

@@ -1,72 +1,73 @@
-"""What a run tells while it goes: a progress line, ``log.jsonl`` and TensorBoard.
+"""The log of a run: progress, ``log.jsonl`` and TensorBoard.
 
-Every number is read one step late: by then the device has it, and nothing waits.
+Numbers of a step are read from the device one step later; by then they are there, so the host does not wait.
 """
 
 import json
 import logging
-import os
 import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fgclip_fast.progress import Progress
 from fgclip_fast.training.objective import Losses
+from fgclip_fast.whole_file import write_whole
 
 log = logging.getLogger("fgclip_fast")
 LOG = "log.jsonl"
 
 
 class Monitor:
-    """Records steps of a run; only the first process writes and speaks.
+    """Records the steps of a run; only the first process writes and shows progress.
 
     Args:
         run: folder of the run.
-        steps: how many the run will have.
-        done: how many were done before; the log is cut there, so that a resumed run has one history.
-        writes: whether this process writes at all.
-        quiet: no progress line.
+        steps: number of steps of the whole run.
+        done: steps done before; the log is truncated after them, so that a resumed run has one history.
+        processes: number of processes, each of which records as many images and about as many tokens.
+        writes: False for a process that records nothing.
+        quiet: show no progress.
     """
 
-    def __init__(self, run: Path, steps: int, done: int = 0, *, writes: bool = True, quiet: bool = False) -> None:
-        self._writes = writes
+    def __init__(
+        self, run: Path, steps: int, done: int = 0, *, processes: int = 1, writes: bool = True, quiet: bool = False
+    ) -> None:
+        self._writes, self._processes = writes, processes
         self._pending: tuple[int, Tensor, dict[str, float]] | None = None
         self._waited = self._images = self._tokens = 0.0
         self._since = time.perf_counter()
         if not writes:
             return
-        cut(run / LOG, done)
+        truncate_log(run / LOG, done)
         self._file = (run / LOG).open("a", buffering=1)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
-        columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, TimeRemainingColumn(), disable=quiet)
-        self._task = self._progress.add_task("starting", total=steps, completed=done)
-        self._progress.start()
+        self._progress = Progress(steps, done, quiet=quiet)
 
     def waited(self, seconds: float) -> None:
-        """Adds time in which the loop waited for data."""
+        """Add seconds in which the loop waited for data."""
         self._waited += seconds
 
     def record(
         self, step: int, losses: Losses, norm: Tensor, skipped: Tensor, lr: float, images: int, tokens: int
     ) -> None:
-        """Keeps the figures of ``step`` (from 1) and writes those of the step before.
+        """Keep the figures of ``step`` (from 1), and write those of the step before.
 
         Args:
             step: steps done.
             losses: Tensor[] each, without a graph.
             norm: Tensor[], gradient norm before clipping.
-            skipped: Tensor[], 1 where the step was not finite and changed nothing.
+            skipped: Tensor[], 1 if the gradient was not finite and the step changed nothing, else 0.
             lr: learning rate of the step.
-            images: images of the step, over all processes.
-            tokens: text tokens of the step that went through the tower, likewise.
+            images: images of this process in the step.
+            tokens: text tokens that went through the tower of this process in the step.
         """
-        self._images, self._tokens = self._images + images, self._tokens + tokens
+        self._images += images * self._processes
+        self._tokens += tokens * self._processes
         if not self._writes:
             return
         self._write()
@@ -82,23 +83,26 @@ class Monitor:
         self._since = now
 
     def note(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """Writes figures that are no training step: a validation, counts of bad records."""
+        """Write figures that are not a training step's, such as those of a validation; people are shown these too."""
         if not self._writes:
             return
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "validation":
+            shown = " ".join(f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float))
+            self._progress.say(f"step {step}, validation: {shown}")
 
     def pause_clock(self) -> None:
-        """Leaves what came since the last step (a validation, a checkpoint) out of the rates."""
+        """Leave the time since the last step (a validation, a checkpoint) out of the rates."""
         self._since = time.perf_counter()
 
     def close(self) -> None:
-        """Writes the last step and ends the progress line."""
+        """Write the last step and close the files."""
         if self._writes:
             self._write()
-            self._progress.stop()
+            self._progress.close()
             self._board.close()
             self._file.close()
 
@@ -114,11 +118,11 @@ class Monitor:
         self._file.write(json.dumps({"step": step, "kind": "train", **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"train/{name}", value, step)
-        self._progress.update(self._task, completed=step, description=_line(values))
+        self._progress.update(step, _line(values))
 
 
-def cut(path: Path, step: int) -> None:
-    """Removes the lines of a log that come after ``step``; a last line cut short by a kill goes too."""
+def truncate_log(path: Path, step: int) -> None:
+    """Remove the lines of a log that come after ``step``, and a last line that a kill left incomplete."""
     if not path.exists():
         return
     kept = []
@@ -128,13 +132,11 @@ def cut(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    os.replace(partial, path)
+    write_whole(path, "".join(kept))
 
 
 def peak_memory() -> float:
-    """Most memory that this process has held, GB (of the GPU where one is used)."""
+    """Peak memory of this process in GB: of the GPU if one is used, else resident memory."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

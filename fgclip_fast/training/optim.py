@@ -1,4 +1,4 @@
-"""AdamW, its parameter groups, its schedule, and the one update of a step."""
+"""AdamW: parameter groups, learning-rate schedule, and the update of a step."""
 
 import math
 
@@ -12,10 +12,10 @@ SCALES = ("logit_scale", "logit_scale_finegraind", "logit_scale_hardneg")
 
 
 def adamw(model: nn.Module, config: Optim) -> torch.optim.AdamW:
-    """AdamW over all parameters of ``model``, in groups by weight decay and learning rate.
+    """Build AdamW over all parameters of ``model``, in groups by weight decay and learning rate.
 
-    As in the released trainer, LayerNorm parameters and biases do not decay; all else does, the logit scales too
-    unless ``config.decay_scales`` is off. ``text_lr`` is for the text tower without its projections.
+    As in the released trainer, LayerNorm parameters and biases do not decay; all others do, and so do the logit scales
+    unless ``config.decay_scales`` is off. ``config.text_lr`` is for the text tower without its projections.
     """
     no_decay = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -28,10 +28,10 @@ def adamw(model: nn.Module, config: Optim) -> torch.optim.AdamW:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, config: Optim, step: int, steps: int) -> float:
-    """Sets each group's rate for ``step`` (from 0) of ``steps``; returns that of the first group.
+    """Set the learning rate of each group for ``step`` (from 0) of ``steps``; return that of the first group.
 
-    Linear over ``config.warmup`` steps, then half a cosine to zero: a function of the step alone, so nothing of it
-    needs saving.
+    It rises linearly for ``config.warmup`` steps, then falls to zero as half a cosine. It depends on the step alone, so
+    a checkpoint need not hold it.
     """
     if step < config.warmup:
         factor = (step + 1) / config.warmup
@@ -44,10 +44,10 @@ def set_lr(optimizer: torch.optim.Optimizer, config: Optim, step: int, steps: in
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, config: Optim) -> tuple[Tensor, Tensor]:
-    """One step from the gradients that are there, which it clears.
+    """Take one optimizer step with the accumulated gradients, and clear them.
 
-    A step whose gradient is not finite changes nothing. That is decided on the device (every process sees the same
-    averaged gradient), so the host does not wait.
+    A step whose gradient is not finite changes nothing. The device decides that, so the host does not wait; every
+    process decides the same, since all have the same averaged gradient.
 
     Returns:
         Gradient norm before clipping and whether the step was skipped (0 or 1), both Tensor[], fp32.

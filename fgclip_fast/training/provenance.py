@@ -1,4 +1,4 @@
-"""Where a run comes from: what its report must tell beside ``config.yaml``."""
+"""Provenance of a run: commands, versions and machine, for its report."""
 
 import json
 import platform
@@ -10,14 +10,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fgclip_fast.whole_file import write_json
+
 PROVENANCE = "provenance.json"
 PACKAGES = ("fgclip_fast", "torch", "triton", "numpy", "tokenizers", "open_clip_torch", "simplejpeg", "pillow")
 
 
 def write(run: Path, **values: Any) -> None:
-    """Writes command, versions and what the caller adds (steps, processes, device, data) into the run's folder.
+    """Write command, versions, machine and the caller's ``values`` to the run's folder.
 
-    A resumed run keeps the time of its first start, and lists each command.
+    A resumed run keeps the time of its first start, and lists the command of each start.
     """
     path = run / PROVENANCE
     before = json.loads(path.read_text()) if path.is_file() else {}
@@ -28,13 +30,11 @@ def write(run: Path, **values: Any) -> None:
         "machine": f"{platform.system()} {platform.machine()}",
         **values,
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(about, indent=1))
-    partial.replace(path)
+    write_json(path, about)
 
 
 def _command() -> str:
-    """The words that started this process, as a shell takes them."""
+    """The command that started this process, quoted for a shell."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     start = f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
     return shlex.join([*start.split(), *sys.argv[1:]])

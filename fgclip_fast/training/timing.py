@@ -1,7 +1,7 @@
-"""Where the time of a step goes: a few early steps are measured, all others pass untouched.
+"""Measure the parts of a few early steps: data, towers, loss, optimizer.
 
-The towers are timed by hooks, forward and backward; what they leave of the forward and backward pass is the loss's.
-On a GPU each mark waits for the device, so the measured steps are a little slower than the others.
+The towers are timed by hooks, forward and backward; the rest of the forward and backward pass is the loss's. On a GPU
+each mark waits for the device, so the measured steps are a little slower; the others are not touched.
 """
 
 import time
@@ -12,19 +12,20 @@ import torch
 from torch import nn
 
 FIRST, COUNT = 20, 5
-"""Steps that are measured, counted from the start of this process: allocators and caches are warm by then."""
+"""First measured step and their number, from the start of this process; allocators and caches are warm by then."""
 TOWERS = {"vision": "vision_model", "text": "text_model"}
 
 
 class Stopwatch:
-    """Times the parts of a step: ``begin()`` before its data are asked for, then ``lap(name)`` after each part.
+    """Times the parts of a step, between ``step_begins``, ``data_arrived``, ``gradients_done`` and ``step_ends``.
 
     Args:
         model: has ``vision_model`` and ``text_model``.
-        note: is given the step, "time" and the seconds of each part of a measured step.
-        device: where the model is.
-        done: steps that were done before.
-        first, count: the steps that are measured.
+        note: called with the step, "time", and part → seconds, for each measured step.
+        device: device of the model.
+        done: steps done before this process began.
+        first: first measured step, from 0.
+        count: number of measured steps.
     """
 
     def __init__(
@@ -39,53 +40,60 @@ class Stopwatch:
         self._model, self._note, self._device, self._done = model, note, device, done
         self._steps = range(first, first + count)
         self._step = -1
+        self._measuring = False
         self._seconds: dict[str, float] = {}
         self._since = self._mark = 0.0
         self._hooks: list[Any] = []
 
-    @property
-    def running(self) -> bool:
-        """Whether this step is measured."""
-        return self._step in self._steps
-
-    def begin(self) -> None:
-        """A step begins."""
+    def step_begins(self) -> None:
+        """Call this before the data of a step are asked for."""
         self._step += 1
-        self._since = time.perf_counter()
+        self._measuring = self._step in self._steps
         if self._step == self._steps.start:
             self._hooks = [
                 hook for name, part in TOWERS.items() for hook in self._watch(name, getattr(self._model, part))
             ]
-        if self.running:
-            self._seconds = dict.fromkeys(TOWERS, 0.0)
-            self._since = self._now()
         elif self._step == self._steps.stop:
             for hook in self._hooks:
                 hook.remove()
+        if self._measuring:
+            self._seconds = dict.fromkeys(TOWERS, 0.0)
+        self._since = self._now()
 
-    def lap(self, name: str) -> float:
-        """What came since the last lap, without the towers' part of it, was ``name``; ``optimizer`` ends the step.
+    def data_arrived(self) -> float:
+        """Call this when the batch is on the device.
 
         Returns:
-            Seconds since the last lap, in every step.
+            Seconds of waiting for it, in every step.
         """
-        now = self._now() if self.running else time.perf_counter()
+        return self._record("data")
+
+    def gradients_done(self) -> None:
+        """Call this after the backward pass; the part of it that no tower took is the loss's."""
+        self._record("loss", of_others=sum(self._seconds.get(tower, 0.0) for tower in TOWERS))
+
+    def step_ends(self) -> None:
+        """Call this after the optimizer step; a measured step is noted."""
+        self._record("optimizer")
+        if self._measuring:
+            self._note(self._done + self._step + 1, "time", self._seconds)
+
+    def _record(self, name: str, of_others: float = 0.0) -> float:
+        """Record the seconds since the last call under ``name``, less those that were recorded for other parts."""
+        now = self._now()
         seconds, self._since = now - self._since, now
-        if self.running:
-            towers = sum(self._seconds[tower] for tower in TOWERS) if name == "loss" else 0.0
-            self._seconds[name] = max(0.0, seconds - towers)
-            if name == "optimizer":
-                self._note(self._done + self._step + 1, "time", self._seconds)
+        if self._measuring:
+            self._seconds[name] = max(0.0, seconds - of_others)
         return seconds
 
     def _watch(self, name: str, tower: nn.Module) -> list[Any]:
-        """Times a tower: its forward as a whole, its backward from its output's gradient to its last parameter's."""
+        """Time a tower: its forward pass, and its backward pass from the output's gradient to the last parameter's."""
 
         def begin(*_: Any) -> None:
             self._mark = self._now()
 
         def end(*_: Any) -> None:
-            if self.running:
+            if self._measuring:
                 now = self._now()
                 self._seconds[name] += now - self._mark
                 self._mark = now
@@ -99,6 +107,6 @@ class Stopwatch:
         ]
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
+        if self._measuring and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()

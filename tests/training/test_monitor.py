@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from fgclip_fast.training.monitor import LOG, Monitor, cut
+from fgclip_fast.training.monitor import LOG, Monitor, truncate_log
 from fgclip_fast.training.objective import Losses
 
 
@@ -41,7 +41,7 @@ def test_a_resumed_run_has_one_history(tmp_path):
 
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     (tmp_path / LOG).write_text('{"step": 1}\n{"step": 2}\n{"st')
-    cut(tmp_path / LOG, 2)
+    truncate_log(tmp_path / LOG, 2)
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 

@@ -39,13 +39,13 @@ def run(steps, first=1, count=2):
     watch = Stopwatch(model, lambda *note: notes.append(note), torch.device("cpu"), done=100, first=first, count=count)
     for _ in range(steps):
         model.zero_grad()
-        watch.begin()
+        watch.step_begins()
         time.sleep(0.02)
-        watch.lap("data")
+        watch.data_arrived()
         model(torch.arange(3.0)).backward()
-        watch.lap("loss")
+        watch.gradients_done()
         time.sleep(0.005)
-        watch.lap("optimizer")
+        watch.step_ends()
     return notes, model
 
 

@@ -1,11 +1,11 @@
-"""Ctrl-C: once politely, twice at once."""
+"""Signals: the first one only asks; a second Ctrl-C interrupts at once."""
 
 import os
 import signal
 
 import pytest
 
-from fgclip_fast.training.faults import Interruption
+from fgclip_fast.training.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,153 @@
+"""The table of evaluation suites, for ``fgclip evaluate``, for training and for the report.
+
+A new suite is a file in ``evaluation/`` and a row of :data:`SUITES` (docs/add-a-suite.md).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fgclip_fast.config import Data, Loss
+from fgclip_fast.evaluation import fg_ovd, records
+from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.model.embeddings import Embeddings
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.scenes.locate import Source, embedded
+from fgclip_fast.training.objective import objective
+
+FIGURES = "evaluation.json"
+"""File in a run's folder that holds its figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The data and settings of an evaluation; each suite reads what it needs.
+
+    Attributes:
+        data: its ``val`` names validation shards; prefix, regions and negatives are those of the config.
+        loss: weights of the training objective, for validation losses; None leaves the losses out.
+        questions: file of questions, or folder of such files.
+        images: folder that the image paths of the questions are relative to.
+        batch_size: images a forward pass.
+        limit: questions or records at most, for each file; None is all.
+    """
+
+    data: Data
+    loss: Loss | None = None
+    questions: Path | None = None
+    images: Path = Path()
+    batch_size: int = 32
+    limit: int | None = None
+
+
+class Suite(NamedTuple):
+    """One row of the table."""
+
+    purpose: str
+    """For ``--help``."""
+    options: tuple[str, ...]
+    """Options of ``fgclip evaluate`` that this suite reads and not every other."""
+    evaluate: Callable[[FGCLIP, Task], dict[str, Figures]]
+    """Gives a name → its figures; raises ValueError or OSError if the task lacks what the suite needs."""
+
+
+def of_run(source: Source) -> list[str]:
+    """Names of the suites by which a run is evaluated at its end."""
+    return ["records"] * bool(source.data.val) + ["levels"] * (source.levels is not None)
+
+
+def during_training(source: Source) -> list[str]:
+    """Names of the suites by which a run is evaluated every ``eval_every`` steps."""
+    return ["records"] * bool(source.data.val)
+
+
+def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, dict[str, Any]]:
+    """Evaluate a model, in evaluation mode, by some suites.
+
+    Returns:
+        name → figures, as ``evaluation.json`` holds them. A suite of several files gives a name for each.
+
+    Raises:
+        ValueError: the task lacks what a suite needs.
+        OSError: a file does not exist or cannot be read.
+    """
+    training = model.training
+    model.eval()
+    try:
+        return {
+            name: figures.values for suite in names for name, figures in SUITES[suite].evaluate(model, task).items()
+        }
+    finally:
+        model.train(training)
+
+
+def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print figures: one table for all suites of questions, and one for each other suite."""
+    console = Console()
+    table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
+    for name, f in figures.items():
+        if "top1" in f:
+            low, high = map(_percent, f["interval"])
+            cells = _percent(f["top1"]), f"{low} – {high}", _percent(f["chance"]), str(f["questions"])
+            table.add_row(name, *cells, ", ".join(f"{n} {cause}" for cause, n in f["skipped"].items()))
+    if table.row_count:
+        console.print(table)
+    for name, f in figures.items():
+        if "top1" not in f:
+            own = Table(name, "value")
+            for key, value in f.items():
+                if not isinstance(value, list):
+                    own.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+            console.print(own)
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}"
+
+
+def _records(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    if not task.data.val:
+        raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
+    losses_of = None if task.loss is None else partial(_losses, task.loss)
+    found = records.evaluate(model, task.data, losses_of=losses_of, batch_size=task.batch_size, limit=task.limit)
+    return {"records": found}
+
+
+def _losses(weights: Loss, embeddings: Embeddings) -> dict[str, Tensor]:
+    return objective(embeddings, weights)._asdict()
+
+
+def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    path, images = task.questions, task.images
+    if path is None:
+        raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
+    if not images.is_dir():
+        raise FileNotFoundError(f"images must be an existing folder, got {images}")
+    return {f"fg-ovd/{file.stem}": _ask(model, file, images, task) for file in files}
+
+
+def _levels(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    folder = embedded() / "levels"
+    files = [path for kind in ("unseen", "seen") for path in sorted((folder / kind).glob("*.jsonl"))]
+    return {f"{path.parent.name}/{path.stem}": _ask(model, path, folder / "images", task) for path in files}
+
+
+def _ask(model: FGCLIP, file: Path, images: Path, task: Task) -> Figures:
+    return fg_ovd.evaluate(model, file, images, batch_size=task.batch_size, limit=task.limit)
+
+
+SUITES = {
+    "records": Suite("your own validation shards", ("data",), _records),
+    "fg-ovd": Suite("files in FG-OVD's format", ("data", "images"), _fg_ovd),
+    "levels": Suite("the embedded set's questions, by difficulty", (), _levels),
+}
