@@ -100,6 +100,8 @@ class Model:
     """How texts share a step: padded, back to back, or as one prefix tree (docs/packing.md)."""
     attention: Attention = "auto"
     """Attention backend of the packed text tower; auto takes the fastest that runs here."""
+    residual: Precision = "fp32"
+    """Residual stream where products run in bf16: fp32, or bf16, which moves and keeps less and rounds each sum."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass."""
     compile: bool = False

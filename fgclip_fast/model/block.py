@@ -32,8 +32,9 @@ class Stream(NamedTuple):
     """Tensor[width], the bias of that product."""
 
     def normed(self, norm: nn.LayerNorm) -> Tensor:
-        """LayerNorm of the sum, in the dtype of the residual stream."""
-        return add_layer_norm(*self, norm.weight, norm.bias, norm.eps)[1]
+        """LayerNorm of the sum, in fp32 at least."""
+        dtype = torch.promote_types(self.residual.dtype, torch.float32)
+        return add_layer_norm(*self, norm.weight, norm.bias, norm.eps, dtype)[1]
 
 
 class Attention(nn.Module):
@@ -138,10 +139,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(blocks)
         self.recompute = config.activation_checkpointing
+        self.rounds_residual = config.residual == "bf16"
 
     def forward(self, hidden: Tensor, attend: Attend, *last: Any) -> Stream:
         """Run all blocks over Tensor[..., width]; the last one is called with ``last`` too."""
-        stream = Stream(hidden)
+        products = product_dtype(hidden, hidden)
+        stream = Stream(hidden.to(products) if self.rounds_residual else hidden)
         for block in self.layers[:-1]:
             stream = self._run(block, stream, attend)
         return self._run(self.layers[-1], stream, attend, *last)

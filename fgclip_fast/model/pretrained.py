@@ -36,7 +36,8 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
             CLIP in Hugging Face's, or a run or checkpoint of this package (of a run, the newest checkpoint); or a CLIP
             of OpenAI's (a ``.pt`` file) or open_clip's (a file, or a folder with ``open_clip_config.json``). A
             ``merges.txt`` beside the weights rules the tokenizer.
-        like: how to run the model: packing, attention, compile, activation_checkpointing; its geometry is ignored.
+        like: how to run the model: packing, attention, residual, compile, activation_checkpointing; its geometry is
+            ignored.
 
     Raises:
         FileNotFoundError: the folder, its config, its weights or its checkpoint are not there.

@@ -188,11 +188,16 @@ def test_long_path_uses_both_tables_where_they_act():
     assert acting == {"ori": list(range(20)), "res": list(range(20, 32))}
 
 
-def test_autocast_keeps_embeddings_in_fp32_and_close():
-    model = model_of()
+@pytest.mark.parametrize("residual", ["fp32", "bf16"])
+def test_autocast_keeps_embeddings_in_fp32_and_close(residual):
+    model = model_of(replace(SMALL, residual=residual))
     exact = embed(model)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = embed(model, prefix_tree(*texts()))
     for ours, theirs in zip(rounded, exact, strict=True):
         assert ours.dtype == torch.float32
         assert torch.cosine_similarity(ours, theirs).min() > 0.999
+
+
+def test_a_bf16_residual_stream_changes_nothing_where_products_are_fp32():
+    assert_same(*(gradients(model, embed(model)) for model in (model_of(), model_of(replace(SMALL, residual="bf16")))))
