@@ -67,17 +67,11 @@ def test_packing(benchmark, scenes):
     ours = steps.pop("prefix-tree")
     ratios = by_turns(benchmark, ours, steps, rounds=10 * BATCHES)  # agreement has warmed them up
     if benchmark.enabled:
-        tokens = {packing: sum(_tokens(batch) for batch in own) / BATCHES for packing, own in batches.items()}
+        tokens = {
+            packing: sum(batch.texts.processed_tokens for batch in own) / BATCHES for packing, own in batches.items()
+        }
         benchmark.extra_info.update(ratios=ratios, tokens=tokens, device=DEVICE)
         faster = ", ".join(f"{ratio:.2f} x {packing}" for packing, ratio in ratios.items())
         counted = ", ".join(f"{count:.0f} {packing}" for packing, count in tokens.items())
         print(f"\ndefault run on {DEVICE}: {1e3 * benchmark.stats['median']:.0f} ms a step; {faster}; tokens {counted}")
         assert ratios["none"] > 1
-
-
-def _tokens(batch: Batch) -> int:
-    """That the text tower computes; padded, both paths to their longest."""
-    if batch.tree is not None:
-        return len(batch.tree.token)
-    lengths = batch.offsets.diff()
-    return sum(len(path) * int(path.max()) for path in (lengths[: batch.shorts], lengths[batch.shorts :]))

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from benchmarks.measure import DEVICE, by_turns, peak_bytes
 from benchmarks.workload import WORDS, flat, group, random_text
 from fgclip_fast.config import Model, Text
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.attention import causal
 from fgclip_fast.model.text import TextTower
-from fgclip_fast.ops import Tree, prefix_tree
+from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
 
 GROUPS, LONGS = 32, 8
@@ -48,21 +49,13 @@ KINDS = {
 }
 
 
-class Texts(NamedTuple):
-    """Flat texts, the short ones first."""
-
-    token: Tensor
-    offsets: Tensor
-    shorts: int
-
-
 def texts_of(kind: Kind, longs: int, groups: int = GROUPS, seed: int = 0) -> Texts:
     """Distinct groups of a positive and ten negatives, and long captions of 110 tokens."""
     draw = random.Random(seed)
     rows = [row for _ in range(groups) for row in group(draw, kind.lengths, kind.replaced)]
     shorts = len(rows)
     rows += [random_text(draw, draw.randint(100, 120)) for _ in range(longs)]
-    return Texts(*flat(rows), shorts)
+    return Texts(*flat(rows), shorts).packed()
 
 
 def tower_of(layers: int) -> TextTower:
@@ -73,8 +66,8 @@ def tower_of(layers: int) -> TextTower:
     return tower.to(DEVICE)
 
 
-def packed(tower: TextTower, texts: Texts, tree: Tree) -> Tensor:
-    return torch.cat(tower(texts.token, texts.offsets, texts.shorts, tree))
+def packed(tower: TextTower, texts: Texts) -> Tensor:
+    return torch.cat(tower(texts))
 
 
 def padded(tower: TextTower, texts: Texts) -> Tensor:
@@ -172,10 +165,10 @@ def token_ratios(texts: Texts, kind: Kind) -> tuple[float, float]:
 def test_text_tower(benchmark, name, longs, layers):
     texts = texts_of(KINDS[name], longs)
     padding, prefixes = token_ratios(texts, KINDS[name])
-    tree = prefix_tree(*texts).to(DEVICE)
+    on_device = texts.to(DEVICE)
     tower = tower_of(layers)
     released = Released(tower, layers)
-    ours = partial(with_gradients, lambda: packed(tower, texts, tree), tower)
+    ours = partial(with_gradients, lambda: packed(tower, on_device), tower)
     peers = {
         "padded": partial(with_gradients, lambda: padded(tower, texts), tower),
         "released": partial(with_gradients, lambda: released(texts), released),
@@ -190,7 +183,7 @@ def test_text_tower(benchmark, name, longs, layers):
     ratios = by_turns(benchmark, ours, peers, rounds=2)  # agreement has warmed them up
     if benchmark.enabled:
         tokens = SHORT_LENGTH * texts.shorts + LONG_LENGTH * longs
-        real = len(prefix_tree(*texts, multiple=1).token)
+        real = len(prefix_tree(*texts[:3], multiple=1).token)
         memory = {peer: peak / own_peak for peer, peak in peaks.items()}
         benchmark.extra_info.update(
             peer=f"torch {torch.__version__}, transformers {transformers.__version__}", device=DEVICE,

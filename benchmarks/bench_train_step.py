@@ -167,7 +167,7 @@ def _texts(batch: Batch, inputs: Inputs) -> str:
     tree = prefix_tree(alone, torch.cat([lengths.new_zeros(1), lengths]).cumsum(0), len(lengths))
     factors = 77 * len(lengths) / len(alone), len(alone) / len(tree.token)
     return (
-        f"text tokens {padded} padded, {len(batch.token)} unpadded, {len(batch.tree.token)} in the tree; "
+        f"text tokens {padded} padded, {len(batch.texts.token)} unpadded, {batch.texts.processed_tokens} in the tree; "
         f"hard texts padded/unpadded {factors[0]:.2f}, unpadded/tree {factors[1]:.2f}"
     )
 

@@ -25,8 +25,9 @@ def cost_of(config: Config, images: int, workload: str, micro_batch_size: int | 
     sizes = [min(size, images - first) for first in range(0, images, size)]
     side = config.model.vision.image_size
     batches = [stage2_batch(count, side, workload, seed) for seed, count in enumerate(sizes)]
-    print(f"texts: {sum(len(b.token) for b in batches):,} tokens, "
-          f"{sum(len(b.tree.token) for b in batches if b.tree):,} in the tree")  # fmt: skip
+    texts = [batch.texts for batch in batches]
+    flat, packed = sum(len(part.token) for part in texts), sum(part.processed_tokens for part in texts)
+    print(f"texts: {flat:,} tokens, {packed:,} in the tree")
     group = dist.group.WORLD if dist.is_initialized() else None
     world_size = dist.get_world_size() if group is not None else 1
     return step_cost(config, batches, Processes(0, world_size, group, DEVICE))

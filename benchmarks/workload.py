@@ -13,8 +13,8 @@ from benchmarks.released_step import SLOTS, Inputs
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import BOS
-from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import EOS
 
 NEGATIVES = 10
@@ -65,17 +65,15 @@ def group(draw: random.Random, lengths: tuple[int, int] = (10, 16), replaced: in
 
 
 def _batch(image: Tensor, rows: list[Row], longs: list[Row], boxes: list, hard_region: list[int]) -> Batch:
-    token, offsets = flat([*rows, *longs])
+    texts = Texts(*flat([*rows, *longs]), len(rows)).packed()
     return Batch(
         image=image,
-        token=token,
-        offsets=offsets,
+        texts=texts,
         boxes=torch.tensor([box for own in boxes for box in own]),
         image_index=torch.tensor([i for i, own in enumerate(boxes) for _ in own]),
         hard_region=torch.tensor(hard_region),
         hard_offsets=torch.arange(0, (1 + NEGATIVES) * len(hard_region) + 1, 1 + NEGATIVES),
-        text_ids=torch.arange(len(offsets) - 1),
-        tree=prefix_tree(token, offsets, len(rows)),
+        text_ids=torch.arange(len(texts.offsets) - 1),
     )
 
 

@@ -99,7 +99,10 @@ def train(config: Config) -> Run:
         step = done
         while step < steps:
             watch.step_begins()
-            micro_batches = [b.to(processes.device, non_blocking=on_gpu) for b in next(batches)]
+            arrived = next(batches)
+            # Counted before the batches move, since reading the lengths of padded texts would wait for a GPU.
+            tokens = sum(batch.texts.processed_tokens for batch in arrived)
+            micro_batches = [batch.to(processes.device, non_blocking=on_gpu) for batch in arrived]
             monitor.waited(watch.data_arrived())
             lr = optim.set_lr(optimizer, config.optim, step, steps)
             losses = grad_cache.backward(network, embed, micro_batches, losses_of)
@@ -107,7 +110,6 @@ def train(config: Config) -> Run:
             norm, skipped = optim.update(model, optimizer, config.optim)
             watch.step_ends()
             step += 1
-            tokens = sum(len(b.token if b.tree is None else b.tree.token) for b in micro_batches)
             monitor.record(step, losses, norm, skipped, lr, config.batch_size, tokens)
             ending = stop.agreed(interruption.wanted) or step == steps
             if processes.first and (ending or (config.checkpoint_every and step % config.checkpoint_every == 0)):
@@ -208,13 +210,14 @@ def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> None
     parameters = sum(p.numel() for p in model.parameters())
     micro_batches = next(loader.batches())
     batch = micro_batches[0]
+    parts = {**batch._asdict(), **batch.texts._asdict()}
     print(f"parameters      {parameters:,}")
     print(f"steps           {steps:,} of {config.batch_size} images a process; {loader.steps_per_epoch:,} an epoch")
     print(f"weights+Adam    {parameters * 16 / 1e9:.2f} GB, and activations")
-    shapes = {name: list(value.shape) for name, value in batch._asdict().items() if isinstance(value, torch.Tensor)}
+    shapes = {name: list(value.shape) for name, value in parts.items() if isinstance(value, torch.Tensor)}
     print("first batch     " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
-    if batch.tree is not None:
-        print(f"packed texts    {len(batch.tree.token):,} of {len(batch.token):,} tokens")
+    if batch.texts.tree is not None:
+        print(f"packed texts    {batch.texts.processed_tokens:,} of {len(batch.texts.token):,} tokens")
     if config.card is not None:
         from fgclip_fast import cost  # here, since the loop needs none of it
 

@@ -11,6 +11,7 @@ from fgclip_fast.config import Config
 from fgclip_fast.cost.cards import Card
 from fgclip_fast.cost.step_cost import StepCost, step_cost
 from fgclip_fast.inputs.batch import Batch
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.ops.tree import TILE, Tree
 
 
@@ -60,7 +61,7 @@ def resized(batch: Batch, images: int) -> Batch:
     Raises:
         ValueError: Texts are padded.
     """
-    if batch.tree is None:
+    if batch.texts.tree is None:
         raise ValueError("step cost: model.packing must be prefix-tree or padding-free, got none")
     share = images / len(batch.image)
 
@@ -69,18 +70,21 @@ def resized(batch: Batch, images: int) -> Batch:
         return torch.empty(rows, *x.shape[1:], dtype=x.dtype, device="meta")
 
     boxes, groups = like(batch.boxes), like(batch.hard_region)
-    hard = math.ceil((batch.shorts - len(batch.image) - len(batch.boxes)) * share)
+    hard = math.ceil((batch.texts.shorts - len(batch.image) - len(batch.boxes)) * share)
     texts = 2 * images + len(boxes) + hard
     return Batch(
         image=like(batch.image, images),
-        token=like(batch.token),
-        offsets=like(batch.offsets, texts + 1),
+        texts=Texts(
+            token=like(batch.texts.token),
+            offsets=like(batch.texts.offsets, texts + 1),
+            shorts=texts - images,
+            tree=_resized_tree(batch.texts.tree, like, texts, share),
+        ),
         boxes=boxes,
         image_index=like(batch.image_index, len(boxes)),
         hard_region=groups,
         hard_offsets=like(batch.hard_offsets, len(groups) + 1),
         text_ids=like(batch.text_ids, texts),
-        tree=_resized_tree(batch.tree, like, texts, share),
     )
 
 

@@ -91,7 +91,7 @@ def step_cost(config: Config, batches: Sequence[Batch], processes: Processes | N
     Raises:
         ValueError: Texts are padded: their length is known to their values only.
     """
-    if any(batch.tree is None for batch in batches):
+    if any(batch.texts.tree is None for batch in batches):
         raise ValueError("step cost: model.packing must be prefix-tree or padding-free, got none")
     counter, saved = StepCounter(), [0]
 

@@ -5,8 +5,8 @@ import random
 import torch
 
 from fgclip_fast.inputs.batch import Batch
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import BOS
-from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import EOS
 
 REGIONS = 4
@@ -39,16 +39,15 @@ def stage2_batch(images: int, image_size: int, workload: str = "hard", seed: int
     longs = [_text(draw, draw.randint(110, 150)) for _ in range(images)]
     token = torch.tensor([token for row in [*rows, *longs] for token in row], dtype=torch.int32)
     offsets = torch.tensor([0, *map(len, [*rows, *longs])]).cumsum(0)
+    texts = Texts(token, offsets, len(rows)).packed()
     return Batch(
         image=torch.zeros(images, 3, image_size, image_size, dtype=torch.uint8),
-        token=token,
-        offsets=offsets,
+        texts=texts,
         boxes=torch.tensor([0.2, 0.2, 0.7, 0.7]).expand(REGIONS * images, 4).contiguous(),
         image_index=torch.arange(images).repeat_interleave(REGIONS),
         hard_region=torch.tensor([REGIONS * i + n for i, count in enumerate(groups) for n in range(count)]),
         hard_offsets=torch.arange(sum(groups) + 1) * (1 + NEGATIVES),
         text_ids=torch.arange(len(offsets) - 1),
-        tree=prefix_tree(token, offsets, len(rows)),
     )
 
 

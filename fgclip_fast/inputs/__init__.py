@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from fgclip_fast.inputs import boxes
     from fgclip_fast.inputs.batch import Batch, Example, make_batch
     from fgclip_fast.inputs.image import ImageInput, Transform, normalize, rgb, squash
+    from fgclip_fast.inputs.texts import Texts
     from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 
 __all__ = [
     "Batch",
     "Example",
     "ImageInput",
+    "Texts",
     "Tokenizer",
     "Tokens",
     "Transform",
@@ -27,6 +29,7 @@ __all__ = [
 _FILES = {
     "batch": ("Batch", "Example", "make_batch"),
     "image": ("ImageInput", "Transform", "normalize", "rgb", "squash"),
+    "texts": ("Texts",),
     "tokenizer": ("Tokenizer", "Tokens"),
 }
 

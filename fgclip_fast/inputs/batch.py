@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fgclip_fast.config import Packing
+from fgclip_fast.inputs.texts import Texts, join
 from fgclip_fast.inputs.tokenizer import Tokens
-from fgclip_fast.ops.prefix_tree import prefix_tree
-from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH, Tree
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 
 class Example(NamedTuple):
@@ -36,10 +36,8 @@ class Batch(NamedTuple):
 
     image: Tensor
     """uint8 [B, 3, S, S]."""
-    token: Tensor
-    """int32 [T]: all texts, end to end: B short captions, R region texts, Mh hard texts, B long captions."""
-    offsets: Tensor
-    """int64 [M + 1]: where each row begins, and T."""
+    texts: Texts
+    """B short captions, R region texts, Mh hard texts; B long captions on the long path."""
     boxes: Tensor
     """fp32 [R, 4], normalised xyxy."""
     image_index: Tensor
@@ -50,13 +48,6 @@ class Batch(NamedTuple):
     """int64 [H + 1]: where each one's texts begin among the Mh hard rows; a positive, then its negatives."""
     text_ids: Tensor
     """int64 [M]: equal ids are equal texts, in other processes too."""
-    tree: Tree | None = None
-    """The rows packed for the text tower, unless it pads them."""
-
-    @property
-    def shorts(self) -> int:
-        """Number of short-path rows, B + R + Mh."""
-        return len(self.offsets) - 1 - len(self.image)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Copy the batch to a device."""
@@ -96,19 +87,16 @@ def make_batch(examples: Sequence[Example], tokenizer: Tokenize, packing: Packin
     texts += [text for group in groups for text in group]
     shorts = tokenizer(texts, SHORT_LENGTH)
     longs = tokenizer([example.long for example in examples], LONG_LENGTH)
-    token = torch.cat([shorts.token, longs.token])
-    offsets = torch.cat([shorts.offsets, longs.offsets[1:] + shorts.offsets[-1]])
+    joined = join(shorts, longs)
     counts = torch.tensor([len(example.boxes) for example in examples])
     return Batch(
         image=torch.stack([example.image for example in examples]),
-        token=token,
-        offsets=offsets,
+        texts=joined.packed(packing),
         boxes=torch.cat([example.boxes for example in examples]),
         image_index=torch.repeat_interleave(torch.arange(len(examples)), counts),
         hard_region=torch.tensor(hard_region, dtype=torch.int64),
         hard_offsets=_offsets([len(groups[r]) for r in hard_region]),
-        text_ids=_text_ids(token, offsets),
-        tree=None if packing == "none" else prefix_tree(token, offsets, len(texts), share=packing == "prefix-tree"),
+        text_ids=_text_ids(joined.token, joined.offsets),
     )
 
 

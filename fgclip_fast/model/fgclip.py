@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.image import ImageInput, Transform, width_and_height
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 from fgclip_fast.model import boxes as box_lists
 from fgclip_fast.model.network import Network
-from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 IMAGES, TOKENS = 64, 16384
@@ -118,8 +118,8 @@ class FGCLIP(Network):
         parts = []
         for part in _passes(tokens):
             shorts = len(part.offsets) - 1 if kind == "short" else 0
-            tree = prefix_tree(*part, shorts).to(self.device)
-            parts.append(self.encode_tokens(*part, shorts, tree)[kind == "long"])
+            packed = Texts(*part, shorts).packed().to(self.device)
+            parts.append(self.encode_tokens(packed)[kind == "long"])
         return self._joined(parts, normalize)[row.to(self.device)]
 
     def rank(

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.init import initialise
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.model.vision import VisionTower
-from fgclip_fast.ops import Tree, region_embedding
+from fgclip_fast.ops import region_embedding
 
 
 class Network(nn.Module):
@@ -36,8 +37,8 @@ class Network(nn.Module):
     def forward(self, batch: Batch) -> Embeddings:
         """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once."""
         B, R = len(batch.image), len(batch.boxes)
-        rows = [B, R, batch.shorts - B - R]
-        short_path, long = self.encode_tokens(batch.token, batch.offsets, batch.shorts, batch.tree)
+        rows = [B, R, batch.texts.shorts - B - R]
+        short_path, long = self.encode_tokens(batch.texts)
         image, regions = self.encode_pixels(batch.image, batch.boxes, batch.image_index)
         short, region_texts, hard_texts = short_path.split(rows)
         short_ids, region_ids, _, long_ids = batch.text_ids.split([*rows, B])
@@ -83,22 +84,13 @@ class Network(nn.Module):
         _, patches = self.vision_model(self._pixels(image), dense=True)
         return _project(self.visual_projection, patches)
 
-    def encode_tokens(
-        self, token: Tensor, offsets: Tensor, shorts: int, tree: Tree | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Embeddings of texts.
-
-        Args:
-            token: Tensor[T], int32, each text BOS … EOS, one after another.
-            offsets: Tensor[M + 1], int64: where each text begins, the end appended.
-            shorts: the first so many take the short path (at most 77 tokens), the others the long one (248).
-            tree: the same texts as a prefix tree, on the model's device: then each shared beginning is computed once
-                and nothing is padded. None: padded to the longest.
+    def encode_tokens(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Embeddings of texts of both paths, on the model's device.
 
         Returns:
             Tensor[shorts, D] and Tensor[M - shorts, D], fp32.
         """
-        short, long = self.text_model(token, offsets, shorts, tree)
+        short, long = self.text_model(texts)
         return _project(self.text_projection, short), _project(self.text_filip_projection, long)
 
     def _pixels(self, image: Tensor) -> Tensor:

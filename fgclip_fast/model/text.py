@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Text
+from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.attention import causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
-from fgclip_fast.ops import Tree
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
 
 KEPT = 20
@@ -24,18 +24,9 @@ class TextTower(nn.Module):
         self.encoder = Encoder([Block(config.text, config) for _ in range(config.text.layers)], config)
         self.final_layer_norm = nn.LayerNorm(config.text.width, eps=config.layer_norm_eps)
 
-    def forward(self, token: Tensor, offsets: Tensor, shorts: int, tree: Tree | None = None) -> tuple[Tensor, Tensor]:
-        """Features of texts, before the projections.
-
-        Args:
-            token: Tensor[T], int32.
-            offsets: Tensor[M + 1], int64: where each text begins in ``token``, the end appended.
-            shorts: the first so many texts take the short path, the others the long one.
-            tree: the same texts as a prefix tree; None: they are padded.
-
-        Returns:
-            Tensor[shorts, width] and Tensor[M - shorts, width].
-        """
+    def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Features of texts of both paths, before the projections: Tensor[shorts, width], Tensor[M - shorts, width]."""
+        token, offsets, shorts, tree = texts
         short, long = self.embeddings.position_embedding.weight, self.embeddings.long_positions()
         if tree is None:
             return self._padded(token, offsets[: shorts + 1], short), self._padded(token, offsets[shorts:], long)

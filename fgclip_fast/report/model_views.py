@@ -14,7 +14,6 @@ from fgclip_fast.evaluation.views import ValidationImage, View, spread_evenly
 from fgclip_fast.inputs.batch import make_batch
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.report import explore
 from fgclip_fast.report.explore import Phrases, PointingGame
@@ -140,10 +139,9 @@ def count_tokens(run: RunFiles, model: FGCLIP) -> Mapping[str, int]:
         records = []
     if not records:
         return {}
-    batch = make_batch(records, model.tokenizer)
-    tree = prefix_tree(batch.token, batch.offsets, batch.shorts)
+    texts = make_batch(records, model.tokenizer, "prefix-tree").texts
     return {
-        f"padded to {SHORT_LENGTH} and {LONG_LENGTH}": batch.shorts * SHORT_LENGTH + len(records) * LONG_LENGTH,
-        "without padding": len(batch.token),
-        "as one prefix tree": len(tree.token),
+        f"padded to {SHORT_LENGTH} and {LONG_LENGTH}": texts.shorts * SHORT_LENGTH + len(records) * LONG_LENGTH,
+        "without padding": len(texts.token),
+        "as one prefix tree": texts.processed_tokens,
     }

@@ -44,7 +44,7 @@ def total(cost, field, *kinds, phase=None):
 
 def by_hand(model, batch):
     """FLOPs of a forward pass through both towers' blocks, the patches and the projections."""
-    B, T, texts = len(batch.image), len(batch.tree.token), len(batch.tree.pooled)
+    B, T, texts = len(batch.image), len(batch.texts.tree.token), len(batch.texts.tree.pooled)
     vision, text, D = model.vision, model.text, model.projection
     tokens = B * (vision.grid**2 + 1)
     flops = 0
@@ -133,7 +133,8 @@ def test_a_resized_batch_costs_what_a_batch_of_that_size_does():
 
 
 def test_padded_texts_are_refused():
-    padded = batch()._replace(tree=None)
+    whole = batch()
+    padded = whole._replace(texts=whole.texts.packed("none"))
     with pytest.raises(ValueError, match="packing must be prefix-tree or padding-free"):
         step_cost(B16, [padded])
 

@@ -40,8 +40,8 @@ def take(batches, n):
 
 def texts(batch):
     """All texts of a batch, row by row."""
-    ends = batch.offsets.tolist()
-    return [TOKENIZER.decode(batch.token[first:last]) for first, last in pairwise(ends)]
+    ends = batch.texts.offsets.tolist()
+    return [TOKENIZER.decode(batch.texts.token[first:last]) for first, last in pairwise(ends)]
 
 
 def numbers(batches):
@@ -51,7 +51,12 @@ def numbers(batches):
 
 
 def equal(step, other):
-    return all(torch.equal(a, b) for x, y in zip(step, other, strict=True) for a, b in zip(x[:8], y[:8], strict=True))
+    pairs = zip(step, other, strict=True)
+    return all(torch.equal(a, b) for x, y in pairs for a, b in zip(tensors(x), tensors(y), strict=True))
+
+
+def tensors(batch):
+    return [x for x in [*batch, *batch.texts] if isinstance(x, torch.Tensor)]
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +165,11 @@ def test_micro_batches_are_the_batch_in_parts(good):
 @pytest.mark.parametrize("packing, shares", [("none", None), ("padding-free", False), ("prefix-tree", True)])
 def test_texts_are_packed_as_the_model_wants_it(good, packing, shares):
     (batch,) = next(load(good, packing=packing).batches())
-    assert (batch.tree is None) == (packing == "none")
-    if batch.tree is not None:
-        assert len(batch.tree.pooled) == len(batch.offsets) - 1
-        assert (len(batch.tree.pooled.unique()) < len(batch.tree.pooled)) == shares  # equal texts become one
+    tree = batch.texts.tree
+    assert (tree is None) == (packing == "none")
+    if tree is not None:
+        assert len(tree.pooled) == len(batch.texts.offsets) - 1
+        assert (len(tree.pooled.unique()) < len(tree.pooled)) == shares  # equal texts become one
 
 
 def test_region_texts_are_chosen_anew_each_visit(good):

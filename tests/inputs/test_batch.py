@@ -20,8 +20,8 @@ def example(short="a photo of a mug", long="a long text", regions=0, hard=(), va
 
 
 def rows(batch):
-    ends = batch.offsets.tolist()
-    return [TOKENIZER.decode(batch.token[first:last]) for first, last in pairwise(ends)]
+    ends = batch.texts.offsets.tolist()
+    return [TOKENIZER.decode(batch.texts.token[first:last]) for first, last in pairwise(ends)]
 
 
 def test_rows_are_short_region_hard_long():
@@ -33,7 +33,7 @@ def test_rows_are_short_region_hard_long():
         "positive", "negative 0", "positive", "negative 0", "negative 1",
         "a long text", "c", "e",
     ]  # fmt: skip
-    assert batch.shorts == 11 and batch.image.shape == (3, 3, 4, 4) and batch.image[1].unique() == 9
+    assert batch.texts.shorts == 11 and batch.image.shape == (3, 3, 4, 4) and batch.image[1].unique() == 9
     assert batch.image_index.tolist() == [0, 0, 2]
     assert torch.equal(batch.boxes, torch.cat([e.boxes for e in given]))
     assert batch.hard_region.tolist() == [0, 2] and batch.hard_offsets.tolist() == [0, 2, 5]
@@ -41,7 +41,8 @@ def test_rows_are_short_region_hard_long():
 
 def test_dtypes_are_the_documented_ones():
     batch = make_batch([example(regions=1, hard=(1,))], TOKENIZER)
-    types = {name: value.dtype for name, value in batch._asdict().items() if value is not None}
+    parts = {**batch._asdict(), **batch.texts._asdict()}
+    types = {name: value.dtype for name, value in parts.items() if isinstance(value, torch.Tensor)}
     assert types == {
         "image": torch.uint8, "token": torch.int32, "offsets": torch.int64, "boxes": torch.float32,
         "image_index": torch.int64, "hard_region": torch.int64, "hard_offsets": torch.int64, "text_ids": torch.int64,
@@ -51,14 +52,14 @@ def test_dtypes_are_the_documented_ones():
 def test_images_without_regions_give_empty_tensors():
     batch = make_batch([example(), example()], TOKENIZER)
     assert batch.boxes.shape == (0, 4) and batch.image_index.shape == batch.hard_region.shape == (0,)
-    assert batch.hard_offsets.tolist() == [0] and batch.shorts == 2 and len(rows(batch)) == 4
+    assert batch.hard_offsets.tolist() == [0] and batch.texts.shorts == 2 and len(rows(batch)) == 4
     assert batch.boxes.dtype == torch.float32 and batch.image_index.dtype == torch.int64
 
 
 def test_long_rows_may_be_longer_than_short_ones():
     batch = make_batch([example("mug " * 300, "mug " * 300)], TOKENIZER)
-    assert batch.offsets.diff().tolist() == [77, 248]
-    assert batch.token[76] == batch.token[-1] == 49407
+    assert batch.texts.offsets.diff().tolist() == [77, 248]
+    assert batch.texts.token[76] == batch.texts.token[-1] == 49407
 
 
 def test_ids_are_equal_where_tokens_are():
@@ -74,18 +75,18 @@ def test_ids_are_equal_where_tokens_are():
 def test_a_batch_moves_with_all_its_tensors(packing):
     batch = make_batch([example(regions=1, hard=(1,))], TOKENIZER, packing)
     moved = batch.to("meta")
-    assert isinstance(moved, Batch) and type(moved.tree) is type(batch.tree)
-    assert {x.device.type for x in moved if isinstance(x, torch.Tensor)} == {"meta"}
-    if batch.tree is not None:
-        assert {x.device.type for x in moved.tree} == {"meta"}
+    assert isinstance(moved, Batch) and type(moved.texts.tree) is type(batch.texts.tree)
+    assert {x.device.type for x in [*moved, *moved.texts] if isinstance(x, torch.Tensor)} == {"meta"}
+    if batch.texts.tree is not None:
+        assert {x.device.type for x in moved.texts.tree} == {"meta"}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_pinned_memory_copies_beside_the_gpu():
     batch = make_batch([example(regions=1, hard=(1,))], TOKENIZER, "prefix-tree").pin_memory()
-    assert batch.token.is_pinned() and batch.tree.token.is_pinned()
-    assert torch.equal(batch.to("cuda", non_blocking=True).token.cpu(), batch.token)
+    assert batch.texts.token.is_pinned() and batch.texts.tree.token.is_pinned()
+    assert torch.equal(batch.to("cuda", non_blocking=True).texts.token.cpu(), batch.texts.token)
 
 
 def test_no_examples_are_refused():

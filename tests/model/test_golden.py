@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from fgclip_fast.config import Loss, Model, Text, Vision
 from fgclip_fast.inputs.batch import Batch
+from fgclip_fast.inputs.texts import join
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import LONG_LENGTH
 from fgclip_fast.training.objective import objective
 
@@ -49,18 +49,15 @@ def batch(golden, story, request):
     real, hard = (filled(story[counts]) for counts in ("box_nums", "hard_nums"))
     boxes, hard_boxes = golden["inputs/boxes"].view(-1, 4), golden["inputs/hard_boxes"].view(-1, 4)
     owner = [next(r for r, i in enumerate(real) if torch.equal(boxes[i], hard_boxes[h])) for h in hard]
-    token, offsets, shorts = tokens(story["texts"], real)
-    packing = request.param
+    texts = texts_of(story["texts"], real)
     return Batch(
         image=golden["inputs/image"],
-        token=token,
-        offsets=offsets,
+        texts=texts.packed(request.param),
         boxes=boxes[real],
         image_index=torch.tensor([i // 4 for i in real]),
         hard_region=torch.tensor(owner),
         hard_offsets=torch.arange(0, 11 * len(hard) + 1, 11),
-        text_ids=torch.arange(len(offsets) - 1),
-        tree=None if packing == "none" else prefix_tree(token, offsets, shorts, share=packing == "prefix-tree"),
+        text_ids=torch.arange(len(texts.offsets) - 1),
     )
 
 
@@ -69,11 +66,9 @@ def filled(counts):
     return [4 * image + n for image, count in enumerate(counts) for n in range(count)]
 
 
-def tokens(texts, real):
+def texts_of(texts, real):
     short = Tokenizer()([*texts["short"], *(texts["box"][i] for i in real), *texts["hard"]])
-    long = Tokenizer()(texts["long"], LONG_LENGTH)
-    offsets = torch.cat([short.offsets, long.offsets[1:] + len(short.token)])
-    return torch.cat([short.token, long.token]), offsets, len(short.offsets) - 1
+    return join(short, Tokenizer()(texts["long"], LONG_LENGTH))
 
 
 def test_features(model, golden, story, batch):

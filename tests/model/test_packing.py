@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from fgclip_fast.config import Model, Text
+from fgclip_fast.inputs.texts import join
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.text import TextTower
-from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import LONG_LENGTH
 
 TOKENIZER = Tokenizer()
@@ -44,14 +44,8 @@ def tower():
     return tower
 
 
-def flat(short, long):
-    tokens = TOKENIZER(short), TOKENIZER(long, LONG_LENGTH)
-    offsets = torch.cat([tokens[0].offsets, tokens[1].offsets[1:] + len(tokens[0].token)])
-    return torch.cat([part.token for part in tokens]), offsets, len(short)
-
-
-def features_and_gradients(tower, texts, tree):
-    features = tower(*texts, tree)
+def features_and_gradients(tower, texts):
+    features = tower(texts)
     tower.zero_grad()
     generator = torch.Generator().manual_seed(1)
     sum((x * torch.randn(x.shape, generator=generator)).sum() for x in features).backward()
@@ -63,13 +57,14 @@ def features_and_gradients(tower, texts, tree):
 
 @pytest.mark.parametrize("name", CASES)
 def test_packing_changes_no_feature_and_no_gradient(tower, name):
-    texts = flat(*CASES[name])
-    padded = features_and_gradients(tower, texts, None)
-    for share in (False, True):  # padding-free, prefix-tree
-        packed = features_and_gradients(tower, texts, prefix_tree(*texts, share=share))
+    short, long = CASES[name]
+    texts = join(TOKENIZER(short), TOKENIZER(long, LONG_LENGTH))
+    padded = features_and_gradients(tower, texts)
+    for packing in ("padding-free", "prefix-tree"):
+        packed = features_and_gradients(tower, texts.packed(packing))
         for part, theirs in padded.items():
             assert packed[part].shape == theirs.shape, part
             if theirs.numel():
                 floor = 1e-4 if part.endswith("k_proj.bias") else 1e-6  # zero in theory
                 bound = 1e-5 * theirs.abs().max() + floor
-                assert (packed[part] - theirs).abs().max() <= bound, (part, share)
+                assert (packed[part] - theirs).abs().max() <= bound, (part, packing)

@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.inputs.image import normalize
+from fgclip_fast.inputs.texts import Texts, join
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import block
 from fgclip_fast.model.fgclip import FGCLIP
@@ -40,9 +41,7 @@ def some_boxes():
 
 def texts():
     """TEXTS on the short path, and again on the long one."""
-    short, long = Tokenizer()(TEXTS), Tokenizer()(TEXTS, LONG_LENGTH)
-    token = torch.cat([short.token, long.token])
-    return token, torch.cat([short.offsets, long.offsets[1:] + len(short.token)]), len(TEXTS)
+    return join(Tokenizer()(TEXTS), Tokenizer()(TEXTS, LONG_LENGTH))
 
 
 def gradients(model, outputs):
@@ -53,8 +52,8 @@ def gradients(model, outputs):
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def embed(model, tree=None):
-    return [*model.encode_pixels(images(), *some_boxes()), *model.encode_tokens(*texts(), tree)]
+def embed(model, texts):
+    return [*model.encode_pixels(images(), *some_boxes()), *model.encode_tokens(texts)]
 
 
 def assert_same(one, other, rtol=1e-5):
@@ -70,11 +69,10 @@ def test_features_are_those_of_transformers():
 
     ours, theirs = model_of(), CLIPModel(CLIPConfig(**hugging_face(SMALL))).eval()
     theirs.load_state_dict({name: value for name, value in ours.state_dict().items() if name in theirs.state_dict()})
-    token, offsets, shorts = texts()
-    ids, _ = pad(token, offsets[: shorts + 1])
+    ids, _ = pad(*Tokenizer()(TEXTS))
     with torch.no_grad():
         expected = theirs(input_ids=ids.long(), pixel_values=normalize(images()))
-        text, _ = ours.encode_tokens(token, offsets, shorts)
+        text, _ = ours.encode_tokens(texts())
         image = ours.encode_image(images())
     torch.testing.assert_close(torch.nn.functional.normalize(text), expected.text_embeds)
     torch.testing.assert_close(image, expected.image_embeds)
@@ -90,21 +88,21 @@ def hugging_face(config):
     return {"text_config": text, "vision_config": {**tower(config.vision), **square}, "projection_dim": 24}
 
 
-@pytest.mark.parametrize("share", [True, False], ids=["prefix tree", "padding-free"])
-def test_packed_texts_are_those_of_padded_ones(share):
+@pytest.mark.parametrize("packing", ["prefix-tree", "padding-free"])
+def test_packed_texts_are_those_of_padded_ones(packing):
     model = model_of()
-    padded = embed(model)
-    packed = embed(model, prefix_tree(*texts(), share=share))
+    padded = embed(model, texts())
+    packed = embed(model, texts().packed(packing))
     for ours, theirs in zip(packed, padded, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-    assert_same(gradients(model, packed), gradients(model, embed(model)))
+    assert_same(gradients(model, packed), gradients(model, embed(model, texts())))
 
 
 def assert_changes_nothing(option):
     plain, other = model_of(), model_of(replace(SMALL, **{option: True}))
     assert plain.state_dict().keys() == other.state_dict().keys()
-    tree = prefix_tree(*texts())
-    assert_same(gradients(other, embed(other, tree)), gradients(plain, embed(plain, tree)))
+    packed = texts().packed()
+    assert_same(gradients(other, embed(other, packed)), gradients(plain, embed(plain, packed)))
 
 
 def test_activation_checkpointing_changes_nothing():
@@ -125,27 +123,26 @@ def test_compiles_at_most_twice_more_while_the_number_of_tokens_changes(monkeypa
     compiled = []
     for step in range(20):
         tokens = Tokenizer()([f"{number} red mugs on table {step}" for number in range(9 + 7 * step)])
-        shorts = len(tokens.offsets) - 1
-        model.encode_tokens(*tokens, shorts, prefix_tree(*tokens, shorts))
+        model.encode_tokens(Texts(*tokens, shorts=len(tokens.offsets) - 1).packed())
         compiled.append(counter.frame_count)
     block._compiled.cache_clear()
     assert compiled[0] > 0 and compiled[-1] - compiled[0] <= 2
 
 
 def test_config_chooses_who_attends():
-    tree = prefix_tree(*texts(), multiple=1)
-    chosen = embed(model_of(replace(SMALL, attention="triton")), tree)  # in Triton's interpreter where there is no GPU
-    for ours, theirs in zip(chosen, embed(model_of(replace(SMALL, attention="sdpa")), tree), strict=True):
+    packed = texts()._replace(tree=prefix_tree(*texts()[:3], multiple=1))
+    chosen = embed(model_of(replace(SMALL, attention="triton")), packed)  # in Triton's interpreter on a CPU
+    for ours, theirs in zip(chosen, embed(model_of(replace(SMALL, attention="sdpa")), packed), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="backend 'flash' does not run here"):
-        embed(model_of(replace(SMALL, attention="flash")), tree)
+        embed(model_of(replace(SMALL, attention="flash")), packed)
 
 
 def test_gradients_repeat_bit_for_bit():
-    model, tree = model_of(), prefix_tree(*texts())
-    first = gradients(model, embed(model, tree))
+    model, packed = model_of(), texts().packed()
+    first = gradients(model, embed(model, packed))
     for _ in range(5):
-        again = gradients(model, embed(model, tree))
+        again = gradients(model, embed(model, packed))
         assert all(torch.equal(again[name], first[name]) for name in first)
 
 
@@ -167,20 +164,20 @@ def test_a_box_over_one_patch_is_that_patch():
 def test_what_follows_an_eos_is_inert():
     model = model_of()
     one, other = (Tokenizer()([f"a red <|endoftext|> {end}"]) for end in ("mug", "blue dog"))
-    torch.testing.assert_close(*(model.encode_tokens(*tokens, 1)[0] for tokens in (one, other)))
+    torch.testing.assert_close(*(model.encode_tokens(Texts(*tokens, shorts=1))[0] for tokens in (one, other)))
 
 
 def test_a_text_that_is_too_long_for_its_path_is_refused():
     tokens = Tokenizer()(["mug " * 80], LONG_LENGTH)
-    assert model_of().encode_tokens(*tokens, 0)[1].shape == (1, 24)
+    assert model_of().encode_tokens(Texts(*tokens, shorts=0))[1].shape == (1, 24)
     with pytest.raises(ValueError, match="this path takes at most 77 tokens a text, got 82"):
-        model_of().encode_tokens(*tokens, 1)
+        model_of().encode_tokens(Texts(*tokens, shorts=1))
 
 
 def test_long_path_uses_both_tables_where_they_act():
     model = model_of()
     tokens = Tokenizer()(["mug " * 30], LONG_LENGTH)
-    grads = gradients(model, model.encode_tokens(*tokens, 0)[1:])
+    grads = gradients(model, model.encode_tokens(Texts(*tokens, shorts=0))[1:])
     acting = {
         name: grads[f"text_model.embeddings.position_embedding_{name}.weight"].abs().sum(1).nonzero()[:, 0].tolist()
         for name in ("ori", "res")
@@ -191,9 +188,9 @@ def test_long_path_uses_both_tables_where_they_act():
 @pytest.mark.parametrize("residual", ["fp32", "bf16"])
 def test_autocast_keeps_embeddings_in_fp32_and_close(residual):
     model = model_of(replace(SMALL, residual=residual))
-    exact = embed(model)
+    exact = embed(model, texts())
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = embed(model, prefix_tree(*texts()))
+        rounded = embed(model, texts().packed())
     for ours, theirs in zip(rounded, exact, strict=True):
         assert ours.dtype == torch.float32
         assert torch.cosine_similarity(ours, theirs).min() > 0.999
