@@ -1,8 +1,8 @@
-"""What a run is: frozen values with units, defaults and a reason to refuse.
+"""The settings of a run: frozen dataclasses with units, defaults and rules.
 
-Every part of the package takes the one dataclass that it needs; ``presets.py`` holds values of :class:`Config`, and
-the command line is made from it (the strings under the fields are its help). What a value may be stands in its
-field's type, ``width: Positive[int]``, and :func:`check` holds it there.
+Each part of the package takes the one dataclass that it needs. ``presets.py`` holds values of :class:`Config`, and the
+command line is made from it; the strings under the fields are its help. The rule of a value stands in the type of its
+field, ``width: Positive[int]``, and :func:`check` applies it.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 
 class Rule(NamedTuple):
-    """What a value may be: in the words of a message, and as a test."""
+    """A rule for a value: in words, for a message, and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -25,7 +25,7 @@ NotNegative = Annotated[T, Rule(">= 0", lambda x: x >= 0)]
 BelowOne = Annotated[T, Rule("in [0, 1)", lambda x: 0 <= x < 1)]
 Seed = Annotated[int, Rule("in [-2^63, 2^63)", lambda x: -(2**63) <= x < 2**63)]  # torch takes no more
 Device = Annotated[str, Rule("auto, cpu, cuda or cuda:0", lambda x: re.fullmatch(r"auto|cpu|cuda(:\d+)?", x))]
-Place = Annotated[T, Rule("a path, not an empty word", bool)]  # Path("") is the folder that one stands in
+FilePath = Annotated[T, Rule("a path, not an empty word", bool)]  # Path("") is the current directory
 
 Precision = Literal["fp32", "bf16"]
 Packing = Literal["none", "padding-free", "prefix-tree"]
@@ -95,11 +95,11 @@ class Model:
     layer_norm_eps: Positive[float] = 1e-5
     """Epsilon of every LayerNorm."""
     mimetic: bool = False
-    """Start attention near local mixing, and vision positions as 2-D sine/cosine: for small models from nothing."""
+    """Start attention near local mixing, vision positions as 2-D sine/cosine: for small models without pretraining."""
     packing: Packing = "none"
-    """How texts share a step: padded, back to back, or as one prefix tree (docs/packing.md)."""
+    """Packing of the texts of a step: padded, back to back, or as one prefix tree (docs/packing.md)."""
     attention: Attention = "auto"
-    """Attention backend of the packed text tower; auto takes the fastest that runs here."""
+    """Attention backend of the packed text tower; auto takes the fastest that runs on this machine."""
     residual: Precision = "fp32"
     """Residual stream where products run in bf16: fp32, or bf16, which moves and keeps less and rounds each sum."""
     activation_checkpointing: bool = False
@@ -113,7 +113,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where samples come from and what is drawn from each."""
+    """The shards, and the part of each record that training uses."""
 
     train: str = "scenes"
     """Training shards: path, glob or {000..999} range of .tar files, their folder, or "scenes": the embedded set."""
@@ -122,19 +122,19 @@ class Data:
     workers: NotNegative[int] = 1
     """Decoding processes of each training process; 0 decodes in the training process itself."""
     decoder: Decoder = "auto"
-    """Who decodes and resizes: workers on the CPU, or DALI on the GPU; auto is dali where a GPU and DALI are."""
+    """Decode and resize in the workers (cpu) or on the GPU (dali); auto: dali if there are a GPU and DALI, else cpu."""
     short_prefix: str = "a photo of "
-    """Put before every short caption in training, as in the released code."""
+    """Prefix of every short caption in training, as in the released code."""
     regions: Positive[int] = 4
-    """At most so many regions of an image, the first in file order."""
+    """Regions of an image at most, the first in file order."""
     negatives: NotNegative[int] = 10
-    """At most so many negatives of a region; 0: none."""
+    """Negatives of a region at most; 0: none. Training reads none either if loss.hard_negative is 0."""
     box_margin: NotNegative[float] = 0.0
-    """Each side of a training box moves out by 0 to this many input pixels, drawn anew each visit."""
+    """Each side of a training box moves out by a random 0 to this many input pixels, anew at each visit."""
     lanes: Positive[int] = 64
-    """The set is dealt to so many lanes, each read in sequence; the number of processes must divide it."""
+    """Number of lanes that the shards are dealt to, each read in sequence; the number of processes must divide it."""
     window: Positive[int] = 4
-    """Samples are shuffled within so many consecutive shards of a lane."""
+    """Number of consecutive shards of a lane within which samples are shuffled."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -151,9 +151,9 @@ class Loss:
     region: NotNegative[float] = 0.1
     """Region to region text contrastive term."""
     hard_negative: NotNegative[float] = 0.5
-    """Hard-negative term; 0 leaves it out."""
+    """Hard-negative term; 0 leaves it out, and training then reads no negatives."""
     mask_equal_texts: bool = False
-    """Equal texts of a batch are no negatives of each other. Off in the paper; for small sets with repeated texts."""
+    """Equal texts of a batch are not negatives of each other. Off in the paper; for small sets with repeated texts."""
 
     def __post_init__(self) -> None:
         check(self, "loss.")
@@ -166,11 +166,11 @@ class Optim:
     lr: Positive[float] = 1e-6
     """Peak learning rate."""
     text_lr: NotNegative[float | None] = None
-    """Peak learning rate of the text tower without its projections; None: as lr. 0 holds it still."""
+    """Peak learning rate of the text tower without its projections; None: as lr. 0 freezes it."""
     weight_decay: NotNegative[float] = 0.001
     """Decoupled weight decay; never on LayerNorm parameters and biases."""
     decay_scales: bool = True
-    """Whether the three logit scales decay too, as in the released code."""
+    """Let the three logit scales decay too, as in the released code."""
     betas: BelowOne[tuple[float, float]] = (0.9, 0.999)
     """Decay rates of the two moments."""
     eps: Positive[float] = 1e-8
@@ -194,38 +194,38 @@ class Config:
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
-    init: Place[str | None] = None
+    init: FilePath[str | None] = None
     """Folder of weights to start from (FG-CLIP, HF CLIP, or a run); its geometry replaces ``model``. None: random."""
-    output: Place[str | None] = None
+    output: FilePath[str | None] = None
     """Folder of the run; None: runs/<date-time>. ``runs/last`` links to the newest."""
-    resume: Place[str | None] = None
+    resume: FilePath[str | None] = None
     """"auto": go on with ``output``'s (or the last run's) newest checkpoint; or the path of a run or checkpoint."""
     batch_size: Positive[int] = 16
     """Images per process and step; the global batch is this times the number of processes."""
     micro_batch_size: Positive[int | None] = None
     """Images per pass through the network; the gradient is still that of the whole batch. None: one pass."""
     steps: Positive[int | None] = None
-    """Optimizer steps; None: as many as ``epochs`` has."""
+    """Optimizer steps; None: those of ``epochs``."""
     epochs: Positive[float] = 1.0
-    """Passes over the training set; ignored where ``steps`` is given."""
+    """Passes over the training set; ignored if ``steps`` is given."""
     precision: Precision = "fp32"
     """bf16 runs the towers under autocast; weights, losses and statistics stay fp32."""
     device: Device = "auto"
-    """"cpu", "cuda", or auto."""
+    """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
     threads: Positive[int | None] = None
     """CPU threads of each process; None: torch's choice."""
     seed: Seed = 0
-    """Of initialisation, order and every draw."""
+    """Seed of initialisation, order and augmentation."""
     eval_every: NotNegative[int] = 0
-    """Validate every so many steps; 0: only at the end."""
+    """Steps from one validation to the next; 0: validate only at the end."""
     checkpoint_every: NotNegative[int] = 500
-    """Checkpoint every so many steps, and at the end; 0: only at the end."""
+    """Steps from one checkpoint to the next, beside the one at the end; 0: only at the end."""
     keep: Positive[int] = 2
-    """Checkpoints to keep, the newest."""
+    """Number of newest checkpoints to keep."""
     dry_run: bool = False
     """Print sizes, steps, memory and the first batch, and stop."""
     card: Card | None = None
-    """With dry_run: tell whether a step fits this card, by count, and how many images do. None: not counted."""
+    """With dry_run: count whether a step fits this card, and the largest batch that does. None: not counted."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -233,10 +233,10 @@ class Config:
 
 
 def check(part: object, prefix: str = "") -> None:
-    """Holds each field of a dataclass to the rule in its type; None, where it is a default, is held to nothing.
+    """Check each field of a dataclass by the rule in its type; None passes every rule.
 
     Raises:
-        ValueError: a value that its rule or finiteness forbids; the message names ``prefix`` and the field.
+        ValueError: a value that breaks its rule or is not finite; the message names ``prefix`` and the field.
     """
     for name, hint in get_type_hints(type(part), include_extras=True).items():
         rules = [rule for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Rule)]

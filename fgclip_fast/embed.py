@@ -1,7 +1,6 @@
-"""``python -m fgclip_fast.embed RUN photo.jpg --text "a red mug" "a blue mug"``: rank texts, draw where they fit.
+"""The command ``fgclip embed``: rank texts for an image, draw where they fit, or write embeddings of many images.
 
-With one picture and texts: the texts ranked for the picture, or for a box in it. With ``--output``: the embeddings of
-pictures, or of all pictures in folders, in one .npz or .parquet file.
+For example: ``fgclip embed runs/last photo.jpg --text "a red mug" "a blue mug"``.
 """
 
 import logging
@@ -25,6 +24,7 @@ from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.locate import EMBEDDED
+from fgclip_fast.whole_file import replacing
 
 log = logging.getLogger("fgclip_fast")
 DESCRIPTION = """Rank texts for an image or a box in it, draw where they fit, or embed images.
@@ -37,42 +37,42 @@ FORMATS = (".npz", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to embed, and what for."""
+    """The images and texts, and the wanted result."""
 
     run: Positional[str]
     """A run, or a folder of weights."""
     images: Positional[tuple[str, ...]]
-    """Pictures, or folders of them."""
+    """Images, or folders of them."""
     text: tuple[str, ...] = ()
     """Texts to rank."""
     box: tuple[float, float, float, float] | None = None
-    """Rank for this box: x0 y0 x1 y1, in pixels of the picture."""
+    """Rank for this box: x0 y0 x1 y1, in pixels of the image."""
     long: bool = False
-    """The texts are descriptions of up to 248 tokens, not phrases of up to 77."""
+    """Encode the texts by the long path, up to 248 tokens; else by the short one, up to 77."""
     heatmap: str | None = None
-    """PNG file to draw: where each text fits, one row a text."""
+    """PNG file to write: the image lit where each text fits, one row a text."""
     output: str | None = None
-    """.npz or .parquet file for the embeddings of all pictures, and of the texts."""
+    """.npz or .parquet file to write: the embeddings of all images, and of the texts."""
     batch_size: Positive[int] = 64
-    """Pictures a pass."""
+    """Images a forward pass."""
     device: Device = "auto"
-    """"cpu", "cuda", or auto."""
+    """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         check(self)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     with command.frame("embed"):
         run(command.read(Request, "embed", arguments, DESCRIPTION))
 
 
 def run(request: Request) -> None:
-    """Does what is asked.
+    """Rank texts, draw a heat map, or write embeddings.
 
     Raises:
-        ValueError: the wishes do not fit together, or a picture is none.
+        ValueError: options conflict, or a file is not an image.
         OSError: a file cannot be read or written.
     """
     paths = list(find(request.images))
@@ -83,37 +83,37 @@ def run(request: Request) -> None:
         write(model, paths, request)
         return
     image = _open(paths[0])
-    if (said := warning(request.run, image)) is not None:
-        log.warning(said)
+    if (message := warning(request.run, image)) is not None:
+        log.warning(message)
     show(rank(model, image, request))
     if request.heatmap:
         draw(model, image, request).save(request.heatmap)
-        log.info("%s: where each text fits; bright is nearest", request.heatmap)
+        log.info("%s: each text fits best where the image is bright", request.heatmap)
 
 
 def find(names: Sequence[str]) -> Iterator[Path]:
-    """The pictures that some words name: files as they are, folders searched through.
+    """Find images: files as they are named, and all images below folders.
 
     Raises:
-        FileNotFoundError: no such file or folder, or a folder without a picture.
+        FileNotFoundError: a file or folder does not exist, or a folder holds no image.
     """
     for name in names:
         path = Path(name)
         if not path.exists():
-            raise FileNotFoundError(f"{name} is not there")
+            raise FileNotFoundError(f"{name} does not exist")
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS) if path.is_dir() else [path]
         if not found:
-            raise FileNotFoundError(f"no picture in {name} (looked for {', '.join(ENDINGS)})")
+            raise FileNotFoundError(f"no image in {name} (looked for {', '.join(ENDINGS)})")
         yield from found
 
 
 def rank(model: FGCLIP, image: Image.Image, request: Request) -> list[tuple[str, float]]:
-    """(text, probability), the best first, for the picture or the box."""
+    """Rank the texts for the image or the box: (text, probability), the best first."""
     return model.rank(image, request.text, box=request.box, kind="long" if request.long else "short")
 
 
 def draw(model: FGCLIP, image: Image.Image, request: Request) -> Image.Image:
-    """One row a text: the picture, and the picture lit where the text fits."""
+    """Draw a row for each text: the image, and the image lit where the text fits."""
     patches = model.encode_dense(image)[0].cpu()
     texts = model.encode_text(request.text, kind="long" if request.long else "short").cpu()
     similarity = torch.einsum("nd,yxd->nyx", texts, patches)
@@ -123,7 +123,7 @@ def draw(model: FGCLIP, image: Image.Image, request: Request) -> Image.Image:
 
 
 def warning(run: str, image: Image.Image) -> str | None:
-    """What to tell of a model that knows rendered scenes alone and is shown something else, going by its size."""
+    """A warning for a model trained only on rendered scenes if the image has another size than those; else None."""
     saved = Path(run) / "config.yaml"
     if not saved.is_file() or image.size == (SIDE, SIDE):
         return None
@@ -131,13 +131,13 @@ def warning(run: str, image: Image.Image) -> str | None:
     if config.data.train != EMBEDDED or config.init is not None:
         return None
     return (
-        f"this model has seen rendered scenes of {SIDE} x {SIDE} pixels alone, no photograph: what it says of this "
-        f"picture ({image.width} x {image.height}) means little; train on your own data, or load released weights"
+        f"this model was trained only on rendered scenes of {SIDE} x {SIDE} pixels, so its answers for this image "
+        f"({image.width} x {image.height}) mean little; train on your own data, or load released weights"
     )
 
 
 def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
-    """Writes the embeddings of all pictures that can be read; the others are named and counted."""
+    """Write the embeddings of all readable images; name and count the others."""
     names: list[str] = []
     rows: list[np.ndarray] = []
     remaining = iter(paths)
@@ -147,18 +147,18 @@ def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
             names += [str(path) for path, _ in good]
             rows.append(model.encode_image([image for _, image in good]).cpu().numpy())
     if not rows:
-        raise ValueError(f"none of the {len(paths)} pictures can be read")
+        raise ValueError(f"none of the {len(paths)} images can be read")
     texts = (
         model.encode_text(request.text, kind="long" if request.long else "short").cpu().numpy()
         if request.text
         else None
     )
     _save(Path(str(request.output)), names, np.concatenate(rows), request.text, texts)
-    log.info("%s: %d pictures, %d could not be read", request.output, len(names), len(paths) - len(names))
+    log.info("%s: %d images, %d could not be read", request.output, len(names), len(paths) - len(names))
 
 
 def show(ranked: Sequence[tuple[str, float]]) -> None:
-    """Prints texts with their probabilities."""
+    """Print texts with their probabilities."""
     table = Table("text", "probability")
     for text, probability in ranked:
         table.add_row(text, f"{probability:.1%}")
@@ -170,12 +170,12 @@ def _check(request: Request, paths: Sequence[Path]) -> None:
         if Path(request.output).suffix not in FORMATS:
             raise ValueError(f"--output must end in .npz or .parquet, got {request.output}")
         if request.box or request.heatmap:
-            raise ValueError("--box and --heatmap are for one picture, without --output")
+            raise ValueError("--box and --heatmap are for one image, without --output")
         _parquet(Path(request.output))
     elif not request.text:
         raise ValueError("nothing to do: give --text to rank texts, or --output to write embeddings")
     elif len(paths) != 1:
-        raise ValueError(f"texts are ranked for one picture, got {len(paths)}; --output embeds many")
+        raise ValueError(f"texts are ranked for one image, got {len(paths)}; --output embeds many")
     for name, file in (("output", request.output), ("heatmap", request.heatmap)):
         if file:
             preflight.check_output(f"--{name}", Path(file))
@@ -185,7 +185,7 @@ def _open(path: Path) -> Image.Image:
     try:
         return read(path)
     except OSError as error:
-        raise ValueError(f"{path} is no picture that can be read: {error}") from None
+        raise ValueError(f"cannot read {path} as an image: {error}") from None
 
 
 def _try_open(path: Path) -> Image.Image | None:
@@ -201,7 +201,7 @@ def _save(path: Path, names: list[str], images: np.ndarray, words: Sequence[str]
         columns = {"path": np.array(names), "image": images}
         if texts is not None:
             columns |= {"text": np.array(words), "text_embedding": texts, "similarity": images @ texts.T}
-        with path.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **columns)  # type: ignore[arg-type]
         return
     arrow, parquet = _parquet(path)
@@ -210,11 +210,12 @@ def _save(path: Path, names: list[str], images: np.ndarray, words: Sequence[str]
         columns_of |= {
             f"similarity: {word}": similarity for word, similarity in zip(words, texts @ images.T, strict=True)
         }
-    parquet.write_table(arrow.table(columns_of), path)
+    with replacing(path) as temporary:
+        parquet.write_table(arrow.table(columns_of), temporary)
 
 
 def _parquet(path: Path):
-    """pyarrow and its parquet part, where the file's name asks for them."""
+    """Import pyarrow and its parquet part if the name of the file ends in .parquet; else None."""
     if path.suffix != ".parquet":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Named runs. A preset is a value: any field of it can be overridden by a config file or a flag."""
+"""Presets: configs with a name, of which a config file or a flag can override any field."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ L14 = Model(
     packing="prefix-tree",
 )
 
-# A network of 6 M parameters that learns the embedded set from nothing on two CPU cores. Since no stage 1 comes
-# before it, the global terms weigh a tenth: from random weights they would drown shape, pattern and size.
+# A network of 6 M parameters that learns the embedded set from random weights on two CPU cores. Since no stage 1 comes
+# before it, the global terms weigh a tenth: with more, shape, pattern and size would not be learned.
 TINY = Config(
     model=Model(
         vision=Vision(image_size=96, patch_size=8, width=128, layers=3, heads=4, mlp=512),
@@ -38,7 +38,7 @@ _STAGE1 = Config(
     precision="bf16",
 )
 _STAGE2 = Config(optim=Optim(lr=1e-6, weight_decay=0.001), batch_size=512, precision="bf16")
-# A user's own small set: gentle, with equal captions masked, and nothing of it held back by a huge batch.
+# For a user's own small data set: a low learning rate, a small batch, and equal captions not taken for negatives.
 _FINETUNE = Config(
     loss=Loss(mask_equal_texts=True),
     optim=Optim(lr=2e-6, weight_decay=0.001, warmup=50, clip=1.0),
@@ -49,6 +49,7 @@ _FINETUNE = Config(
 
 
 def _sized(run: Config, model: Model, workers: int = 8) -> Config:
+    """A run for a model of another size, without shards: these the user must name."""
     return replace(run, model=model, data=replace(run.data, train="", val="", workers=workers))
 
 

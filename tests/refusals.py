@@ -1,4 +1,4 @@
-"""How a command refuses bad input: what it says, in one line, whether it came as a line or in a frame."""
+"""The message with which a command refuses bad input, whether it is one line or in a frame."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ import pytest
 
 
 def refusal(command: Callable[[Sequence[str]], object], words: Sequence[str], capsys: pytest.CaptureFixture) -> str:
-    """The message with which a command ends; any other exception than its end fails the test."""
+    """The message with which a command ends; any exception but SystemExit fails the test."""
     with pytest.raises(SystemExit) as ended:
         command(words)
     assert ended.value.code not in (0, None)

@@ -1,4 +1,4 @@
-"""Small runs for the tests of what reads them: folders as training leaves them, of models that learned nothing."""
+"""Folders of small untrained runs, as training leaves them, for tests of the code that reads runs."""
 
 import io
 import json
@@ -31,13 +31,13 @@ HOSTILE = (
 
 
 def run(path: Path, *, data: Data, seed: int = 0, saved: bool = True, **files: Any) -> Path:
-    """A run's folder.
+    """Write a run's folder.
 
     Args:
-        path: where.
-        data: of its config.
-        seed: of its weights.
-        saved: whether it has a checkpoint.
+        path: the folder.
+        data: of the config.
+        seed: of the weights.
+        saved: write a checkpoint.
         files: ``log``, lines of the log; ``figures``, of the evaluation; ``steps``, of the config.
     """
     path.mkdir(parents=True)
@@ -70,7 +70,7 @@ def level(top1: float = 0.9) -> dict[str, Any]:
 
 
 def shard(path: Path, texts: Sequence[str], size: tuple[int, int] = (40, 30)) -> Path:
-    """A shard of one image a text, which is its caption, the text of its box, and the first of its negatives."""
+    """Write a shard with an image for each text, which is its caption and the text of its box."""
     with ShardWriter(path) as writer:
         for number, text in enumerate(texts):
             buffer = io.BytesIO()

@@ -91,8 +91,8 @@ def test_numbers_as_yaml_writes_them_are_read(tmp_path):
     ],
 )
 def test_a_wrong_first_flag_ends_with_one_line(words, message, capsys):
-    said = refusal(train.main, words, capsys)
-    assert said.startswith("error: train: ") and message in said
+    refused = refusal(train.main, words, capsys)
+    assert refused.startswith("error: train: ") and message in refused
 
 
 def test_an_unknown_flag_names_the_nearest(capsys):

@@ -100,15 +100,15 @@ def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
 def test_an_argument_that_cannot_be_is_named_and_nothing_written(weights, shards, tmp_path, words, message, capsys):
     (tmp_path / "q.jsonl").write_text("no figures")
     places = {"val": shards / "val-*.tar", "folder": tmp_path, "file": tmp_path / "q.jsonl"}
-    said = refusal(evaluate.main, [str(weights), *words.format(**places).split()], capsys)
-    assert message.format(**places).replace(" ", "") in said.replace(" ", "")  # a frame breaks long paths
+    refused = refusal(evaluate.main, [str(weights), *words.format(**places).split()], capsys)
+    assert message.format(**places).replace(" ", "") in refused.replace(" ", "")  # a frame breaks long paths
     assert not (weights / "evaluation.json").exists()
 
 
 def test_a_run_without_validation_shards_needs_a_suite(tmp_path, capsys):
     run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=""))
-    said = refusal(evaluate.main, [str(run)], capsys)
-    assert said.endswith("run has no validation shards, so give one: --suite records, fg-ovd, levels")
+    refused = refusal(evaluate.main, [str(run)], capsys)
+    assert refused.endswith("run has no validation shards, so give one: --suite records, fg-ovd, levels")
 
 
 def test_output_and_batch_size_hold_without_a_suite_too(shards, tmp_path, monkeypatch):

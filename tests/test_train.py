@@ -1,4 +1,4 @@
-"""The loop from shards to a run on disk: it learns, resumes bit for bit, survives bad records and interruptions."""
+"""Training from shards to a run: it learns, resumes bit for bit, and survives bad records and interruptions."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def losses(run):
     return {line["step"]: line["total"] for line in lines if line["kind"] == "train"}
 
 
-def test_a_run_leaves_what_it_promises(config):
+def test_a_run_leaves_config_log_checkpoints_and_figures(config):
     run = train(config)
     names = {p.name for p in run.path.iterdir()}
     assert {"config.yaml", "log.jsonl", "tensorboard", "checkpoints", "evaluation.json"} <= names
@@ -175,8 +175,8 @@ def test_an_argument_that_cannot_be_is_named_and_leaves_no_run(config, shards, t
 
 def test_an_empty_pattern_is_not_the_current_directory(shards, monkeypatch, capsys):
     monkeypatch.chdir(shards)
-    said = refusal(command.main, ["--preset", "stage2-vit-b16", "--device", "cpu"], capsys)
-    assert said.startswith("error: train: data.train must name shards, got ''")
+    message = refusal(command.main, ["--preset", "stage2-vit-b16", "--device", "cpu"], capsys)
+    assert message.startswith("error: train: data.train must name shards, got ''")
 
 
 def test_dry_run_tells_how_many_tokens_the_tree_saves(config, capsys):

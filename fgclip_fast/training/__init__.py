@@ -1,1 +1,39 @@
-"""What the training loop is made of; the loop itself is ``fgclip_fast/train.py``."""
+"""The parts of the training loop in ``fgclip_fast/train.py``, for that loop and for your own.
+
+Modules are imported when they are first asked for. None of them reads data, so each works with batches from elsewhere.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "checkpoint",
+    "distributed",
+    "grad_cache",
+    "interruption",
+    "monitor",
+    "objective",
+    "optim",
+    "provenance",
+    "timing",
+]
+
+if TYPE_CHECKING:
+    from fgclip_fast.training import (
+        checkpoint,
+        distributed,
+        grad_cache,
+        interruption,
+        monitor,
+        objective,
+        optim,
+        provenance,
+        timing,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
