@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from fgclip_fast import config_file
 from fgclip_fast.config import Config
 from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
-from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint, provenance
 from fgclip_fast.training.distributed import Processes
@@ -92,7 +90,7 @@ class State:
             "order": dict(self.order),
             "counts": dict(self.loader.counts),
         }
-        checkpoint.save(run, step, partial(pretrained.save, self.model), state, keep)
+        checkpoint.save(run, step, self.model.save, state, keep)
 
     def restore(self, saved: Path | None) -> int:
         """Restore optimizer and counts from a checkpoint; the model's weights are loaded when it is built.

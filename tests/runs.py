@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from PIL import Image
 from fgclip_fast import config_file
 from fgclip_fast.config import Config, Data, Model, Text, Vision
 from fgclip_fast.data.shards import ShardWriter
-from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint
 
@@ -48,7 +46,7 @@ def run(path: Path, *, data: Data, seed: int = 0, saved: bool = True, **files: A
         (path / "evaluation.json").write_text(json.dumps(files["figures"]))
     if saved:
         torch.manual_seed(seed + 100)
-        checkpoint.save(path, 3, partial(pretrained.save, FGCLIP(MODEL)), {}, keep=1)
+        checkpoint.save(path, 3, FGCLIP(MODEL).save, {}, keep=1)
     return path
 
 

@@ -7,7 +7,6 @@ import torch
 
 from fgclip_fast import evaluate, suites
 from fgclip_fast.config import Data, Model, Text, Vision
-from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from tests import runs
 from tests.refusals import refusal
@@ -18,7 +17,7 @@ def weights(tmp_path):
     torch.manual_seed(0)
     vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
     model = FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8))
-    pretrained.save(model, tmp_path / "weights")
+    model.save(tmp_path / "weights")
     return tmp_path / "weights"
 
 

@@ -141,6 +141,19 @@ class Encoder(nn.Module):
         self.recompute = config.activation_checkpointing
         self.rounds_residual = config.residual == "bf16"
 
+    @torch.no_grad()
+    def reset_parameters(self, width: int) -> None:
+        """Fill the products' weights as CLIP does, for a residual stream of ``width``, and their biases with 0."""
+        into, out = width**-0.5 * (2 * len(self.layers)) ** -0.5, width**-0.5
+        for block in self.blocks():
+            attention, mlp = block.self_attn, block.mlp
+            for layer in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.fc2):
+                nn.init.normal_(layer.weight, std=into)
+            nn.init.normal_(attention.out_proj.weight, std=out)
+            nn.init.normal_(mlp.fc1.weight, std=(2 * width) ** -0.5)
+            for layer in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, mlp.fc1, mlp.fc2):
+                nn.init.zeros_(layer.bias)
+
     def forward(self, hidden: Tensor, attend: Attend, *last: Any) -> Stream:
         """Run all blocks over Tensor[..., width]; the last one is called with ``last`` too."""
         products = product_dtype(hidden, hidden)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fgclip_fast.config import Model, Text, Vision
-from fgclip_fast.model.init import LOGIT_SCALE
 from fgclip_fast.ops.tree import SHORT_LENGTH
+
+LOGIT_SCALE = 2.6592
+"""ln(1 / 0.07), the initial value of the three logit scales."""
 
 # Our field -> its name there, and what it is where the file leaves it out (not our own defaults).
 VISION = {

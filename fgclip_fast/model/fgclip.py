@@ -15,6 +15,7 @@ from fgclip_fast.inputs.image import ImageInput, Transform, width_and_height
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 from fgclip_fast.model import boxes as box_lists
+from fgclip_fast.model import weights
 from fgclip_fast.model.network import Network
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
@@ -139,10 +140,8 @@ class FGCLIP(Network):
         return sorted(zip(texts, probabilities, strict=True), key=lambda pair: -pair[1])
 
     def save(self, path: str | Path) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` of the released layout into a folder."""
-        from fgclip_fast.model.pretrained import save  # which imports the model itself
-
-        save(self, path)
+        """Write ``config.json`` and ``model.safetensors`` of the released layout, in fp32, into a folder."""
+        weights.write(Path(path), self.config, self.state_dict())
 
     def _squash(self, images: Sequence[ImageInput] | Tensor) -> Tensor:
         """Tensor[B, 3, S, S] of a few pictures."""
@@ -166,7 +165,7 @@ class FGCLIP(Network):
             return
         if cut := self.tokenizer.truncated([texts[i] for i in full], longest):
             self._told.add(kind)
-            other = "; kind='long' takes up to 248" if kind == "short" else ""
+            other = f"; kind='long' takes up to {LONG_LENGTH}" if kind == "short" else ""
             warnings.warn(f"encode_text: {cut} of {len(texts)} texts were cut to {longest} tokens{other}", stacklevel=4)
 
 

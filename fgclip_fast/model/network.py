@@ -7,8 +7,9 @@ from fgclip_fast.config import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.texts import Texts
+from fgclip_fast.model.config_json import LOGIT_SCALE
 from fgclip_fast.model.embeddings import Embeddings
-from fgclip_fast.model.init import initialise
+from fgclip_fast.model.mimetic import start_local
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.model.vision import VisionTower
 from fgclip_fast.ops import region_embedding
@@ -32,7 +33,24 @@ class Network(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.logit_scale_finegraind = nn.Parameter(torch.empty(()))  # of the region term; spelt as released
         self.logit_scale_hardneg = nn.Parameter(torch.empty(()))
-        initialise(self)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill every parameter as CLIP does, from torch's global generator; with local attention if the config says so.
+
+        LayerNorms keep the ones and zeros of their constructor. The order of the calls is part of what a seed means.
+        """
+        config = self.config
+        self.text_model.embeddings.reset_parameters()
+        self.vision_model.embeddings.reset_parameters()
+        self.text_model.encoder.reset_parameters(config.text.width)
+        self.vision_model.encoder.reset_parameters(config.vision.width)
+        for projection in (self.visual_projection, self.text_projection, self.text_filip_projection):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+        for scale in (self.logit_scale, self.logit_scale_finegraind, self.logit_scale_hardneg):
+            nn.init.constant_(scale, LOGIT_SCALE)
+        if config.mimetic:
+            start_local(self.vision_model, config.vision)
 
     def forward(self, batch: Batch) -> Embeddings:
         """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once."""

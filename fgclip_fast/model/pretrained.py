@@ -1,23 +1,20 @@
-"""Reads and writes weights: the released layout, foreign layouts of CLIP, and runs of this package."""
+"""Load a model with given weights: of FG-CLIP, of a CLIP that becomes one, or of a run of this package."""
 
-import json
-import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.tokenizer import Tokenizer
-from fgclip_fast.model import config_json, key_maps
+from fgclip_fast.model import weights
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.model.init import stretch
+from fgclip_fast.model.positions import stretch
+from fgclip_fast.ops.tree import SHORT_LENGTH
 
-WEIGHTS = "model.safetensors"
 TABLES = "text_model.embeddings.position_embedding"
-COPIES = {  # what a CLIP has not, and of which of its tensors it is a copy at first
+# Tensors of FG-CLIP that plain CLIP lacks, and the tensor of CLIP that each is initialised from.
+COPIES = {
     "text_filip_projection.weight": "text_projection.weight",
     "logit_scale_finegraind": "logit_scale",
     "logit_scale_hardneg": "logit_scale",
@@ -43,11 +40,8 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
         FileNotFoundError: the folder, its config, its weights or its checkpoint are not there.
         ValueError: weights are missing, unknown or of another shape; the message names the first.
     """
-    where = find(Path(path))
-    if (where / "config.json").is_file():
-        config, state = config_json.read(where / "config.json", like), _read_state(where)
-    else:
-        config, state = key_maps.read(where, like)
+    where = weights.find(Path(path))
+    config, state = weights.read(where, like)
     with torch.device("meta"):
         model = FGCLIP(config)
     state = complete(state)
@@ -58,65 +52,14 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
     return model
 
 
-def save(model: FGCLIP, path: str | Path) -> None:
-    """Writes ``config.json`` and ``model.safetensors`` of the released layout, in fp32, into a folder.
-
-    Each file is written under another name and then renamed, so that a killed process leaves no half of one.
-    """
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(state, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS)
-    config_json.write(partial.with_name(".config.partial"), model.config)
-    os.replace(partial.with_name(".config.partial"), folder / "config.json")
-
-
-def find(path: Path) -> Path:
-    """The folder or file that holds the weights: ``path``, or of a run the model of its newest checkpoint.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"load: {path} does not exist; weights on a hub must be downloaded first")
-    if path.is_file() or any((path / name).is_file() for name in ("config.json", key_maps.CONFIG)):
-        return path
-    for checkpoint in [path, *sorted(path.glob("checkpoints/step-*"), reverse=True)]:
-        if (checkpoint / "model" / WEIGHTS).is_file():
-            return checkpoint / "model"
-    if (path / "config.yaml").is_file():
-        raise FileNotFoundError(f"load: the run {path} has no checkpoint yet")
-    raise FileNotFoundError(f"load: {path} holds neither config.json nor a run's config.yaml and checkpoints/")
-
-
 def complete(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of an FG-CLIP from those of a CLIP (arXiv 2505.05071, stage 1); those of an FG-CLIP as they are."""
     if f"{TABLES}_res.weight" in state or f"{TABLES}.weight" not in state:
         return state
     table = state[f"{TABLES}.weight"]
-    added = {f"{TABLES}_{name}.weight": stretch(table) for name in ("ori", "res") if len(table) == 77}
+    added = {f"{TABLES}_{name}.weight": stretch(table) for name in ("ori", "res") if len(table) == SHORT_LENGTH}
     copies = {target: state[source].clone() for target, source in COPIES.items() if source in state}
     return {**state, **added, **copies}
-
-
-def _read_state(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files, in fp32 and in memory of their own."""
-    index = folder / f"{WEIGHTS}.index.json"
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [WEIGHTS]
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        pickles = ", ".join(file.name for file in folder.glob("*.bin"))
-        hint = f"; it has {pickles}: pickled weights are not read, convert them to safetensors" if pickles else ""
-        raise FileNotFoundError(f"load: {folder} holds no {missing[0]}{hint}")
-    state: dict[str, Tensor] = {}
-    for name in names:
-        try:
-            state |= load_file(folder / name)
-        except SafetensorError as error:
-            raise ValueError(f"load: {folder / name} is cut short or not a safetensors file: {error}") from None
-    kept = {name: value for name, value in state.items() if not name.endswith(".position_ids")}  # old CLIPs have them
-    return {name: value.to(torch.float32, copy=True) for name, value in kept.items()}
 
 
 def _check(folder: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

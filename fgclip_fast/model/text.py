@@ -8,10 +8,8 @@ from fgclip_fast.config import Model, Text
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.attention import causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
+from fgclip_fast.model.positions import long_table, stretch
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
-
-KEPT = 20
-"""Positions of the long path that come from ``position_embedding_ori``; the others come from ``…_res``."""
 
 
 class TextTower(nn.Module):
@@ -56,13 +54,21 @@ class TokenEmbeddings(nn.Module):
         self.position_embedding_res = nn.Embedding(LONG_LENGTH, part.width)
         self.position_embedding_ori = nn.Embedding(LONG_LENGTH, part.width)
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fill the tables as CLIP does; both long ones are the short one, stretched."""
+        for table in (self.token_embedding, self.position_embedding):
+            nn.init.normal_(table.weight, std=0.02)
+        for table in (self.position_embedding_ori, self.position_embedding_res):
+            table.weight.copy_(stretch(self.position_embedding.weight))
+
     def forward(self, token: Tensor, position: Tensor, positions: Tensor) -> Tensor:
         """Tensor[…] of ids, their positions, and the table of these -> Tensor[…, width]."""
         return F.embedding(token, self.token_embedding.weight) + F.embedding(position, positions)
 
     def long_positions(self) -> Tensor:
-        """Tensor[248, width]: the rows of both long tables that act, as one table."""
-        return torch.cat([self.position_embedding_ori.weight[:KEPT], self.position_embedding_res.weight[KEPT:]])
+        """The long path's table, Tensor[248, width]."""
+        return long_table(self.position_embedding_ori.weight, self.position_embedding_res.weight)
 
 
 def pad(token: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:

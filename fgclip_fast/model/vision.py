@@ -46,6 +46,12 @@ class PatchEmbeddings(nn.Module):
         self.patch_embedding = nn.Conv2d(3, part.width, part.patch_size, stride=part.patch_size, bias=False)
         self.position_embedding = nn.Embedding(part.grid**2 + 1, part.width)
 
+    def reset_parameters(self) -> None:
+        """Fill the tables as CLIP does."""
+        nn.init.normal_(self.position_embedding.weight, std=0.02)
+        nn.init.normal_(self.patch_embedding.weight, std=0.02)
+        nn.init.normal_(self.class_embedding, std=len(self.class_embedding) ** -0.5)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Tensor[B, 3, S, S] -> Tensor[B, 1 + HW, width]."""
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)

@@ -7,7 +7,7 @@ import torch
 
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.model.init import stretch
+from fgclip_fast.model.positions import stretch
 
 CONFIG = Model(
     vision=Vision(image_size=96, patch_size=8, width=128, layers=3, heads=4, mlp=512),

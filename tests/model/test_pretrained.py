@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import fgclip_fast
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.model.init import stretch
+from fgclip_fast.model.positions import stretch
 
 CONFIG = Model(
     vision=Vision(image_size=48, patch_size=16, width=48, layers=1, heads=4, mlp=96),

@@ -76,9 +76,9 @@ def test_a_torchscript_file_as_openais(tmp_path):
     assert_features_equal(fgclip_fast.load(tmp_path / "ViT.pt"), peer)
 
 
-def test_a_file_that_is_no_clip_is_refused(tmp_path):
+def test_a_file_that_is_not_a_clip_is_refused(tmp_path):
     save_file({"head.weight": torch.ones(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"a\.safetensors is no CLIP of OpenAI's or open_clip's; its tensors are"):
+    with pytest.raises(ValueError, match=r"a\.safetensors is not an OpenAI or open_clip checkpoint; its tensors are"):
         fgclip_fast.load(tmp_path / "a.safetensors")
 
 

@@ -58,7 +58,7 @@ def read(path: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor
         raise FileNotFoundError(f"load: {path} holds no {WEIGHTS}")
     state = {_bare(name): value for name, value in _tensors(file).items()}
     if "visual.conv1.weight" not in state or "positional_embedding" not in state:
-        raise ValueError(f"load: {file} is no CLIP of OpenAI's or open_clip's; its tensors are {[*state][:3]} …")
+        raise ValueError(f"load: {file} is not an OpenAI or open_clip checkpoint; its tensors are {[*state][:3]} …")
     base, head = like or Model(), HEAD
     if path.is_dir():
         stored = json.loads((path / CONFIG).read_text())["model_cfg"]
@@ -68,7 +68,7 @@ def read(path: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the released names, in fp32; names that are not known stay, to be told of."""
+    """Rename tensors to the released names, in fp32. Unknown names are kept so that the loader can report them."""
     translated: dict[str, Tensor] = {}
     for name, value in state.items():
         if name in NO_WEIGHTS:

@@ -1,0 +1,80 @@
+"""Read and write the files that hold weights; building a model of them is pretrained.py's task."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fgclip_fast.config import Model
+from fgclip_fast.model import config_json, foreign
+from fgclip_fast.whole_file import replacing
+
+WEIGHTS = "model.safetensors"
+
+
+def find(path: Path) -> Path:
+    """The folder or file that holds the weights: ``path``, or of a run the model of its newest checkpoint.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"load: {path} does not exist; weights on a hub must be downloaded first")
+    if path.is_file() or any((path / name).is_file() for name in ("config.json", foreign.CONFIG)):
+        return path
+    for checkpoint in [path, *sorted(path.glob("checkpoints/step-*"), reverse=True)]:
+        if (checkpoint / "model" / WEIGHTS).is_file():
+            return checkpoint / "model"
+    if (path / "config.yaml").is_file():
+        raise FileNotFoundError(f"load: the run {path} has no checkpoint yet")
+    raise FileNotFoundError(f"load: {path} holds neither config.json nor a run's config.yaml and checkpoints/")
+
+
+def read(where: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor]]:
+    """Read the config and the fp32 weights that :func:`find` found, in the released layout or a foreign one of CLIP.
+
+    Args:
+        where: A folder or file.
+        like: How to run the model; its geometry is ignored.
+
+    Raises:
+        FileNotFoundError: A file of weights is missing.
+        ValueError: A file cannot be read or holds no CLIP.
+    """
+    if (where / "config.json").is_file():
+        return config_json.read(where / "config.json", like), _read_state(where)
+    return foreign.read(where, like)
+
+
+def write(path: Path, config: Model, state: dict[str, Tensor]) -> None:
+    """Write ``config.json`` and ``model.safetensors`` of the released layout into a folder, made if missing.
+
+    Each file is written under another name and then renamed, so that a killed process leaves no half of one.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / WEIGHTS) as partial:
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(tensors, partial, metadata={"format": "pt"})
+    with replacing(path / "config.json") as partial:
+        config_json.write(partial, config)
+
+
+def _read_state(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors files, in fp32 and in memory of their own."""
+    index = folder / f"{WEIGHTS}.index.json"
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        pickles = ", ".join(file.name for file in folder.glob("*.bin"))
+        hint = f"; it has {pickles}: pickled weights are not read, convert them to safetensors" if pickles else ""
+        raise FileNotFoundError(f"load: {folder} holds no {missing[0]}{hint}")
+    state: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            state |= load_file(folder / name)
+        except SafetensorError as error:
+            raise ValueError(f"load: {folder / name} is cut short or not a safetensors file: {error}") from None
+    kept = {name: value for name, value in state.items() if not name.endswith(".position_ids")}  # old CLIPs have them
+    return {name: value.to(torch.float32, copy=True) for name, value in kept.items()}
