@@ -27,9 +27,9 @@ inline float exp2_fast(float x) {
   return x < -126.0f ? 0.0f : p * power;  // a NaN stays one
 }
 
-// A chunk of `rows` by `columns` products of embeddings, changed in place; the inverses are 1 / length of each embedding. Row r
-// belongs to column `first` + r. Where ids are given (else null), the other columns of a row's own id are left out: their
-// logit is minus infinity.
+// A chunk of `rows` by `columns` products of embeddings, changed in place; the inverses are 1 / length of each
+// embedding. Row r belongs to column `first` + r. Where ids are given (else null), the other columns of a row's own id
+// are left out: their logit is minus infinity.
 struct LogitsChunk {
   float* logits;
   int64_t rows, columns;
@@ -39,14 +39,14 @@ struct LogitsChunk {
   const int64_t *row_ids, *column_ids;
 };
 
-// Log-sum-exps in two parts, the maximum and the logarithm of the sum of exponentials relative to it: their sum, rounded at
-// scale 100, would cost a softmax near 1 its last digits.
+// Log-sum-exps in two parts, the maximum and the logarithm of the sum of exponentials relative to it: their sum,
+// rounded at scale 100, would cost a softmax near 1 its last digits.
 struct Lse {
   float *maximum, *log;
 };
 
-// Products become logits in base 2. Gives each row's log-sum-exp and own logit; the columns' running maxima and sums (not yet
-// logarithms) go on from `lowest` and 0, unless null.
+// Products become logits in base 2. Gives each row's log-sum-exp and own logit; the columns' running maxima and sums
+// (not yet logarithms) go on from `lowest` and 0, unless null.
 void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* positive, Lse columns);
 
 // Products (or, where `kept`, the logits that the forward pass left) become softmax over their row + softmax over their

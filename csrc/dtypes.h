@@ -1,4 +1,5 @@
-// The dtypes that the ops read and write, in plain bits: the extension is built without torch's and, on a CPU, CUDA's headers.
+// The dtypes that the ops read and write, in plain bits: the extension is built without torch's and, on a CPU, CUDA's
+// headers.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +44,9 @@ FGCLIP_HD float to_float(float16 value) {
   return __half2float(__ushort_as_half(value.bits));
 #else
   const uint32_t sign = (value.bits & 0x8000u) << 16, magnitude = value.bits & 0x7fffu;
-  const float finite = float_of_bits(magnitude << 13) * 0x1p112f;  // moves the exponent's bias; exact for subnormals too
-  const uint32_t special = 0x7f800000u | magnitude << 13;          // infinity and NaN
+  const float finite =
+      float_of_bits(magnitude << 13) * 0x1p112f;           // moves the exponent's bias; exact for subnormals too
+  const uint32_t special = 0x7f800000u | magnitude << 13;  // infinity and NaN
   return float_of_bits(sign | (magnitude >= 0x7c00u ? special : bits_of_float(finite)));
 #endif
 }

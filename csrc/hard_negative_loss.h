@@ -1,5 +1,5 @@
-// Hard-negative loss: each region [D] chooses among its own texts [offsets[r], offsets[r + 1]) by scaled cosine similarity,
-// the first being right. Rows may have any length; a zero row has similarity 0 and gradient 0.
+// Hard-negative loss: each region [D] chooses among its own texts [offsets[r], offsets[r + 1]) by scaled cosine
+// similarity, the first being right. Rows may have any length; a zero row has similarity 0 and gradient 0.
 #pragma once
 
 #include <type_traits>
@@ -21,7 +21,8 @@ struct HardNegativeInputs {
 };
 
 struct HardNegativeSaved {
-  void *losses, *similarity, *text_inverse;  // of each region [R]; cosine and 1 / length (0 for a zero row) of each text [M]
+  void *losses, *similarity,
+      *text_inverse;  // of each region [R]; cosine and 1 / length (0 for a zero row) of each text [M]
 };
 
 // loss []: the mean over regions that have a negative, 0 without any; rank [R]: how many negatives beat the positive.

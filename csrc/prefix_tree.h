@@ -13,14 +13,14 @@ constexpr int SHORT_LENGTH = 77;  // tokens, the short path
 constexpr int LONG_LENGTH = 248;  // the long path
 
 struct PrefixTree {
-  std::vector<int32_t> token, position, end;  // [T]; position is a row of the short table followed by the long one
-  std::vector<int32_t> pooled;                // [M], the token that is each text's first EOS
-  std::vector<int32_t> spine_offsets, spine;  // of each tile: the ancestors of its first token, root first
-  std::vector<int32_t> far_key_offsets;       // [tiles + 1], running count of far keys, the first ones of each spine
-  std::vector<int32_t> sum_key;               // the distinct far keys, rising
+  std::vector<int32_t> token, position, end;   // [T]; position is a row of the short table followed by the long one
+  std::vector<int32_t> pooled;                 // [M], the token that is each text's first EOS
+  std::vector<int32_t> spine_offsets, spine;   // of each tile: the ancestors of its first token, root first
+  std::vector<int32_t> far_key_offsets;        // [tiles + 1], running count of far keys, the first ones of each spine
+  std::vector<int32_t> sum_key;                // the distinct far keys, rising
   std::vector<int32_t> sum_offsets, far_rows;  // of each sum_key: its places in the list of all tiles' far keys
-  std::vector<int32_t> query_offsets;         // [G + 1], the first token of each segment, then T
-  std::vector<int32_t> key_offsets, key;      // of each segment: the path from the root to its last token
+  std::vector<int32_t> query_offsets;          // [G + 1], the first token of each segment, then T
+  std::vector<int32_t> key_offsets, key;       // of each segment: the path from the root to its last token
 };
 
 // token [offsets[M]], offsets [M + 1]; rows below shorts are short-path. share = false: every text is its own chain.

@@ -48,9 +48,9 @@ FGCLIP_HD Axis axis_of(float from, float to, int size) {
   return axis;
 }
 
-// Mean bilinear weight of one cell. Only samples within one cell of it touch it; they lie over half a cell apart, so there
-// are at most five. Samples beyond the outermost cells, up to one cell away, count as theirs; those further out add
-// nothing, yet stay in the mean.
+// Mean bilinear weight of one cell. Only samples within one cell of it touch it; they lie over half a cell apart, so
+// there are at most five. Samples beyond the outermost cells, up to one cell away, count as theirs; those further out
+// add nothing, yet stay in the mean.
 FGCLIP_HD float cell_weight(const Axis& axis, int size, int cell) {
   const float guess = floorf((cell - 1.0f - axis.start) * axis.samples / axis.length - 1.5f);
   float sum = 0.0f, i = fmaxf(guess, 0.0f);

@@ -15,7 +15,7 @@
 namespace fgclip {
 namespace {
 
-constexpr int64_t max_strips = 128;     // of rows whose column sums belong together
+constexpr int64_t max_strips = 128;      // of rows whose column sums belong together
 constexpr int64_t rows_of_a_strip = 16;  // at least: fewer are not worth a sum of their own
 
 // sigmoid(1.702 x)
@@ -54,8 +54,8 @@ void activation_forward_cpu(const void* hidden, const float* bias, void* out, in
   });
 }
 
-void activation_backward_cpu(void* grad, const void* hidden, const float* bias, void* out, float* grad_bias, int64_t rows,
-                             int width, Dtype dtype) {
+void activation_backward_cpu(void* grad, const void* hidden, const float* bias, void* out, float* grad_bias,
+                             int64_t rows, int width, Dtype dtype) {
   const int64_t strips = std::clamp<int64_t>(rows / rows_of_a_strip, 1, max_strips);
   std::vector<float> partial(strips * width);
   with_type(dtype, [&](auto type) {

@@ -1,4 +1,5 @@
-// Bound by memory: each pass reads every row once and writes it once; what is in between stays in the first-level cache.
+// Bound by memory: each pass reads every row once and writes it once; what is in between stays in the first-level
+// cache.
 #include "add_layer_norm.h"
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 namespace fgclip {
 namespace {
 
-constexpr int64_t max_strips = 128;     // of rows whose column sums belong together
+constexpr int64_t max_strips = 128;      // of rows whose column sums belong together
 constexpr int64_t rows_of_a_strip = 16;  // at least: fewer are not worth a sum of their own
 
 template <typename T>
@@ -31,7 +32,8 @@ FGCLIP_SIMD void store(const float* from, int width, T* to) {
 
 // row = residual + update + update_bias, rounded to the stream's dtype and stored there.
 template <typename T, typename U>
-FGCLIP_SIMD void add_row(const T* residual, const U* update, const float* update_bias, int width, T* total, float* row) {
+FGCLIP_SIMD void add_row(const T* residual, const U* update, const float* update_bias, int width, T* total,
+                         float* row) {
 #pragma omp simd
   for (int c = 0; c < width; ++c) {
     T rounded;
@@ -56,8 +58,8 @@ FGCLIP_SIMD float squares_around(const float* row, int width, float mean) {
 }
 
 template <typename U>
-FGCLIP_SIMD void norm_row(const float* row, int width, float mean, float inverse, const float* weight, const float* bias,
-                          U* normed) {
+FGCLIP_SIMD void norm_row(const float* row, int width, float mean, float inverse, const float* weight,
+                          const float* bias, U* normed) {
 #pragma omp simd
   for (int c = 0; c < width; ++c) from_float((row[c] - mean) * inverse * weight[c] + bias[c], normed + c);
 }
@@ -66,8 +68,8 @@ struct Moments {
   float along, across;
 };
 
-// The row becomes its normalised values without weight and bias, grad stays; returns the means that LayerNorm's derivative
-// takes off: of grad * weight * unit, and of grad * weight.
+// The row becomes its normalised values without weight and bias, grad stays; returns the means that LayerNorm's
+// derivative takes off: of grad * weight * unit, and of grad * weight.
 FGCLIP_SIMD Moments to_unit(float* row, const float* grad, int width, float mean, float inverse, const float* weight) {
   float along = 0.0f, across = 0.0f;
 #pragma omp simd reduction(+ : along, across)
@@ -117,7 +119,8 @@ void forward(const AddLayerNormForward& call, LayerNormRows size) {
     for (int64_t r = 0; r < size.rows; ++r) {
       const T* const residual = row_of<T>(call.residual, r, width);
       if (call.update) {
-        add_row(residual, row_of<U>(call.update, r, width), update_bias, width, row_of<T>(call.total, r, width), row.data());
+        add_row(residual, row_of<U>(call.update, r, width), update_bias, width, row_of<T>(call.total, r, width),
+                row.data());
       } else {
         load(residual, width, row.data());
       }

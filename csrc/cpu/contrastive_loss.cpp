@@ -38,7 +38,8 @@ FGCLIP_SIMD float raise_maxima(const float* row, int columns, float* column_maxi
   return maximum;
 }
 
-FGCLIP_SIMD float add_to_sums(const float* row, int columns, float maximum, const float* column_maximum, float* column_sum) {
+FGCLIP_SIMD float add_to_sums(const float* row, int columns, float maximum, const float* column_maximum,
+                              float* column_sum) {
   float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
   for (int c = 0; c < columns; ++c) {
@@ -58,11 +59,13 @@ inline float both_softmaxes(float logit, float row_maximum, float row_log, float
   return exp2_fast(logit - row_maximum - row_log) + exp2_fast(logit - maximum - log);
 }
 
-FGCLIP_SIMD void weigh_row(float* row, int columns, Lse row_lse, Lse lse, float row_inverse, const float* column_inverse) {
+FGCLIP_SIMD void weigh_row(float* row, int columns, Lse row_lse, Lse lse, float row_inverse,
+                           const float* column_inverse) {
   const float row_maximum = *row_lse.maximum, row_log = *row_lse.log;
 #pragma omp simd
   for (int c = 0; c < columns; ++c) {
-    row[c] = both_softmaxes(row[c], row_maximum, row_log, lse.maximum[c], lse.log[c]) * (row_inverse * column_inverse[c]);
+    row[c] =
+        both_softmaxes(row[c], row_maximum, row_log, lse.maximum[c], lse.log[c]) * (row_inverse * column_inverse[c]);
   }
 }
 
@@ -114,7 +117,8 @@ void add_chunk(Lse total, const float* maximum, const float* sum, int columns) {
 Sum total(const Sum* sums, int64_t intervals, int64_t rows) {
   Sum all{lowest, 0.0f};
   for (int64_t i = 0; i < intervals; ++i) all.maximum = std::max(all.maximum, sums[i * rows].maximum);
-  for (int64_t i = 0; i < intervals; ++i) all.sum += sums[i * rows].sum * exp2_fast(sums[i * rows].maximum - all.maximum);
+  for (int64_t i = 0; i < intervals; ++i)
+    all.sum += sums[i * rows].sum * exp2_fast(sums[i * rows].maximum - all.maximum);
   return all;
 }
 

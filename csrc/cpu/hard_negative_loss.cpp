@@ -1,5 +1,6 @@
-// Bound by memory: the forward pass reads each text once, the backward pass reads each once and writes its gradient once. A
-// region and all its texts belong to one thread, and sums over regions run in their order: the same bits on any number of threads.
+// Bound by memory: the forward pass reads each text once, the backward pass reads each once and writes its gradient
+// once. A region and all its texts belong to one thread, and sums over regions run in their order: the same bits on any
+// number of threads.
 #include "hard_negative_loss.h"
 
 #include <algorithm>

@@ -70,8 +70,8 @@ class Writer {
   Writer(int64_t T0, int64_t M) {
     for (auto* array : {&tree_.token, &tree_.position, &tree_.end, &tree_.key}) array->reserve(T0);
     tree_.pooled.resize(M);
-    for (auto* offsets : {&tree_.spine_offsets, &tree_.far_key_offsets, &tree_.sum_offsets, &tree_.query_offsets,
-                          &tree_.key_offsets}) {
+    for (auto* offsets :
+         {&tree_.spine_offsets, &tree_.far_key_offsets, &tree_.sum_offsets, &tree_.query_offsets, &tree_.key_offsets}) {
       offsets->push_back(0);
     }
   }

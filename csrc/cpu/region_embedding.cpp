@@ -1,5 +1,5 @@
-// Both directions are sums of weighted rows: a region is a sum of tokens, a token's gradient a sum of regions' gradients. Every
-// output is written once, by one thread, in a fixed order: the same bits on any number of threads.
+// Both directions are sums of weighted rows: a region is a sum of tokens, a token's gradient a sum of regions'
+// gradients. Every output is written once, by one thread, in a fixed order: the same bits on any number of threads.
 #include "region_embedding.h"
 
 #include <vector>

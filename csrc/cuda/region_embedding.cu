@@ -41,8 +41,8 @@ void region_embedding_forward_cuda(const void* tokens, const float* boxes, const
   check_size(shape.R, FORWARD);
   with_type(dtype, [&](auto type) {
     using T = decltype(type);
-    const bool wide = aligned<T>(tokens, shape.C) && aligned<T>(tokens, shape.token_stride) &&
-                      aligned<T>(tokens, shape.image_stride);
+    const bool wide =
+        aligned<T>(tokens, shape.C) && aligned<T>(tokens, shape.token_stride) && aligned<T>(tokens, shape.image_stride);
     const auto launch = wide ? forward<T, 16 / sizeof(T)> : forward<T, 1>;
     launch(static_cast<const T*>(tokens), boxes, image_index, static_cast<T*>(out), shape,
            static_cast<cudaStream_t>(stream));

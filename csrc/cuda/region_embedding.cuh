@@ -1,5 +1,5 @@
-// Kernels of the region embedding. A warp sums weighted rows: lane k finds the weight of the k-th row, then all lanes read the
-// rows that weigh something, 16 bytes a lane. No atomics: each output has one order of summation.
+// Kernels of the region embedding. A warp sums weighted rows: lane k finds the weight of the k-th row, then all lanes
+// read the rows that weigh something, 16 bytes a lane. No atomics: each output has one order of summation.
 #pragma once
 
 #include "region_embedding.h"
@@ -37,7 +37,8 @@ __device__ void add_rows(const T* rows, int64_t my_offset, float my_weight, floa
   }
 }
 
-// Grid forward_grid: (R, slices of WARP * VECTOR channels); block (WARP, WARPS): the warps share the cells under the box.
+// Grid forward_grid: (R, slices of WARP * VECTOR channels); block (WARP, WARPS): the warps share the cells under the
+// box.
 template <typename T, int VECTOR>
 __global__ void __launch_bounds__(WARP* WARPS, 4)
     forward_kernel(const T* __restrict__ tokens, const float* __restrict__ boxes,
@@ -70,8 +71,8 @@ __global__ void __launch_bounds__(WARP* WARPS, 4)
   }
 }
 
-// Grid B, block (WARP, WARPS): boxes [begin[b], begin[b + 1]) of order are those of image b, in the order in which they came;
-// also writes each box's weights of the H rows and the W columns.
+// Grid B, block (WARP, WARPS): boxes [begin[b], begin[b + 1]) of order are those of image b, in the order in which they
+// came; also writes each box's weights of the H rows and the W columns.
 template <int>  // a template, so that the header may stand in several units
 __global__ void __launch_bounds__(WARP* WARPS, 4)
     group_kernel(const float* __restrict__ boxes, const int64_t* __restrict__ image_index, int64_t* __restrict__ begin,
@@ -111,11 +112,13 @@ __global__ void __launch_bounds__(WARP* WARPS, 4)
   }
 }
 
-// Grid backward_grid: (B, cells of an image / WARPS); block (WARP, WARPS): one warp a token, over the boxes of its image.
+// Grid backward_grid: (B, cells of an image / WARPS); block (WARP, WARPS): one warp a token, over the boxes of its
+// image.
 template <typename T, int VECTOR>
 __global__ void __launch_bounds__(WARP* WARPS, 4)
-    backward_kernel(const T* __restrict__ grad_out, const int64_t* __restrict__ begin, const int64_t* __restrict__ order,
-                    const float* __restrict__ weights, T* __restrict__ grad_tokens, RegionShape shape) {
+    backward_kernel(const T* __restrict__ grad_out, const int64_t* __restrict__ begin,
+                    const int64_t* __restrict__ order, const float* __restrict__ weights, T* __restrict__ grad_tokens,
+                    RegionShape shape) {
   const int lane = threadIdx.x, size = shape.H + shape.W;
   const int64_t b = blockIdx.x, last = begin[b + 1];
   const int cell = blockIdx.y * WARPS + threadIdx.y, y = cell / shape.W, x = cell % shape.W;

@@ -1,10 +1,12 @@
-// Runs CUDA kernels on a CPU: a small model of how CUDA executes, so that tests reach indexing, edges and barriers without a GPU.
+// Runs CUDA kernels on a CPU: a small model of how CUDA executes, so that tests reach indexing, edges and barriers
+// without a GPU.
 //
-// One fibre a thread, one block at a time. A fibre runs until it waits at a barrier or a warp operation, or returns; which
-// goes first is the schedule's choice: a result that depends on it lacks a barrier. Compile with -fsanitize=address,undefined,
-// which sees a read or write out of bounds and a vector load that is not aligned. Any fault ends the process with a message.
-// Not modelled: races between blocks, atomics, asynchronous copies, tensor cores. `extern __shared__` needs a fixed size here.
-// Shared memory begins as zeros and keeps its values from block to block: what a kernel forgets to write there is not seen.
+// One fibre a thread, one block at a time. A fibre runs until it waits at a barrier or a warp operation, or returns;
+// which goes first is the schedule's choice: a result that depends on it lacks a barrier. Compile with
+// -fsanitize=address,undefined, which sees a read or write out of bounds and a vector load that is not aligned. Any
+// fault ends the process with a message. Not modelled: races between blocks, atomics, asynchronous copies, tensor
+// cores. `extern __shared__` needs a fixed size here. Shared memory begins as zeros and keeps its values from block to
+// block: what a kernel forgets to write there is not seen.
 #pragma once
 
 #include <ucontext.h>
@@ -154,7 +156,8 @@ inline void start_threads() {
   }
 }
 
-// Runs one warp after another, each as far as it goes: nothing but a barrier keeps a warp from running ahead of the others.
+// Runs one warp after another, each as far as it goes: nothing but a barrier keeps a warp from running ahead of the
+// others.
 inline void run_block(const std::vector<int>& warps, const std::vector<int>& lanes) {
   start_threads();
   do {
@@ -181,7 +184,8 @@ inline std::vector<int> in_order(int size, Schedule schedule) {
 inline void launch(dim3 grid, dim3 block, Schedule schedule, std::function<void()> body) {
   gridDim = grid, blockDim = block, kernel = std::move(body);
   count = static_cast<int>(block.x * block.y * block.z);
-  if (count < 1 || count > 1024 || grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535) fail("a GPU refuses this launch");
+  if (count < 1 || count > 1024 || grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535)
+    fail("a GPU refuses this launch");
   if (threads.size() < static_cast<size_t>(count)) threads = std::vector<Thread>(count);
   auto warps = in_order((count + WARP_SIZE - 1) / WARP_SIZE, schedule), lanes = in_order(WARP_SIZE, schedule);
   std::mt19937 random(0);
@@ -221,11 +225,11 @@ inline int lane() { return current % WARP_SIZE; }
 
 }  // namespace cuda_on_cpu
 
-inline void __syncthreads(int line = __builtin_LINE()) {
-  cuda_on_cpu::wait(cuda_on_cpu::State::at_barrier, 0, line);
-}
+inline void __syncthreads(int line = __builtin_LINE()) { cuda_on_cpu::wait(cuda_on_cpu::State::at_barrier, 0, line); }
 
-inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) { cuda_on_cpu::exchange(mask, 0, line); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
+  cuda_on_cpu::exchange(mask, 0, line);
+}
 
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int from, int line = __builtin_LINE()) {

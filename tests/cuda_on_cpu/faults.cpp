@@ -1,4 +1,5 @@
-// Kernels that are wrong in one way each, and one that is right: what the model of CUDA must tell apart. Prints the result.
+// Kernels that are wrong in one way each, and one that is right: what the model of CUDA must tell apart. Prints the
+// result.
 #include "cuda_on_cpu.h"
 
 using cuda_on_cpu::launch;

@@ -1,6 +1,6 @@
-// Runs the region embedding's CUDA kernels: region_embedding PROBLEM RESULT. Every buffer has exactly its size, so that the
-// sanitizer sees each step beyond it. PROBLEM is eleven int64 (below), then tokens, boxes, image_index and grad_out; RESULT is
-// out and grad_tokens, which must have the same bits under every schedule.
+// Runs the region embedding's CUDA kernels: region_embedding PROBLEM RESULT. Every buffer has exactly its size, so that
+// the sanitizer sees each step beyond it. PROBLEM is eleven int64 (below), then tokens, boxes, image_index and
+// grad_out; RESULT is out and grad_tokens, which must have the same bits under every schedule.
 #include "cuda_on_cpu.h"
 
 #include "cuda/region_embedding.cuh"
@@ -56,7 +56,8 @@ void run(const Header& h, std::ifstream& problem, std::ofstream& result) {
       group_kernel<0>(boxes.data(), image_index.data(), begin.data(), order.data(), weights.data(), shape);
     });
     launch(backward_grid(shape), block, schedule, [&] {
-      backward_kernel<T, VECTOR>(grad_out.data(), begin.data(), order.data(), weights.data(), grad_tokens.data(), shape);
+      backward_kernel<T, VECTOR>(grad_out.data(), begin.data(), order.data(), weights.data(), grad_tokens.data(),
+                                 shape);
     });
     if (first_out.empty()) first_out = out, first_grad = grad_tokens;
     if (std::memcmp(out.data(), first_out.data(), out.size() * sizeof(T)) != 0 ||
