@@ -25,7 +25,7 @@ SOURCES = [
 ]
 
 
-PACKAGES = ["", ".ops", ".inputs", ".evaluation"]
+PACKAGES = ["", ".ops", ".inputs", ".training", ".evaluation"]
 
 
 def name_of(file: Path) -> str:
