@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import DEVICE, by_turns, peak_bytes
-from fgclip_fast.ops import contrastive_chunks as chunks
-from fgclip_fast.ops import contrastive_loss
+from fgclip_fast.ops import contrastive_loss, contrastive_torch
 
 D = 512
 PEER_UP_TO = 16384  # of 32768 pairs open_clip would hold 38 GB
@@ -81,7 +80,7 @@ def with_gradients(loss: Callable[..., Tensor], leaves: list[Tensor]) -> list[Te
 def products(N: int, count: int) -> Callable[[], None]:
     """The bare products of a plan, in its own chunks: logits once or twice, and both gradients."""
     image, text = (F.normalize(x.detach(), dim=-1) for x in inputs(N)[:2])
-    R = chunks.chunk_rows(N, N)
+    R = contrastive_torch.chunk_rows(N, N)
     logits, grad_image, grad_text = torch.randn(R, N, device=DEVICE), torch.empty_like(image), torch.zeros_like(text)
 
     def run() -> None:

@@ -1,13 +1,13 @@
 """What a GPU's datasheet allows the contrastive loss, and what its kernels move, counted from their own arithmetic.
 
-python benchmarks/roofline_contrastive_loss.py          # the tables of docs/performance.md; needs no GPU
+python -m benchmarks.roofline_contrastive_loss.py          # the tables of docs/performance.md; needs no GPU
 """
 
 from typing import NamedTuple
 
 import torch
 
-from fgclip_fast.kernels import contrastive_loss_tuning as tuning
+from fgclip_fast.kernels import contrastive_tuning as tuning
 
 
 class Card(NamedTuple):

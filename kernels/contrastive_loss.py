@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fgclip_fast.kernels import contrastive_loss_tuning as tuning
+from fgclip_fast.kernels import contrastive_tuning as tuning
 
 LOG2_E = tl.constexpr(math.log2(math.e))
 LOWEST = tl.constexpr(-1e30)  # below every logit, yet finite: the maximum of none

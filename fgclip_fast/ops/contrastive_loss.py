@@ -8,8 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fgclip_fast.ops import contrastive_chunks as chunks
-from fgclip_fast.ops import native
+from fgclip_fast.ops import contrastive_torch, native
 
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.14
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -108,7 +107,7 @@ def _own_part(
     ids = text_ids, None if text_ids is None else _gather(text_ids, group)
     image_lse, positive = _own_lse(image, all_text, scale, *ids, first)
     text_lse, _ = _own_lse(text, all_image, scale, *ids, first)
-    loss = chunks.mean_loss(image_lse, text_lse, positive)
+    loss = contrastive_torch.mean_loss(image_lse, text_lse, positive)
     grad_image = grad_text = grad_scale = scale.new_empty(0)
     if any(wanted):  # on every rank or on none, as it makes a collective
         all_image_lse, all_text_lse = _gather(torch.stack((image_lse.T, text_lse.T), 1), group).permute(1, 2, 0)
@@ -132,9 +131,9 @@ def _whole(
     """Loss of the batch of one process, and its gradients: image [B, D], text [B, D], scale []; empty unless wanted."""
     with torch.autocast(image.device.type, enabled=False):
         engine = _engine(image)
-        more = {"memory_budget": memory_budget} if engine is chunks else {}
+        more = {"memory_budget": memory_budget} if engine is contrastive_torch else {}
         rows, columns, positive, gradients = engine.whole(image, text, scale, text_ids, list(wanted), **more)
-        return chunks.mean_loss(rows, columns, positive), *gradients
+        return contrastive_torch.mean_loss(rows, columns, positive), *gradients
 
 
 @_whole.register_fake
@@ -177,7 +176,7 @@ def _own_gradient(
     first: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the rows [B, D] and their share of the scale's []."""
-    ids, lses = _both(row_ids, column_ids), (chunks.Lse(*lse.contiguous()) for lse in (row_lse, column_lse))
+    ids, lses = _both(row_ids, column_ids), (contrastive_torch.Lse(*lse.contiguous()) for lse in (row_lse, column_lse))
     with torch.autocast(rows.device.type, enabled=False):
         return _engine(rows).own_gradient(rows, columns, scale, *lses, ids, first)
 
@@ -191,9 +190,9 @@ def _engine(rows: Tensor) -> Any:
     """Who does the two passes over the logits: Triton and cuBLAS, or products in torch with C++ between them."""
     fits = rows.is_cuda and rows.dtype != torch.float64 and len(rows) > 0  # a grid of no programs is a launch error
     if not fits or not native.serves("contrastive_loss", rows.device):
-        return chunks
+        return contrastive_torch
     # here, since Triton may not be installed
-    return importlib.import_module("fgclip_fast.kernels.contrastive_loss_plan")
+    return importlib.import_module("fgclip_fast.kernels.contrastive_engine")
 
 
 def _both(row_ids: Tensor | None, column_ids: Tensor | None) -> tuple[Tensor, Tensor] | None:

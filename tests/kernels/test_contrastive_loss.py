@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fgclip_fast.kernels import contrastive_loss as kernels
-from fgclip_fast.kernels import contrastive_loss_tuning as tuning
+from fgclip_fast.kernels import contrastive_tuning as tuning
 from fgclip_fast.ops import contrastive_loss
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
 from tests.op_module import op_module

@@ -7,10 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast.kernels import contrastive_loss_plan as plan
-from fgclip_fast.kernels import contrastive_loss_tuning as tuning
-from fgclip_fast.ops import contrastive_chunks as chunks
-from fgclip_fast.ops import contrastive_loss, native, reference
+from fgclip_fast.kernels import contrastive_engine
+from fgclip_fast.kernels import contrastive_tuning as tuning
+from fgclip_fast.ops import contrastive_loss, contrastive_torch, native, reference
 from tests import exactness
 from tests.exactness import assert_same_bits, error, with_gradients
 from tests.op_module import op_module
@@ -34,12 +33,12 @@ def device(request, monkeypatch):
     if request.param == "c++":
         assert native.why_not("contrastive_loss", "cpu") is None
     if request.param == "torch":
-        monkeypatch.setattr(chunks, "NativeLogits", chunks.Logits)
+        monkeypatch.setattr(contrastive_torch, "NativeLogits", contrastive_torch.Logits)
     if request.param == "triton":
         small_spans(monkeypatch)
         if GPU:
             return torch.device("cuda")
-        monkeypatch.setattr(op, "_engine", lambda rows: plan if len(rows) else chunks)
+        monkeypatch.setattr(op, "_engine", lambda rows: contrastive_engine if len(rows) else contrastive_torch)
     return torch.device("cpu")
 
 
@@ -55,8 +54,8 @@ def small_spans(monkeypatch):
 
 
 def small_chunks(monkeypatch, rows=37):
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", rows)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(contrastive_torch, "CHUNK_ROWS", rows)
+    monkeypatch.setattr(contrastive_torch, "CHUNK_BYTES", 0)
 
 
 def problem(N, D, dtype=torch.float32, device="cpu", scale=50.0, near=1.0, seed=0):
@@ -114,7 +113,7 @@ def test_is_as_exact_as_eager_in_any_dtype(device, N, D, dtype, ids, request):
 @pytest.mark.parametrize("N", [36, 37, 38, 127, 300])
 def test_chunks_need_not_divide_the_batch_nor_be_kept(monkeypatch, N, kept_rows):
     small_chunks(monkeypatch)
-    budget = 4 * (4 * N * 48 + chunks.chunk_rows(N, N) * N + kept_rows * N)
+    budget = 4 * (4 * N * 48 + contrastive_torch.chunk_rows(N, N) * N + kept_rows * N)
     assert_as_exact_as_eager(problem(N, 48), memory_budget=budget)
     assert_as_exact_as_eager(problem(N, 48), repeated_ids(N), memory_budget=budget)
 
@@ -147,7 +146,7 @@ def test_texts_opposite_to_images_do_not_underflow(device, scale):
 def test_sums_over_many_rows_keep_their_digits():
     """One running fp32 sum of a column would be off by 1e-5 here."""
     image, text, scale = problem(2**14, 2, scale=3.0)
-    _, columns, _ = chunks.logits_of(image, text, scale).statistics()
+    _, columns, _ = contrastive_torch.logits_of(image, text, scale).statistics()
     cosines = F.normalize(image.double(), dim=1) @ F.normalize(text[:64].double(), dim=1).T
     exact = (scale * cosines).logsumexp(0) / math.log(2)
     assert error((columns.maximum.double() + columns.log)[:64], exact) < 3e-6
@@ -268,7 +267,7 @@ def test_makes_only_the_gradients_that_somebody_wants(device, wanted):
 def test_does_no_gradient_work_that_nobody_wants(monkeypatch):
     image, text, scale = problem(20, 16)
     expected = contrastive_loss(image, text, scale)
-    monkeypatch.setattr(chunks.Logits, "gradients", None)
+    monkeypatch.setattr(contrastive_torch.Logits, "gradients", None)
     assert contrastive_loss(image, text, scale).equal(expected)
     with torch.no_grad():
         assert contrastive_loss(image.requires_grad_(), text, scale).equal(expected)

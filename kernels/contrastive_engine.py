@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fgclip_fast.kernels import contrastive_loss_tuning as tuning
+from fgclip_fast.kernels import contrastive_tuning as tuning
 from fgclip_fast.kernels.contrastive_loss import (
     HALF_GAIN,
     Ids,
