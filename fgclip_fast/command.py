@@ -1,6 +1,7 @@
 """The frame of every command: it sets up the log, reads the arguments, and tells an error in one line."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,17 @@ T = TypeVar("T")
 def frame(name: str) -> Iterator[None]:
     """Run the body of a command.
 
-    Log messages are formatted by rich on a terminal, and are plain lines on standard error elsewhere. A ValueError or
-    OSError, which is what our own checks and the file system raise, ends the process with the line
+    Log messages are formatted by rich on a terminal, and are plain lines on standard error elsewhere; of several
+    processes that ``torchrun`` started, all but the first log warnings only.
+
+    A ValueError or OSError, which is what our own checks and the file system raise, ends the process with the line
     ``error: NAME: message`` and status 1. Other exceptions are faults of this package and keep their traceback.
     """
+    level = logging.INFO if int(os.environ.get("RANK", 0)) == 0 else logging.WARNING
     if sys.stdout.isatty():
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(show_path=False)])
     else:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
         yield
     except (ValueError, OSError) as error:

@@ -188,26 +188,26 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One training run; saved as ``config.yaml``, which alone repeats it."""
+    """One training run; saved as config.yaml, which alone repeats it."""
 
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     init: FilePath[str | None] = None
-    """Folder of weights to start from (FG-CLIP, HF CLIP, or a run); its geometry replaces ``model``. None: random."""
+    """Folder of weights to start from (FG-CLIP, HF CLIP, or a run); its geometry replaces model. None: random."""
     output: FilePath[str | None] = None
-    """Folder of the run; None: runs/<date-time>. ``runs/last`` links to the newest."""
+    """Folder of the run; None: runs/<date-time>. runs/last links to the newest."""
     resume: FilePath[str | None] = None
-    """"auto": go on with ``output``'s (or the last run's) newest checkpoint; or the path of a run or checkpoint."""
+    """"auto": go on with output's (or the last run's) newest checkpoint; or the path of a run or checkpoint."""
     batch_size: Positive[int] = 16
     """Images per process and step; the global batch is this times the number of processes."""
     micro_batch_size: Positive[int | None] = None
     """Images per pass through the network; the gradient is still that of the whole batch. None: one pass."""
     steps: Positive[int | None] = None
-    """Optimizer steps; None: those of ``epochs``."""
+    """Optimizer steps; None: those of epochs."""
     epochs: Positive[float] = 1.0
-    """Passes over the training set; ignored if ``steps`` is given."""
+    """Passes over the training set; ignored if steps is given."""
     precision: Precision = "fp32"
     """bf16 runs the towers under autocast; weights, losses and statistics stay fp32."""
     device: Device = "auto"

@@ -1,0 +1,35 @@
+"""Checks before a command starts: each mistake is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fgclip_fast import preflight
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_named():
+    with pytest.raises(ValueError, match=r"device must be one that torch sees, got cuda:1 with 0 GPUs"):
+        preflight.device("cuda:1")
+    assert preflight.device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("pattern", ["", "{shards}/train-00000.tar::"], ids=["empty", "an empty part"])
+def test_an_empty_pattern_of_shards_is_refused(pattern, shards):
+    with pytest.raises(ValueError, match=r"data.train must name shards, got '.*'; pass --data.train 'folder/train-"):
+        preflight.list_shards("data.train", pattern.format(shards=shards))
+
+
+def test_shards_are_listed_and_missing_ones_named(shards):
+    assert [path.name for path in preflight.list_shards("data.val", f"{shards}/val-*.tar")] == ["val-00000.tar"]
+    with pytest.raises(FileNotFoundError, match=r"^data.val: shards: 'nosuch' names nosuch"):
+        preflight.list_shards("data.val", "nosuch")
+
+
+def test_an_output_must_be_a_file_in_an_existing_folder(tmp_path):
+    preflight.check_output("output", tmp_path / "new.json")
+    with pytest.raises(ValueError, match=r"output must be a file, got the folder"):
+        preflight.check_output("output", tmp_path)
+    with pytest.raises(ValueError, match=r"output must lie in an existing folder, got no/x.json"):
+        preflight.check_output("output", Path("no/x.json"))
