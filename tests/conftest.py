@@ -1,16 +1,31 @@
-"""Triton runs in its interpreter where there is no GPU; this must be set before anything imports Triton."""
+"""What all tests share: where ops run, an empty cache of their own, small shards."""
 
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+# Triton runs in its interpreter where there is no GPU; this must be set before anything imports Triton.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+# No test times kernels to choose one: the choice would change between runs, and with it the last bits.
+os.environ["FGCLIP_AUTOTUNE"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the package from reading or writing the user's cache; pip keeps its own, which it needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        if "PIP_CACHE_DIR" not in os.environ:
+            patch.setenv("PIP_CACHE_DIR", f"{cache}/pip")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.inputs.batch import replace_leaves
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.texts import Texts, join
 from fgclip_fast.inputs.tokenizer import Tokenizer
@@ -52,8 +53,9 @@ def gradients(model, outputs):
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def embed(model, texts):
-    return [*model.encode_pixels(images(), *some_boxes()), *model.encode_tokens(texts)]
+def embed(model, texts, device="cpu"):
+    pixels = (x.to(device) for x in (images(), *some_boxes()))
+    return [*model.to(device).encode_pixels(*pixels), *model.encode_tokens(texts)]
 
 
 def assert_same(one, other, rtol=1e-5):
@@ -129,10 +131,11 @@ def test_compiles_at_most_twice_more_while_the_number_of_tokens_changes(monkeypa
     assert compiled[0] > 0 and compiled[-1] - compiled[0] <= 2
 
 
-def test_config_chooses_who_attends():
+def test_config_chooses_who_attends(device):  # on a CPU, Triton's interpreter does
     packed = texts()._replace(tree=prefix_tree(*texts()[:3], multiple=1))
-    chosen = embed(model_of(replace(SMALL, attention="triton")), packed)  # in Triton's interpreter on a CPU
-    for ours, theirs in zip(chosen, embed(model_of(replace(SMALL, attention="sdpa")), packed), strict=True):
+    on_device = replace_leaves(packed, torch.Tensor, lambda x: x.to(device))
+    chosen, tiled = (embed(model_of(replace(SMALL, attention=name)), on_device, device) for name in ("triton", "sdpa"))
+    for ours, theirs in zip(chosen, tiled, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="backend 'flash' does not run here"):
         embed(model_of(replace(SMALL, attention="flash")), packed)
