@@ -17,7 +17,7 @@ from benchmarks.measure import DEVICE, by_turns
 from fgclip_fast.ops import hard_negative_loss
 
 R, TEXTS, D = 2048, 11, 512
-# Times faster than each peer, at least: the bars that this package sets itself.
+# Times faster than each peer on a CPU, at least: the bars that this package sets itself.
 BARS = {"released": 8.0, "clone": 1 / 1.4}
 
 
@@ -54,7 +54,7 @@ def test_hard_negative_loss(benchmark, dtype):
         benchmark.extra_info.update(bytes_over_minimum=bytes_over_minimum(ours))
         released_ratio, clone_ratio = ratios["released"], 1 / ratios["clone"]
         print(f"\n{dtype} on {DEVICE}: {released_ratio:.1f} x released, {clone_ratio:.2f} x the time of clone")
-        if dtype == torch.float32:
+        if dtype == torch.float32 and DEVICE == "cpu":
             assert all(ratios[name] >= bar for name, bar in BARS.items())
 
 
