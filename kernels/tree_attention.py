@@ -3,6 +3,8 @@
 A block of queries meets its tile's spine, gathered by index, and then the tile itself, under ``j <= i < end[j]``.
 """
 
+from typing import Protocol
+
 import torch
 import triton
 import triton.language as tl
@@ -11,7 +13,27 @@ from torch import Tensor
 from fgclip_fast.kernels.launch import on_own_device
 
 MAX_HEAD_DIM = 128
+"""Wider heads do not fit into registers."""
 LOG2E = 1.4426950408889634
+
+
+class TreeArrays(Protocol):
+    """Arrays of an ops.Tree that the kernels read; kernels/ imports nothing of ops/."""
+
+    @property
+    def end(self) -> Tensor: ...
+    @property
+    def spine_offsets(self) -> Tensor: ...
+    @property
+    def spine(self) -> Tensor: ...
+    @property
+    def far_key_offsets(self) -> Tensor: ...
+    @property
+    def sum_key(self) -> Tensor: ...
+    @property
+    def sum_offsets(self) -> Tensor: ...
+    @property
+    def far_rows(self) -> Tensor: ...
 
 
 @triton.jit
@@ -54,7 +76,8 @@ def _attend(
     logit = dot(q, tl.trans(k), tl.zeros([q.shape[0], k.shape[0]], tl.float32), exact) * scale
     logit = tl.where(seen_by(i, j, end_ptr, T), logit, -float("inf"))
     raised = tl.maximum(maximum, tl.max(logit, 1))
-    base = tl.where(raised == -float("inf"), 0.0, raised)  # nothing seen yet: -inf minus -inf is no number
+    # A query that has seen no key yet has the maximum -inf, and -inf minus -inf is NaN.
+    base = tl.where(raised == -float("inf"), 0.0, raised)
     weight = tl.exp2(logit - base[:, None])
     shrink = tl.exp2(maximum - base)
     out = dot(weight.to(v.dtype), v, out * shrink[:, None], exact)
@@ -68,6 +91,7 @@ def _forward_kernel(
     q_stride, k_stride, v_stride, out_stride, q_head, k_head, v_head,
     T, D, scale, TILE: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
+    # One program computes BLOCK queries of one head.
     first_query = tl.program_id(0) * BLOCK
     head = tl.program_id(1)
     tile = first_query // TILE
@@ -77,6 +101,7 @@ def _forward_kernel(
     maximum = tl.full([BLOCK], -float("inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     out = tl.zeros([BLOCK, BLOCK_D], tl.float32)
+    # Keys of the tile's spine, gathered by index.
     first, last = tl.load(spine_offsets_ptr + tile), tl.load(spine_offsets_ptr + tile + 1)
     for start in range(first, last, STEP):
         place = start + tl.arange(0, STEP)
@@ -84,28 +109,28 @@ def _forward_kernel(
         maximum, total, out = _attend(
             q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
         )
+    # Keys of the tile itself, up to the last query.
     for start in range(tile * TILE, first_query + BLOCK, STEP):
         j = start + tl.arange(0, STEP)
         maximum, total, out = _attend(
             q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
         )
-    total = tl.maximum(total, 1.0)  # as it is, but for rows past T: the largest weight is 1
+    # Rows past T have seen no key; in all others the largest weight is 1, so that total is at least that.
+    total = tl.maximum(total, 1.0)
     store_rows(out_ptr + head * D, i, out_stride, i < T, out / total[:, None], D, BLOCK_D)
     tl.store(lse_ptr + head * T + i, maximum + tl.log2(total), mask=i < T)
 
 
 @on_own_device
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, end: Tensor, spine_offsets: Tensor, spine: Tensor, tile: int
-) -> tuple[Tensor, Tensor]:
-    """Output [T, heads, D] and log-sum-exp to base 2 [heads, T], fp32."""
+def forward(q: Tensor, k: Tensor, v: Tensor, tree: TreeArrays, tile: int) -> tuple[Tensor, Tensor]:
+    """Compute the output [T, heads, D] and the log-sum-exp to base 2 [heads, T], fp32."""
     q, k, v = map(dense_rows, (q, k, v))
     T, heads, D = q.shape
     out, lse = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(heads, T, dtype=torch.float32)
     if T > 0 and heads > 0:  # a grid of no programs is a launch error
         blocks = blocks_of("forward", q)
         _forward_kernel[(triton.cdiv(T, blocks["BLOCK"]), heads)](
-            q, k, v, end, spine_offsets, spine, out, lse,
+            q, k, v, tree.end, tree.spine_offsets, tree.spine, out, lse,
             q.stride(0), k.stride(0), v.stride(0), heads * D, q.stride(1), k.stride(1), v.stride(1),
             T, D, D**-0.5 * LOG2E, TILE=tile, **blocks,
         )  # fmt: skip

@@ -1,9 +1,10 @@
-"""The backward pass of kernels/tree_attention.py: each row is read once, by the program of its block.
+"""The backward pass of kernels/tree_attention.py: one program for each block of tokens.
 
-That program holds the gradient of its queries, then that of its keys. Their descendants are the run ``[j, end[j])``;
-it takes the keys through those in its tile and the REACH - 1 after it. That is all for most keys. The few that reach
-further, near a root, get one fp32 row from each block of queries that sees them from there, and a last kernel adds
-these rows in the order that the tree gives: no atomics, the same bits every time.
+A program sums the gradient of its queries, then those of its keys. The descendants of key ``j`` are the run
+``[j, end[j])``; the program goes through those in its tile and in the REACH - 1 tiles after it, which is all for most
+keys. The few keys near a root that have descendants further away are far keys there: each block of queries that sees
+one writes an fp32 row of partial gradients, and a last kernel adds these rows in the order that the tree gives. There
+are no atomics, so that the bits are the same every time.
 """
 
 import torch
@@ -12,9 +13,19 @@ import triton.language as tl
 from torch import Tensor
 
 from fgclip_fast.kernels.launch import on_own_device
-from fgclip_fast.kernels.tree_attention import LOG2E, blocks_of, dense_rows, dot, load_rows, seen_by, store_rows
+from fgclip_fast.kernels.tree_attention import (
+    LOG2E,
+    TreeArrays,
+    blocks_of,
+    dense_rows,
+    dot,
+    load_rows,
+    seen_by,
+    store_rows,
+)
 
-FAR = 16  # keys that reach far and are taken together: few do, and a product takes no fewer
+FAR_BLOCK = 16
+"""Far keys of one product; tl.dot takes no fewer, and a tile has few."""
 
 
 @triton.jit
@@ -63,9 +74,10 @@ def _backward_kernel(
     grad_q_ptr, grad_k_ptr, grad_v_ptr, part_k_ptr, part_v_ptr,    # [T, heads, D] x 3, [PARTS, P, heads, D] x 2
     grad_stride, q_stride, k_stride, v_stride, out_stride, grad_head, q_head, k_head, v_head,
     T, P, D, scale, grad_scale,
-    TILE: tl.constexpr, REACH: tl.constexpr, FAR: tl.constexpr,
+    TILE: tl.constexpr, REACH: tl.constexpr, FAR_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
+    # One program computes the gradients of BLOCK tokens of one head, as queries and as keys.
     first = tl.program_id(0) * BLOCK
     head = tl.program_id(1)
     tile = first // TILE
@@ -74,6 +86,7 @@ def _backward_kernel(
     own = first + tl.arange(0, BLOCK)
     spine, spine_end = tl.load(spine_offsets_ptr + tile), tl.load(spine_offsets_ptr + tile + 1)
 
+    # 1. The gradient of the own queries: over the keys of the spine, then over those of the tile.
     q = load_rows(q_ptr, own, q_stride, own < T, D, BLOCK_D)
     grad = load_rows(grad_ptr, own, grad_stride, own < T, D, BLOCK_D)
     delta = _delta(grad, load_rows(out_ptr, own, out_stride, own < T, D, BLOCK_D))
@@ -92,6 +105,7 @@ def _backward_kernel(
         )
     store_rows(grad_q_ptr + head * D, own, out_stride, own < T, grad_q * grad_scale, D, BLOCK_D)
 
+    # 2. The gradients of the own keys: over their descendants in this tile and the REACH - 1 tiles after it.
     k = load_rows(k_ptr, own, k_stride, own < T, D, BLOCK_D)
     v = load_rows(v_ptr, own, v_stride, own < T, D, BLOCK_D)
     end = tl.minimum(tl.load(end_ptr + own, mask=own < T, other=0), (tile + REACH) * TILE)
@@ -106,14 +120,15 @@ def _backward_kernel(
     store_rows(grad_k_ptr + head * D, own, out_stride, own < T, grad_k * grad_scale, D, BLOCK_D)
     store_rows(grad_v_ptr + head * D, own, out_stride, own < T, grad_v, D, BLOCK_D)
 
+    # 3. Partial gradients of the far keys, from the own queries: a row each, which _sum_kernel adds up.
     far, far_end = tl.load(far_key_offsets_ptr + tile), tl.load(far_key_offsets_ptr + tile + 1)
-    for start in range(far, far_end, FAR):
-        place = start + tl.arange(0, FAR)
+    for start in range(far, far_end, FAR_BLOCK):
+        place = start + tl.arange(0, FAR_BLOCK)
         j = tl.load(spine_ptr + spine + (place - far), mask=place < far_end, other=T)
         k_far = load_rows(k_ptr, j, k_stride, j < T, D, BLOCK_D)
         v_far = load_rows(v_ptr, j, v_stride, j < T, D, BLOCK_D)
         seen = own[None, :] < tl.load(end_ptr + j, mask=j < T, other=0)[:, None]
-        zero = tl.zeros([FAR, BLOCK_D], tl.float32)
+        zero = tl.zeros([FAR_BLOCK, BLOCK_D], tl.float32)
         part_k, part_v = _grad_key(
             k_far, v_far, own, seen, q_ptr, grad_ptr, out_ptr, lse_ptr, zero, zero, q_stride, grad_stride, out_stride,
             T, D, scale, BLOCK_D,
@@ -134,6 +149,7 @@ def _sum_kernel(
     column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     first, last = tl.load(sum_offsets_ptr + n) * PARTS, tl.load(sum_offsets_ptr + n + 1) * PARTS
     grad_k, grad_v = tl.zeros([BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
+    # One program adds the far rows of one key, in the order of the tree.
     for start in range(first, last, ROWS):
         place = start + tl.arange(0, ROWS)
         row = tl.load(far_rows_ptr + place // PARTS, mask=place < last, other=0).to(tl.int64) + place % PARTS * P
@@ -141,6 +157,7 @@ def _sum_kernel(
         keep = (place < last)[:, None] & (column < width)[None, :]
         grad_k += tl.sum(tl.load(part_k_ptr + at, mask=keep, other=0.0), 0)
         grad_v += tl.sum(tl.load(part_v_ptr + at, mask=keep, other=0.0), 0)
+    # The sum goes on top of what the key's own program has written.
     at = tl.load(sum_key_ptr + n).to(tl.int64) * width + column
     grad_k += tl.load(grad_k_ptr + at, mask=column < width, other=0.0).to(tl.float32)
     grad_v += tl.load(grad_v_ptr + at, mask=column < width, other=0.0).to(tl.float32)
@@ -156,13 +173,7 @@ def backward(
     v: Tensor,
     out: Tensor,
     lse: Tensor,
-    end: Tensor,
-    spine_offsets: Tensor,
-    spine: Tensor,
-    far_key_offsets: Tensor,
-    sum_key: Tensor,
-    sum_offsets: Tensor,
-    far_rows: Tensor,
+    tree: TreeArrays,
     tile: int,
     reach: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,18 +183,19 @@ def backward(
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     if T == 0 or heads == 0:
         return grads[0], grads[1], grads[2]
-    blocks, P = blocks_of("backward", q), len(far_rows)
+    blocks, P = blocks_of("backward", q), len(tree.far_rows)
     parts = tile // blocks["BLOCK"]
     part_k, part_v = (q.new_empty(parts * P, heads, D, dtype=torch.float32) for _ in range(2))
     _backward_kernel[(triton.cdiv(T, tile) * parts, heads)](  # whole tiles: every part is added up
-        grad, q, k, v, out, lse, end, spine_offsets, spine, far_key_offsets, *grads, part_k, part_v,
+        grad, q, k, v, out, lse, tree.end, tree.spine_offsets, tree.spine, tree.far_key_offsets,
+        *grads, part_k, part_v,
         grad.stride(0), q.stride(0), k.stride(0), v.stride(0), heads * D,
         grad.stride(1), q.stride(1), k.stride(1), v.stride(1),
-        T, P, D, D**-0.5 * LOG2E, D**-0.5, TILE=tile, REACH=reach, FAR=FAR, **blocks,
+        T, P, D, D**-0.5 * LOG2E, D**-0.5, TILE=tile, REACH=reach, FAR_BLOCK=FAR_BLOCK, **blocks,
     )  # fmt: skip
     if P > 0:
-        _sum_kernel[(len(sum_key), triton.cdiv(heads * D, 32))](
-            part_k, part_v, sum_key, sum_offsets, far_rows, *grads[1:], P, heads * D,
+        _sum_kernel[(len(tree.sum_key), triton.cdiv(heads * D, 32))](
+            part_k, part_v, tree.sum_key, tree.sum_offsets, tree.far_rows, *grads[1:], P, heads * D,
             PARTS=parts, ROWS=256, BLOCK_D=32, num_warps=16,
         )  # fmt: skip
     return grads[0], grads[1], grads[2]

@@ -3,18 +3,16 @@
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from fgclip_fast.ops import reference, segment_attention
+from fgclip_fast.ops import reference, segment_attention, tile_attention
 from fgclip_fast.ops.tree import REACH, TILE, Tree
 
-MAX_HEAD_DIM = 128  # of kernels/tree_attention.py: more does not fit its registers
-SPINE_STEP = 16  # tiles whose spines round up to the same multiple go through one scaled_dot_product_attention
+MAX_HEAD_DIM = 128
+"""Of kernels/tree_attention.py: wider heads do not fit into registers."""
 
 
 def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, backend: str = "auto") -> Tensor:
@@ -90,8 +88,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, tree: Sequence[Tensor]) -> tuple[T
     """Output [T, heads, head_dim] and log-sum-exp to base 2 [heads, T], fp32."""
     from fgclip_fast.kernels import tree_attention  # here, since a CPU-only install has no Triton
 
-    lists = Tree(*tree)
-    return tree_attention.forward(q, k, v, lists.end, lists.spine_offsets, lists.spine, TILE)
+    return tree_attention.forward(q, k, v, Tree(*tree), TILE)
 
 
 @_forward.register_fake
@@ -107,8 +104,7 @@ def _backward(
     """Gradients of q, k and v."""
     from fgclip_fast.kernels import tree_attention_backward
 
-    _, _, end, _, *lists = Tree(*tree)
-    return tree_attention_backward.backward(grad, q, k, v, out, lse, end, *lists[:6], TILE, REACH)
+    return tree_attention_backward.backward(grad, q, k, v, out, lse, Tree(*tree), TILE, REACH)
 
 
 @_backward.register_fake
@@ -131,69 +127,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-class _Batch(NamedTuple):
-    """Tiles whose spines are about equally long."""
-
-    query: Tensor  # [n, TILE] tokens; the last tile repeats the last one
-    key: Tensor  # [n, L + TILE] tokens: the spine, filled up with anything, then the tile
-    seen: Tensor  # [n, 1, TILE, L + TILE] bool
-
-
-def _tiled(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
-    """Dense products only, on any device: one masked attention for each batch of tiles."""
-    if len(q) == 0:
-        return q + k + v  # empty, and in the graph
-    batches, place = _batches_of(tree)
-    summed = torch.promote_types(q.dtype, torch.float32)  # of the gradients that a shared key gets
-    rows = q.flatten(1), k.flatten(1).to(summed), v.flatten(1).to(summed)
-    tiles = [_attend(*rows, batch, q.shape[1], q.dtype) for batch in batches]
-    return F.embedding(place, torch.cat(tiles)).view_as(q)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int, dtype: torch.dtype) -> Tensor:
-    # F.embedding: the backward of q[index] is not deterministic on a CPU
-    gathered = F.embedding(batch.query, q), F.embedding(batch.key, k).to(dtype), F.embedding(batch.key, v).to(dtype)
-    q_tile, k_tile, v_tile = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in gathered)
-    out = F.scaled_dot_product_attention(q_tile, k_tile, v_tile, attn_mask=batch.seen)
-    return out.transpose(1, 2).reshape(-1, q.shape[1])
-
-
-_BATCHES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # made once for all layers and both passes
-
-
-def _batches_of(tree: Tree) -> tuple[list[_Batch], Tensor]:
-    """The tiles by rounded spine length; and where each token's row stands in them, [T]."""
-    if tree.end not in _BATCHES:
-        length = tree.spine_offsets.diff().long()
-        rounded = (length + SPINE_STEP - 1) // SPINE_STEP * SPINE_STEP
-        tiles = [(rounded == size).nonzero()[:, 0] for size in rounded.unique().tolist()]
-        token = torch.arange(TILE, device=length.device)
-        order = torch.cat([(tile[:, None] * TILE + token).flatten() for tile in tiles])
-        batches = [_batch(tree, tile, int(rounded[tile[0]]), length[tile]) for tile in tiles]
-        _BATCHES[tree.end] = batches, order.argsort()[: len(tree.end)]
-    return _BATCHES[tree.end]
-
-
-def _batch(tree: Tree, tile: Tensor, size: int, length: Tensor) -> _Batch:
-    """``tile [n]`` with spines of ``length [n]``, all filled up to ``size``."""
-    token, step = (torch.arange(n, device=tile.device) for n in (TILE, size))
-    own = tile[:, None] * TILE + token
-    query = own.clamp(max=len(tree.end) - 1)
-    ours = step < length[:, None]
-    spine = tree.spine[torch.where(ours, tree.spine_offsets[tile][:, None] + step, 0)] if size else own[:, :0]
-    key = torch.cat([spine, query], dim=1)
-    past = query[:, :, None] >= torch.cat([spine, own], dim=1)[:, None, :]  # own: what the last tile repeats is no key
-    seen = past & (query[:, :, None] < tree.end[key][:, None, :])
-    seen[:, :, :size] &= ours[:, None, :]
-    return _Batch(query, key, seen[:, None])
-
-
 _ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tree], Tensor]] = {
     "triton": _triton,
     "flash": segment_attention.flash,
     "varlen": segment_attention.varlen,
     "xformers": segment_attention.xformers,
-    "sdpa": _tiled,
+    "sdpa": tile_attention.sdpa,
 }
 BACKENDS = tuple(_ATTENTIONS)
 """Fastest first: our kernel; flash-attn, torch's varlen_attn and xformers by segments; tiles in plain torch."""

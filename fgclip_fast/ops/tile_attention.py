@@ -1,0 +1,72 @@
+"""Tree attention in plain torch: dense products over tiles of tokens, each with its spine gathered."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fgclip_fast.ops.tree import TILE, Tree
+
+SPINE_STEP = 16
+"""Tiles whose spines round up to the same multiple of this go through one scaled_dot_product_attention."""
+
+
+class _Batch(NamedTuple):
+    """Tiles with spines of similar length."""
+
+    query: Tensor  # [n, TILE] tokens; the last tile is filled up with the last token
+    key: Tensor  # [n, L + TILE] tokens: the spine, filled up with any token, then the tile
+    seen: Tensor  # [n, 1, TILE, L + TILE] bool
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
+    """scaled_dot_product_attention, on any device: one masked call for each batch of tiles."""
+    if len(q) == 0:
+        return q + k + v  # empty, and in the graph
+    batches, place = _batches_of(tree)
+    # The gradients of a key that several tiles share are summed in this dtype.
+    summed = torch.promote_types(q.dtype, torch.float32)
+    rows = q.flatten(1), k.flatten(1).to(summed), v.flatten(1).to(summed)
+    tiles = [_attend(*rows, batch, q.shape[1], q.dtype) for batch in batches]
+    return F.embedding(place, torch.cat(tiles)).view_as(q)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int, dtype: torch.dtype) -> Tensor:
+    # Gathered by F.embedding, since the backward of q[index] is not deterministic on a CPU.
+    gathered = F.embedding(batch.query, q), F.embedding(batch.key, k).to(dtype), F.embedding(batch.key, v).to(dtype)
+    q_tile, k_tile, v_tile = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in gathered)
+    out = F.scaled_dot_product_attention(q_tile, k_tile, v_tile, attn_mask=batch.seen)
+    return out.transpose(1, 2).reshape(-1, q.shape[1])
+
+
+_BATCHES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # one entry a tree, for all layers and both passes
+
+
+def _batches_of(tree: Tree) -> tuple[list[_Batch], Tensor]:
+    """Group the tiles by rounded spine length; and the row of each token in the joined groups, [T]."""
+    if tree.end not in _BATCHES:
+        length = tree.spine_offsets.diff().long()
+        rounded = (length + SPINE_STEP - 1) // SPINE_STEP * SPINE_STEP
+        tiles = [(rounded == size).nonzero()[:, 0] for size in rounded.unique().tolist()]
+        token = torch.arange(TILE, device=length.device)
+        order = torch.cat([(tile[:, None] * TILE + token).flatten() for tile in tiles])
+        batches = [_batch(tree, tile, int(rounded[tile[0]]), length[tile]) for tile in tiles]
+        _BATCHES[tree.end] = batches, order.argsort()[: len(tree.end)]
+    return _BATCHES[tree.end]
+
+
+def _batch(tree: Tree, tile: Tensor, size: int, length: Tensor) -> _Batch:
+    """Gather the tiles ``tile [n]``, whose spines of ``length [n]`` are filled up to ``size``."""
+    token, step = (torch.arange(n, device=tile.device) for n in (TILE, size))
+    own = tile[:, None] * TILE + token
+    query = own.clamp(max=len(tree.end) - 1)
+    ours = step < length[:, None]
+    spine = tree.spine[torch.where(ours, tree.spine_offsets[tile][:, None] + step, 0)] if size else own[:, :0]
+    key = torch.cat([spine, query], dim=1)
+    # Compared with own, not query: the tokens that fill up the last tile are not keys.
+    past = query[:, :, None] >= torch.cat([spine, own], dim=1)[:, None, :]
+    seen = past & (query[:, :, None] < tree.end[key][:, None, :])
+    seen[:, :, :size] &= ours[:, None, :]
+    return _Batch(query, key, seen[:, None])
