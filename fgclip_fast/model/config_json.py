@@ -56,7 +56,7 @@ def read(path: Path, like: Model | None = None) -> Model:
 
 
 def write(path: Path, config: Model) -> None:
-    """Writes what :func:`read` reads; Hugging Face's CLIPConfig reads it too."""
+    """Write a ``config.json`` that :func:`read` and Hugging Face's CLIPConfig read."""
     shared = {there: getattr(config, ours) for ours, (there, _) in BOTH.items()}
     vision = {there: getattr(config.vision, ours) for ours, (there, _) in VISION.items()}
     text = {there: getattr(config.text, ours) for ours, (there, _) in TEXT.items()}
@@ -81,7 +81,7 @@ def _fields(part: dict[str, Any], names: dict[str, tuple[str, int]]) -> dict[str
 
 
 def _shared(path: Path, vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
-    """What the file says of each tower and we of both."""
+    """The fields that the file has for each tower and our config once."""
     found = {}
     for ours, (there, default) in BOTH.items():
         pair = vision.get(there, default), text.get(there, default)

@@ -1,4 +1,4 @@
-"""What a model makes of a batch: all that the objective sees."""
+"""The embeddings of a batch, which are all that the objective sees."""
 
 from typing import NamedTuple
 

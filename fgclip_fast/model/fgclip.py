@@ -1,4 +1,4 @@
-"""What people call: pictures, strings and boxes in, embeddings out."""
+"""The model as users call it: images, strings and boxes in, embeddings out."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from fgclip_fast.model.network import Network
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 IMAGES, TOKENS = 64, 16384
-"""What one pass through a tower takes at most; more is cut into several."""
+"""Most images and most tokens of one pass through a tower; more are split into several passes."""
 
 Kind = Literal["short", "long"]
 Pictures = ImageInput | Sequence[ImageInput]
@@ -47,7 +47,7 @@ class FGCLIP(Network):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class FGCLIP(Network):
             raise ValueError(f"encode_text: kind must be 'short' or 'long', got {kind!r}")
         tokens = self.tokenizer(texts, SHORT_LENGTH if kind == "short" else LONG_LENGTH)
         self._warn_if_cut(texts, tokens, kind)
-        tokens, row = _different(tokens)
+        tokens, row = _deduplicate(tokens)
         parts = []
         for part in _passes(tokens):
             shorts = len(part.offsets) - 1 if kind == "short" else 0
@@ -131,7 +131,7 @@ class FGCLIP(Network):
         unit: box_lists.Unit = "pixel",
         kind: Kind = "short",
     ) -> list[tuple[str, float]]:
-        """Texts by how well they say what a picture, or a box in it, shows: (text, probability), the best first."""
+        """Rank texts by how well they describe an image, or a box in it: (text, probability), the best first."""
         if len(texts) == 0:
             raise ValueError("rank: texts must hold at least one, got none")
         shown = self.encode_image(image) if box is None else self.encode_regions([image], [[tuple(box)]], unit)
@@ -144,7 +144,7 @@ class FGCLIP(Network):
         weights.write(Path(path), self.config, self.state_dict())
 
     def _squash(self, images: Sequence[ImageInput] | Tensor) -> Tensor:
-        """Tensor[B, 3, S, S] of a few pictures."""
+        """Stack a few images as Tensor[B, 3, S, S]."""
         size = self.config.vision.image_size
         if not isinstance(images, Tensor):
             return torch.stack([self.transform(picture) for picture in images])
@@ -170,7 +170,7 @@ class FGCLIP(Network):
 
 
 def _listed(images: Pictures) -> Sequence[ImageInput] | Tensor:
-    """One picture as a sequence of one."""
+    """Wrap a single image in a sequence."""
     if isinstance(images, Tensor):
         if images.ndim not in (3, 4):
             raise ValueError(f"images: a tensor must be [B, 3, H, W] or [3, H, W], got {list(images.shape)}")
@@ -183,8 +183,11 @@ def _parts(images: Sequence[ImageInput] | Tensor) -> Iterator[Sequence[ImageInpu
         yield images[first : first + IMAGES]
 
 
-def _different(tokens: Tokens) -> tuple[Tokens, Tensor]:
-    """Each text once, and which of these each one is, int64 [N]: two passes do not give equal texts the same bits."""
+def _deduplicate(tokens: Tokens) -> tuple[Tokens, Tensor]:
+    """Keep each text once, and give the row of each input among them, int64 [N].
+
+    Two passes would not give equal texts the same bits.
+    """
     rows = tokens.token.split(tokens.offsets.diff().tolist())
     keys = [row.numpy().tobytes() for row in rows]
     different = dict(zip(keys, rows, strict=True))
@@ -195,7 +198,7 @@ def _different(tokens: Tokens) -> tuple[Tokens, Tensor]:
 
 
 def _passes(tokens: Tokens) -> Iterator[Tokens]:
-    """Consecutive texts of at most TOKENS tokens."""
+    """Split texts into consecutive parts of at most TOKENS tokens."""
     first, count = 0, len(tokens.offsets) - 1
     while first < count:
         start = int(tokens.offsets[first])

@@ -94,7 +94,7 @@ def _name(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """A name without what DDP and open_clip's newer class put before it."""
+    """Strip the prefixes that DDP and open_clip's newer class put before a name."""
     return name.removeprefix("module.").removeprefix("text.")
 
 
