@@ -25,7 +25,7 @@ SOURCES = [
 ]
 
 
-PACKAGES = ["", ".ops", ".inputs", ".training", ".evaluation"]
+PACKAGES = ["", ".ops", ".inputs", ".model", ".training", ".evaluation"]
 
 
 def name_of(file: Path) -> str:
