@@ -11,16 +11,13 @@ import torch
 from PIL import Image
 
 from fgclip_fast import config_file
-from fgclip_fast.config import Config, Data, Model, Text, Vision
+from fgclip_fast.config import Config, Data
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint
+from tests.models import MINI
 
-MODEL = Model(
-    vision=Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32),
-    text=Text(width=16, layers=1, heads=2, mlp=32),
-    projection=16,
-)
+MODEL = replace(MINI, projection=16)
 HOSTILE = (
     "<script>alert(1)</script>",
     "</script><img src=x onerror=document.title='broken'>",

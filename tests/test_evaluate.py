@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from fgclip_fast import evaluate, suites
-from fgclip_fast.config import Data, Model, Text, Vision
+from fgclip_fast.config import Data
 from fgclip_fast.model.fgclip import FGCLIP
 from tests import runs
+from tests.models import MINI
 from tests.refusals import refusal
 
 
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
-    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
-    model = FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8))
+    model = FGCLIP(MINI)
     model.save(tmp_path / "weights")
     return tmp_path / "weights"
 

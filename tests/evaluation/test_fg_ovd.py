@@ -7,16 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.model.fgclip import FGCLIP
+from tests.models import MINI
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
-    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8)).eval()
+    return FGCLIP(MINI).eval()
 
 
 def line(**changes):

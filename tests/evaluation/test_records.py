@@ -4,20 +4,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast.config import Data, Loss, Model, Text, Vision
+from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.evaluation import records
 from fgclip_fast.inputs.batch import Example
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training.objective import objective
 from tests import runs
+from tests.models import MINI
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
-    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8)).eval()
+    return FGCLIP(MINI).eval()
 
 
 def example(number, regions=2, negatives=3):

@@ -7,16 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.model import fgclip as module
 from fgclip_fast.model.fgclip import FGCLIP
-
-CONFIG = Model(
-    vision=Vision(image_size=48, patch_size=16, width=48, layers=2, heads=4, mlp=96),
-    text=Text(width=32, layers=2, heads=2, mlp=64),
-    projection=24,
-)
+from tests.models import TINY as CONFIG
 
 
 @pytest.fixture(scope="module")

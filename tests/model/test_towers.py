@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.inputs.batch import replace_leaves
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.texts import Texts, join
@@ -17,12 +16,8 @@ from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.text import pad
 from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH
+from tests.models import TINY as SMALL
 
-SMALL = Model(
-    vision=Vision(image_size=48, patch_size=16, width=48, layers=2, heads=4, mlp=96),
-    text=Text(width=32, layers=2, heads=2, mlp=64),
-    projection=24,
-)
 TEXTS = ["a red mug", "", "a red mug on a table", "a red <|endoftext|> mug", "a red mug", "two dogs " * 30]
 
 
