@@ -1,4 +1,4 @@
-"""The frame of every command: it sets up the log, reads the arguments, and tells an error in one line."""
+"""The frame of every command: set up the log, read the arguments, print an error as one line."""
 
 import logging
 import os

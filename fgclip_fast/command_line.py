@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str]) -> Config:
 
 
 class _Reader(argparse.ArgumentParser):
-    """A parser whose errors are exceptions, so that the command's frame tells them."""
+    """A parser whose errors are exceptions, so that the command's frame prints them."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message.removeprefix("argument "))

@@ -69,7 +69,7 @@ def make(
 
 @dataclass(frozen=True)
 class State:
-    """What changes during a run, to be saved in a checkpoint and restored from one.
+    """The changing state of a run, to be saved in a checkpoint and restored from one.
 
     Attributes:
         model: its weights are saved in the released layout.

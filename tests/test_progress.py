@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: plain lines, not too many, and never none."""
+"""Progress without a terminal: plain lines, at least two and at most one in each interval."""
 
 from fgclip_fast import progress
 from fgclip_fast.progress import Progress

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or not there at all."""
+"""Checkpoints: complete or missing, never torn."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_a_save_that_dies_leaves_the_one_before(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, 10, dies, {}, keep=1)
     assert checkpoint.newest(tmp_path) == good
-    again = checkpoint.save(tmp_path, 10, save_model, {}, keep=1)  # what was left half-done is no hindrance
+    again = checkpoint.save(tmp_path, 10, save_model, {}, keep=1)  # over the half-written one
     assert checkpoint.newest(tmp_path) == again and not (again / "model" / "half").exists()
 
 

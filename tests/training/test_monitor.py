@@ -1,4 +1,4 @@
-"""The log: one history, whatever happened in between."""
+"""The log: one line for each step, also after an interruption."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
-def test_a_skipped_step_is_told(tmp_path, caplog):
+def test_a_skipped_step_is_logged(tmp_path, caplog):
     monitor = Monitor(tmp_path, steps=1, quiet=True)
     record(monitor, 1, skipped=1.0)
     monitor.close()

@@ -1,4 +1,4 @@
-"""The four terms: as the paper writes them, and nothing where there is nothing to say."""
+"""The four terms: equal to the paper's formulas, and zero where there is nothing to compare."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_equals_the_paper_with_gradients():
     ],
     ids=["no regions", "one region", "no negatives", "one of each"],
 )
-def test_a_term_with_nothing_to_say_is_zero_and_stays_in_the_graph(case, zero):
+def test_a_term_with_nothing_to_compare_is_zero_and_stays_in_the_graph(case, zero):
     e = embeddings(**case)
     losses = objective(e, Loss())
     assert all(getattr(losses, name).item() == 0.0 for name in zero)
@@ -86,7 +86,7 @@ def test_a_weight_of_zero_leaves_its_term_out(name):
     assert all(g is not None for g in gradients(e, losses.total))
 
 
-def test_equal_texts_are_no_negatives_of_each_other_where_that_is_asked():
+def test_equal_texts_are_not_negatives_of_each_other_if_masked():
     e = embeddings(B=2)
     e = e._replace(short_ids=torch.tensor([7, 7]))
     assert objective(e, Loss(mask_equal_texts=True)).short.item() == pytest.approx(0.0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What a run says of where it comes from."""
+"""Provenance of a run."""
 
 import json
 import sys
