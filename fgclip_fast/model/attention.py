@@ -5,10 +5,9 @@ A block does not know how its tokens are laid out; the function that it is given
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from fgclip_fast.ops import Tree, tree_attention
+from fgclip_fast.ops import Tree, dense_attention, tree_attention
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -35,4 +34,4 @@ def over_tree(tree: Tree, backend: str) -> Attend:
 
 def _scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal).transpose(1, 2)
+    return dense_attention(q, k, v, is_causal=is_causal).transpose(1, 2)

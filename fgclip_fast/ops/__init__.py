@@ -4,6 +4,7 @@ from fgclip_fast.ops import native
 from fgclip_fast.ops.activation_linear import activation_linear
 from fgclip_fast.ops.add_layer_norm import add_layer_norm
 from fgclip_fast.ops.contrastive_loss import contrastive_loss
+from fgclip_fast.ops.dense_attention import dense_attention
 from fgclip_fast.ops.hard_negative_loss import hard_negative_loss, hard_negative_scores
 from fgclip_fast.ops.norm_linear import norm_linear
 from fgclip_fast.ops.prefix_tree import prefix_tree
@@ -18,6 +19,7 @@ __all__ = [
     "activation_linear",
     "add_layer_norm",
     "contrastive_loss",
+    "dense_attention",
     "hard_negative_loss",
     "hard_negative_scores",
     "norm_linear",

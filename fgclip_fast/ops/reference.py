@@ -213,3 +213,13 @@ def activation_linear(hidden: Tensor, bias: Tensor, weight: Tensor, kind: str = 
 def activation(x: Tensor, kind: str) -> Tensor:
     """``x * sigmoid(1.702 x)``, or ``x`` times the normal distribution function."""
     return x * torch.sigmoid(1.702 * x) if kind == "quick_gelu" else F.gelu(x)
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Softmax over the keys that a query sees."""
+    logit = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    if is_causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        logit = logit.masked_fill(~mask, -torch.inf)
+    return torch.matmul(logit.softmax(-1), v)

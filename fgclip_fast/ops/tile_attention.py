@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from fgclip_fast.ops.dense_attention import dense_attention
 from fgclip_fast.ops.tree import TILE, Tree
 
 SPINE_STEP = 16
@@ -37,7 +38,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int, dtype: t
     # Gathered by F.embedding, since the backward of q[index] is not deterministic on a CPU.
     gathered = F.embedding(batch.query, q), F.embedding(batch.key, k).to(dtype), F.embedding(batch.key, v).to(dtype)
     q_tile, k_tile, v_tile = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in gathered)
-    out = F.scaled_dot_product_attention(q_tile, k_tile, v_tile, attn_mask=batch.seen)
+    out = dense_attention(q_tile, k_tile, v_tile, batch.seen)
     return out.transpose(1, 2).reshape(-1, q.shape[1])
 
 
