@@ -1,22 +1,12 @@
-// Bound by memory, with one exponential an element.
+// Bias and quick_gelu on a CPU. Bound by memory, with one exponential per element.
 #include "activation_linear.h"
 
-#include <algorithm>
-#include <vector>
-
-#include "contrastive_loss.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FGCLIP_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FGCLIP_SIMD
-#endif
+#include "cpu/exp2.h"
+#include "cpu/row_strips.h"
+#include "cpu/simd.h"
 
 namespace fgclip {
 namespace {
-
-constexpr int64_t max_strips = 128;      // of rows whose column sums belong together
-constexpr int64_t rows_of_a_strip = 16;  // at least: fewer are not worth a sum of their own
 
 // sigmoid(1.702 x)
 inline float gate(float x) { return 1.0f / (1.0f + exp2_fast(-1.702f * log2_e * x)); }
@@ -56,22 +46,15 @@ void activation_forward_cpu(const void* hidden, const float* bias, void* out, in
 
 void activation_backward_cpu(void* grad, const void* hidden, const float* bias, void* out, float* grad_bias,
                              int64_t rows, int width, Dtype dtype) {
-  const int64_t strips = std::clamp<int64_t>(rows / rows_of_a_strip, 1, max_strips);
-  std::vector<float> partial(strips * width);
   with_type(dtype, [&](auto type) {
     using T = decltype(type);
-#pragma omp parallel for schedule(static)
-    for (int64_t s = 0; s < strips; ++s) {
-      for (int64_t r = rows * s / strips; r < rows * (s + 1) / strips; ++r) {
+    sum_over_rows(rows, width, grad_bias, [&](int64_t first, int64_t last, float* sum) {
+      for (int64_t r = first; r < last; ++r) {
         differentiate_row(static_cast<T*>(grad) + r * width, static_cast<const T*>(hidden) + r * width, bias, width,
-                          static_cast<T*>(out) + r * width, partial.data() + s * width);
+                          static_cast<T*>(out) + r * width, sum);
       }
-    }
+    });
   });
-  std::copy_n(partial.data(), width, grad_bias);
-  for (int64_t s = 1; s < strips; ++s) {
-    for (int c = 0; c < width; ++c) grad_bias[c] += partial[s * width + c];
-  }
 }
 
 }  // namespace fgclip

@@ -2,15 +2,12 @@
 #include "contrastive_loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
-// Inner loops are compiled for several instruction sets; the loader picks one.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FGCLIP_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FGCLIP_SIMD
-#endif
+#include "cpu/exp2.h"
+#include "cpu/simd.h"
 
 namespace fgclip {
 namespace {

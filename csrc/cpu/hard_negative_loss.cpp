@@ -9,18 +9,12 @@
 #include <vector>
 
 #include "cpu/huge_pages.h"
-
-// Runs on the widest vectors that the machine has; the compiler makes one copy for each.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FGCLIP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FGCLIP_CLONES
-#endif
+#include "cpu/simd.h"
 
 namespace fgclip {
 namespace {
 
-constexpr int LANES = 32;  // partial sums of a row, so that the compiler may use vectors
+constexpr int lanes = 32;  // partial sums of a row: floats may not be reordered, so vectors need sums of their own
 
 inline double to_statistics(double value) { return value; }
 template <typename T>
@@ -35,7 +29,7 @@ inline void from_statistics(float value, T* out) {
 
 template <typename S>
 inline S sum_lanes(S* lane) {
-  for (int width = LANES / 2; width > 0; width /= 2)
+  for (int width = lanes / 2; width > 0; width /= 2)
     for (int l = 0; l < width; ++l) lane[l] += lane[l + width];
   return lane[0];
 }
@@ -47,11 +41,11 @@ inline S inverse_length(S squares) {
 
 // Dot product with the unit region, and the text's own square; every row by the same steps, so that equal texts tie.
 template <typename T, typename S>
-FGCLIP_CLONES void compare(const S* region, const T* text, int64_t D, S* dot, S* squares) {
-  S dots[LANES] = {}, own[LANES] = {};
+FGCLIP_SIMD void compare(const S* region, const T* text, int64_t D, S* dot, S* squares) {
+  S dots[lanes] = {}, own[lanes] = {};
   int64_t d = 0;
-  for (; d + LANES <= D; d += LANES)
-    for (int l = 0; l < LANES; ++l) {
+  for (; d + lanes <= D; d += lanes)
+    for (int l = 0; l < lanes; ++l) {
       const S value = to_statistics(text[d + l]);
       dots[l] += region[d + l] * value;
       own[l] += value * value;
@@ -67,7 +61,7 @@ FGCLIP_CLONES void compare(const S* region, const T* text, int64_t D, S* dot, S*
 
 // grad_text = toward * region + along * text; grad_region += toward * text.
 template <typename T, typename S>
-FGCLIP_CLONES void pull(S toward, S along, const S* region, const T* text, int64_t D, S* grad_region, T* grad_text) {
+FGCLIP_SIMD void pull(S toward, S along, const S* region, const T* text, int64_t D, S* grad_region, T* grad_text) {
   for (int64_t d = 0; d < D; ++d) {
     const S value = to_statistics(text[d]);
     grad_region[d] += toward * value;
@@ -76,7 +70,7 @@ FGCLIP_CLONES void pull(S toward, S along, const S* region, const T* text, int64
 }
 
 template <typename T, typename S>
-FGCLIP_CLONES S unit_row(const T* row, int64_t D, S* unit) {
+FGCLIP_SIMD S unit_row(const T* row, int64_t D, S* unit) {
   for (int64_t d = 0; d < D; ++d) unit[d] = to_statistics(row[d]);
   S dot, squares;
   compare(unit, unit, D, &dot, &squares);

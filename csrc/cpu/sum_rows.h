@@ -1,29 +1,30 @@
-// The sum of weighted rows, on the widest vectors that the machine has.
+// The sum of weighted rows, on the widest vectors that the machine has. FGCLIP_SIMD does not serve here: the compiler
+// would keep the sums in memory (measured with GCC 12: twice the time with AVX-512, four times with AVX2).
 #pragma once
 
+#include "cpu/simd.h"
 #include "dtypes.h"
 
 namespace fgclip {
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FGCLIP_X86 1
+#ifdef FGCLIP_X86
 namespace v4 {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
-constexpr int WIDTH = 16, VECTORS = 4;
+constexpr int width = 16, vectors = 4;
 #include "cpu/sum_rows.inc"
 #pragma GCC pop_options
 }  // namespace v4
 namespace v3 {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
-constexpr int WIDTH = 8, VECTORS = 8;
+constexpr int width = 8, vectors = 8;
 #include "cpu/sum_rows.inc"
 #pragma GCC pop_options
 }  // namespace v3
 #endif
 namespace baseline {
-constexpr int WIDTH = 4, VECTORS = 8;
+constexpr int width = 4, vectors = 8;
 #include "cpu/sum_rows.inc"
 }  // namespace baseline
 
