@@ -1,47 +1,49 @@
-// Residual addition and LayerNorm in one pass. Rows are contiguous; statistics and parameters are fp32; null pointers
-// leave a part out. Dtypes: of the stream (residual, total and their gradients), and of what goes into products or
-// comes from them.
+// Residual addition and LayerNorm in one pass over rows [rows, width], which are contiguous. Parameters and statistics
+// are fp32. A null pointer leaves its part out. `stream` is the dtype of residual, total and their gradients; the other
+// dtypes are those that matrix products write (update) and read (normed).
 #pragma once
 
 #include "dtypes.h"
 
 namespace fgclip {
 
-struct LayerNormRows {
-  int64_t rows;
-  int width;
-};
-
-// total = residual + update + update_bias, normed = LayerNorm(total), of the values that total holds once rounded.
-// statistics [2, rows]: mean and 1 / deviation. Without an update, total is not written.
+// total = residual + update + update_bias, rounded to `stream`; normed = LayerNorm of the rounded total.
+// statistics [2, rows]: mean and 1 / standard deviation. Without an update, total is not written.
 struct AddLayerNormForward {
   const void *residual, *update;             // [rows, width]
   const float *update_bias, *weight, *bias;  // [width]
   void *total, *normed;                      // [rows, width]
   float* statistics;
+  int64_t rows;
+  int width;
   float eps;
   Dtype stream, update_dtype, normed_dtype;
 };
-void add_layer_norm_forward_cpu(const AddLayerNormForward& call, LayerNormRows size);
+void add_layer_norm_forward_cpu(const AddLayerNormForward& call);
 
-// normed again, from total and the statistics.
+// Computes normed again, from total and the statistics.
 struct LayerNormAgain {
   const void* total;
   const float *statistics, *weight, *bias;
   void* normed;
+  int64_t rows;
+  int width;
   Dtype stream, normed_dtype;
 };
-void layer_norm_again_cpu(const LayerNormAgain& call, LayerNormRows size);
+void layer_norm_again_cpu(const LayerNormAgain& call);
 
-// The gradient of residual, once more in another dtype unless null, and columns [3, width]: the gradients of weight,
-// bias and update_bias. Sums over rows run in a fixed order on any number of threads.
+// grad_residual is the gradient of residual and update; grad_other, unless null, is the same in another dtype.
+// columns [3, width]: the gradients of weight, bias and update_bias. Sums over rows have the same bits on any number of
+// threads.
 struct AddLayerNormBackward {
   const void *grad_total, *grad_normed, *total;
   const float *statistics, *weight;
   void *grad_residual, *grad_other;
   float* columns;
+  int64_t rows;
+  int width;
   Dtype stream, normed_dtype, other_dtype;
 };
-void add_layer_norm_backward_cpu(const AddLayerNormBackward& call, LayerNormRows size);
+void add_layer_norm_backward_cpu(const AddLayerNormBackward& call);
 
 }  // namespace fgclip

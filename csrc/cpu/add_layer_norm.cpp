@@ -2,21 +2,14 @@
 // cache.
 #include "add_layer_norm.h"
 
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FGCLIP_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FGCLIP_SIMD
-#endif
+#include "cpu/row_strips.h"
+#include "cpu/simd.h"
 
 namespace fgclip {
 namespace {
-
-constexpr int64_t max_strips = 128;      // of rows whose column sums belong together
-constexpr int64_t rows_of_a_strip = 16;  // at least: fewer are not worth a sum of their own
 
 template <typename T>
 FGCLIP_SIMD void load(const T* from, int width, float* to) {
@@ -30,7 +23,7 @@ FGCLIP_SIMD void store(const float* from, int width, T* to) {
   for (int c = 0; c < width; ++c) from_float(from[c], to + c);
 }
 
-// row = residual + update + update_bias, rounded to the stream's dtype and stored there.
+// total = residual + update + update_bias, rounded to the stream's dtype; row holds the rounded values in fp32.
 template <typename T, typename U>
 FGCLIP_SIMD void add_row(const T* residual, const U* update, const float* update_bias, int width, T* total,
                          float* row) {
@@ -65,7 +58,7 @@ FGCLIP_SIMD void norm_row(const float* row, int width, float mean, float inverse
 }
 
 struct Moments {
-  float along, across;
+  float along, across;  // of the component along unit, and of the constant one
 };
 
 // The row becomes its normalised values without weight and bias, grad stays; returns the means that LayerNorm's
@@ -82,7 +75,7 @@ FGCLIP_SIMD Moments to_unit(float* row, const float* grad, int width, float mean
   return {along / width, across / width};
 }
 
-// grad becomes the gradient of the row; the three column sums go on.
+// Turn grad, of the normed row, into the gradient of the row, and add the row to the three column sums.
 FGCLIP_SIMD void differentiate_row(const float* unit, float* grad, const float* grad_total, int width, float inverse,
                                    Moments moments, const float* weight, float* grad_weight, float* grad_bias,
                                    float* grad_update_bias) {
@@ -108,15 +101,15 @@ const T* row_of(const void* rows, int64_t r, int width) {
 }
 
 template <typename T, typename U, typename N>
-void forward(const AddLayerNormForward& call, LayerNormRows size) {
-  const int width = size.width;
+void forward(const AddLayerNormForward& call) {
+  const int width = call.width;
   const std::vector<float> no_bias(width, 0.0f);
   const float* const update_bias = call.update_bias ? call.update_bias : no_bias.data();
 #pragma omp parallel
   {
     std::vector<float> row(width);
 #pragma omp for schedule(static)
-    for (int64_t r = 0; r < size.rows; ++r) {
+    for (int64_t r = 0; r < call.rows; ++r) {
       const T* const residual = row_of<T>(call.residual, r, width);
       if (call.update) {
         add_row(residual, row_of<U>(call.update, r, width), update_bias, width, row_of<T>(call.total, r, width),
@@ -128,35 +121,35 @@ void forward(const AddLayerNormForward& call, LayerNormRows size) {
       const float inverse = 1.0f / std::sqrt(squares_around(row.data(), width, mean) / width + call.eps);
       norm_row(row.data(), width, mean, inverse, call.weight, call.bias, row_of<N>(call.normed, r, width));
       call.statistics[r] = mean;
-      call.statistics[size.rows + r] = inverse;
+      call.statistics[call.rows + r] = inverse;
     }
   }
 }
 
 template <typename T, typename N>
-void again(const LayerNormAgain& call, LayerNormRows size) {
+void again(const LayerNormAgain& call) {
 #pragma omp parallel
   {
-    std::vector<float> row(size.width);
+    std::vector<float> row(call.width);
 #pragma omp for schedule(static)
-    for (int64_t r = 0; r < size.rows; ++r) {
-      load(row_of<T>(call.total, r, size.width), size.width, row.data());
-      norm_row(row.data(), size.width, call.statistics[r], call.statistics[size.rows + r], call.weight, call.bias,
-               row_of<N>(call.normed, r, size.width));
+    for (int64_t r = 0; r < call.rows; ++r) {
+      load(row_of<T>(call.total, r, call.width), call.width, row.data());
+      norm_row(row.data(), call.width, call.statistics[r], call.statistics[call.rows + r], call.weight, call.bias,
+               row_of<N>(call.normed, r, call.width));
     }
   }
 }
 
-// Rows [first, last); their column sums are added to `columns`.
+// Gradients of rows [first, last); their column sums are added to columns [3, width].
 template <typename T, typename N, typename O>
-void backward_strip(const AddLayerNormBackward& call, LayerNormRows size, int64_t first, int64_t last, float* columns) {
-  const int width = size.width;
+void backward_strip(const AddLayerNormBackward& call, int64_t first, int64_t last, float* columns) {
+  const int width = call.width;
   std::vector<float> row(width), grad(width), grad_total(width, 0.0f);
   for (int64_t r = first; r < last; ++r) {
     load(row_of<T>(call.total, r, width), width, row.data());
     load(row_of<N>(call.grad_normed, r, width), width, grad.data());
     if (call.grad_total) load(row_of<T>(call.grad_total, r, width), width, grad_total.data());
-    const float mean = call.statistics[r], inverse = call.statistics[size.rows + r];
+    const float mean = call.statistics[r], inverse = call.statistics[call.rows + r];
     const Moments moments = to_unit(row.data(), grad.data(), width, mean, inverse, call.weight);
     differentiate_row(row.data(), grad.data(), grad_total.data(), width, inverse, moments, call.weight, columns,
                       columns + width, columns + 2 * width);
@@ -166,42 +159,34 @@ void backward_strip(const AddLayerNormBackward& call, LayerNormRows size, int64_
 }
 
 template <typename T, typename N, typename O>
-void backward(const AddLayerNormBackward& call, LayerNormRows size) {
-  const int64_t strips = std::clamp<int64_t>(size.rows / rows_of_a_strip, 1, max_strips), sums = 3 * size.width;
-  std::vector<float> partial(strips * sums);
-#pragma omp parallel for schedule(static)
-  for (int64_t s = 0; s < strips; ++s) {
-    const int64_t first = size.rows * s / strips, last = size.rows * (s + 1) / strips;
-    backward_strip<T, N, O>(call, size, first, last, partial.data() + s * sums);
-  }
-  std::copy_n(partial.data(), sums, call.columns);
-  for (int64_t s = 1; s < strips; ++s) {
-    for (int64_t c = 0; c < sums; ++c) call.columns[c] += partial[s * sums + c];
-  }
+void backward(const AddLayerNormBackward& call) {
+  sum_over_rows(call.rows, 3 * call.width, call.columns, [&](int64_t first, int64_t last, float* columns) {
+    backward_strip<T, N, O>(call, first, last, columns);
+  });
 }
 
 }  // namespace
 
-void add_layer_norm_forward_cpu(const AddLayerNormForward& call, LayerNormRows size) {
+void add_layer_norm_forward_cpu(const AddLayerNormForward& call) {
   with_type(call.stream, [&](auto stream) {
     with_type(call.update_dtype, [&](auto update) {
       with_type(call.normed_dtype,
-                [&](auto normed) { forward<decltype(stream), decltype(update), decltype(normed)>(call, size); });
+                [&](auto normed) { forward<decltype(stream), decltype(update), decltype(normed)>(call); });
     });
   });
 }
 
-void layer_norm_again_cpu(const LayerNormAgain& call, LayerNormRows size) {
+void layer_norm_again_cpu(const LayerNormAgain& call) {
   with_type(call.stream, [&](auto stream) {
-    with_type(call.normed_dtype, [&](auto normed) { again<decltype(stream), decltype(normed)>(call, size); });
+    with_type(call.normed_dtype, [&](auto normed) { again<decltype(stream), decltype(normed)>(call); });
   });
 }
 
-void add_layer_norm_backward_cpu(const AddLayerNormBackward& call, LayerNormRows size) {
+void add_layer_norm_backward_cpu(const AddLayerNormBackward& call) {
   with_type(call.stream, [&](auto stream) {
     with_type(call.normed_dtype, [&](auto normed) {
       with_type(call.other_dtype,
-                [&](auto other) { backward<decltype(stream), decltype(normed), decltype(other)>(call, size); });
+                [&](auto other) { backward<decltype(stream), decltype(normed), decltype(other)>(call); });
     });
   });
 }
