@@ -7,10 +7,10 @@
 namespace fgclip {
 
 // ops/tree.py has the same four constants.
-constexpr int TILE = 64;          // tokens that attend together
-constexpr int REACH = 8;          // a key this many tiles or more before a tile is one of the tile's far keys
-constexpr int SHORT_LENGTH = 77;  // tokens, the short path
-constexpr int LONG_LENGTH = 248;  // the long path
+constexpr int tile_size = 64;     // tokens that attend together
+constexpr int reach = 8;          // a key this many tiles or more before a tile is one of the tile's far keys
+constexpr int short_length = 77;  // tokens, the short path
+constexpr int long_length = 248;  // the long path
 
 struct PrefixTree {
   std::vector<int32_t> token, position, end;   // [T]; position is a row of the short table followed by the long one

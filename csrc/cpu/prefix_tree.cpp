@@ -38,7 +38,7 @@ std::vector<Row> rows_until_eos(const int32_t* token, int64_t T0, const int64_t*
     const int32_t* last = token + offsets[r + 1];
     const int64_t length = std::find(first, last, eos) - first + 1;
     require(length <= last - first, "every row must hold EOS", r);
-    const int64_t limit = r < shorts ? SHORT_LENGTH : LONG_LENGTH;
+    const int64_t limit = r < shorts ? short_length : long_length;
     rows[r] = {first, static_cast<int32_t>(std::min(length, limit)), static_cast<int32_t>(r), 0};
   }
   return rows;
@@ -106,7 +106,7 @@ class Writer {
  private:
   void append(int32_t token, int32_t position) {
     const auto index = static_cast<int32_t>(tree_.token.size());
-    if (index % TILE == 0) {
+    if (index % tile_size == 0) {
       if (index > 0) tree_.spine_offsets.push_back(tree_.spine.size());
       tree_.spine.insert(tree_.spine.end(), path_.begin(), path_.end());
     }
@@ -130,7 +130,7 @@ class Writer {
     std::vector<int32_t> far;
     for (int32_t tile = 0; tile + 1 < static_cast<int32_t>(tree_.spine_offsets.size()); ++tile) {
       for (int32_t s = tree_.spine_offsets[tile]; s < tree_.spine_offsets[tile + 1]; ++s) {
-        if (tile - tree_.spine[s] / TILE >= REACH) far.push_back(tree_.spine[s]);
+        if (tile - tree_.spine[s] / tile_size >= reach) far.push_back(tree_.spine[s]);
       }
       tree_.far_key_offsets.push_back(far.size());
     }
@@ -165,7 +165,7 @@ PrefixTree prefix_tree(const int32_t* token, int64_t T0, const int64_t* offsets,
   if (share) sort_rows(middle, last, 0, eos);
   Writer writer(T0, M);
   writer.write(rows.data(), middle, 0, share, eos);
-  writer.write(middle, last, SHORT_LENGTH, share, eos);
+  writer.write(middle, last, short_length, share, eos);
   writer.fill(multiple, eos);
   return writer.finish();
 }

@@ -41,8 +41,8 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 namespace cuda_on_cpu {
 
-constexpr int WARP_SIZE = 32;
-constexpr size_t STACK = 32 << 10;
+constexpr int warp_size = 32;
+constexpr size_t stack_bytes = 32 << 10;
 enum class Schedule { ascending, descending, shuffled };
 enum class State { ready, at_barrier, at_warp_operation, returned };
 
@@ -53,12 +53,12 @@ enum class State { ready, at_barrier, at_warp_operation, returned };
 
 struct Thread {
   ucontext_t context;
-  std::vector<char> stack = std::vector<char>(STACK);
+  std::vector<char> stack = std::vector<char>(stack_bytes);
   State state;
   unsigned mask;              // of the warp operation that it waits at
   int line;                   // where it waits
   uint64_t value;             // what it shows there
-  uint64_t shown[WARP_SIZE];  // what the lanes of its last warp operation showed
+  uint64_t shown[warp_size];  // what the lanes of its last warp operation showed
   unsigned lanes;             // those that showed something
 };
 
@@ -97,7 +97,7 @@ inline void run_thread() {
 
 // Lets a warp go on if all lanes that its lanes wait for have come to the same operation or returned.
 inline bool release_warp(int first) {
-  const int last = std::min(first + WARP_SIZE, count);
+  const int last = std::min(first + warp_size, count);
   bool released = false;
   for (int t = first; t < last; ++t) {
     const Thread& mine = threads[t];
@@ -150,7 +150,7 @@ inline void start_threads() {
     Thread& thread = threads[t];
     thread.state = State::ready;
     getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = thread.stack.data(), thread.context.uc_stack.ss_size = STACK;
+    thread.context.uc_stack.ss_sp = thread.stack.data(), thread.context.uc_stack.ss_size = stack_bytes;
     thread.context.uc_link = nullptr;
     makecontext(&thread.context, run_thread, 0);
   }
@@ -163,13 +163,13 @@ inline void run_block(const std::vector<int>& warps, const std::vector<int>& lan
   do {
     for (const int warp : warps) do {
         for (const int lane : lanes) {
-          const int t = warp * WARP_SIZE + lane;
+          const int t = warp * warp_size + lane;
           if (t >= count || threads[t].state != State::ready) continue;
           current = t;
           threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
           switch_context(&scheduler, &threads[t].context);
         }
-      } while (release_warp(warp * WARP_SIZE));
+      } while (release_warp(warp * warp_size));
   } while (release_block());
 }
 
@@ -187,7 +187,7 @@ inline void launch(dim3 grid, dim3 block, Schedule schedule, std::function<void(
   if (count < 1 || count > 1024 || grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535)
     fail("a GPU refuses this launch");
   if (threads.size() < static_cast<size_t>(count)) threads = std::vector<Thread>(count);
-  auto warps = in_order((count + WARP_SIZE - 1) / WARP_SIZE, schedule), lanes = in_order(WARP_SIZE, schedule);
+  auto warps = in_order((count + warp_size - 1) / warp_size, schedule), lanes = in_order(warp_size, schedule);
   std::mt19937 random(0);
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
@@ -205,7 +205,7 @@ template <typename T>
 struct Shown {
   bool by(int lane) const { return threads[current].lanes >> lane & 1u; }
   T operator()(int lane) const {
-    if (lane < 0 || lane >= WARP_SIZE || !(threads[current].mask >> lane & 1u)) fail("a lane outside the mask is read");
+    if (lane < 0 || lane >= warp_size || !(threads[current].mask >> lane & 1u)) fail("a lane outside the mask is read");
     if (!by(lane)) fail("a lane that has returned is read");
     T value;
     std::memcpy(&value, &threads[current].shown[lane], sizeof(T));
@@ -221,7 +221,7 @@ Shown<T> exchange(unsigned mask, T value, int line) {
   return {};
 }
 
-inline int lane() { return current % WARP_SIZE; }
+inline int lane() { return current % warp_size; }
 
 }  // namespace cuda_on_cpu
 
@@ -233,7 +233,7 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE())
 
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int from, int line = __builtin_LINE()) {
-  return cuda_on_cpu::exchange(mask, value, line)(from % cuda_on_cpu::WARP_SIZE);
+  return cuda_on_cpu::exchange(mask, value, line)(from % cuda_on_cpu::warp_size);
 }
 
 template <typename T>
@@ -244,13 +244,13 @@ T __shfl_xor_sync(unsigned mask, T value, int bits, int line = __builtin_LINE())
 template <typename T>
 T __shfl_down_sync(unsigned mask, T value, int by, int line = __builtin_LINE()) {
   const int from = cuda_on_cpu::lane() + by;
-  return cuda_on_cpu::exchange(mask, value, line)(from < cuda_on_cpu::WARP_SIZE ? from : cuda_on_cpu::lane());
+  return cuda_on_cpu::exchange(mask, value, line)(from < cuda_on_cpu::warp_size ? from : cuda_on_cpu::lane());
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool holds, int line = __builtin_LINE()) {
   const auto shown = cuda_on_cpu::exchange(mask, holds, line);
   unsigned lanes = 0;
-  for (int lane = 0; lane < cuda_on_cpu::WARP_SIZE; ++lane)
+  for (int lane = 0; lane < cuda_on_cpu::warp_size; ++lane)
     if (shown.by(lane)) lanes |= static_cast<unsigned>(shown(lane)) << lane;
   return lanes;
 }

@@ -48,7 +48,7 @@ void run(const Header& h, std::ifstream& problem, std::ofstream& result) {
     auto out = unwritten<T>(h.R * h.C), grad_tokens = unwritten<T>(h.B * h.H * h.W * h.C);
     auto begin = unwritten<int64_t>(h.B + 1), order = unwritten<int64_t>(h.R);
     auto weights = unwritten<float>(h.R * (h.H + h.W));
-    const dim3 block(WARP, WARPS);
+    const dim3 block(warp_size, warps);
     launch(forward_grid(shape, VECTOR), block, schedule, [&] {
       forward_kernel<T, VECTOR>(tokens.data() + h.offset, boxes.data(), image_index.data(), out.data(), shape);
     });
