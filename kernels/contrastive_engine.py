@@ -1,13 +1,17 @@
-"""Contrastive loss on a GPU: the loss and the gradients that the op asks for, made of the kernels' two passes."""
+"""Engine of the contrastive loss on a GPU: Triton kernels and cuBLAS products.
+
+Its three functions are those of ``Engine`` in ``fgclip_fast/ops/contrastive_engine.py``.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fgclip_fast.kernels import contrastive_tuning as tuning
 from fgclip_fast.kernels.contrastive_loss import (
-    HALF_GAIN,
+    FP16_LOSS_SCALE,
     Ids,
-    Lse,
     Side,
     gradient_grid,
     gradients,
@@ -16,13 +20,17 @@ from fgclip_fast.kernels.contrastive_loss import (
     statistics,
 )
 from fgclip_fast.kernels.launch import on_own_device
+from fgclip_fast.kernels.lse import Lse
 
 
 @on_own_device
 def whole(
-    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, wanted: list[bool]
-) -> tuple[Lse, Lse, Tensor, list[Tensor]]:
-    """Statistics of the logits, and of a mean loss of 1 the gradients of image, text and scale; empty unless wanted."""
+    image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor | None, wanted: Sequence[bool], memory_budget: int
+) -> tuple[Lse, Lse, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Compute log-sum-exps, own logits and the wanted gradients of one process's batch.
+
+    ``memory_budget`` is accepted and ignored: a part of the logits stays in the L2 cache, and none is kept.
+    """
     rows, columns = side(image, text_ids), side(text, text_ids)
     row_lse, column_lse, positive = statistics(rows, columns, scale, 0, with_columns=True)
     shapes = [x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True)]
@@ -38,12 +46,12 @@ def whole(
             _finish_(grad, own, scale)
     if wanted[2]:
         grad_scale = scale_sums.sum() / (2 * max(1, len(image)))
-    return row_lse, column_lse, positive, [grad_image, grad_text, grad_scale]
+    return row_lse, column_lse, positive, (grad_image, grad_text, grad_scale)
 
 
 @on_own_device
-def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids, first: int) -> tuple[Lse, Tensor]:
-    """Log-sum-exp of a rank's own rows against all columns, and their own logits; all [B]."""
+def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids | None, first: int) -> tuple[Lse, Tensor]:
+    """Compute the log-sum-exps of a rank's rows over all columns, and their own logits; all [B]."""
     row_ids, column_ids = ids or (None, None)
     lse, _, positive = statistics(side(rows, row_ids), side(columns, column_ids), scale, first, with_columns=False)
     return lse, positive
@@ -51,9 +59,9 @@ def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids, first: int) 
 
 @on_own_device
 def own_gradient(
-    rows: Tensor, columns: Tensor, scale: Tensor, row_lse: Lse, column_lse: Lse, ids: Ids, first: int
+    rows: Tensor, columns: Tensor, scale: Tensor, row_lse: Lse, column_lse: Lse, ids: Ids | None, first: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of a rank's own rows [B, D], times the number of ranks, and these rows' share of the scale's."""
+    """Compute the gradient of a rank's rows [B, D], times the number of ranks, and their share of the scale's."""
     row_ids, column_ids = ids or (None, None)
     own, others = side(rows, row_ids), side(columns, column_ids)
     grad, scale_sums = torch.zeros_like(rows, dtype=torch.float32), _scale_sums(own, others)
@@ -64,15 +72,15 @@ def own_gradient(
 
 
 def _scale_sums(rows: Side, columns: Side) -> Tensor:
-    """A sum for each program of a part's gradient kernel."""
+    """Make a zero for each program of a part's gradient kernel, which adds its share of the scale's gradient to it."""
     B, N, dtype = len(rows.embedding), len(columns.embedding), rows.embedding.dtype
     grid = gradient_grid(*tuning.part_shape(tuning.target_of(rows.inverse.device), dtype, B, N))
     return rows.inverse.new_zeros(grid[0] * grid[1])
 
 
 def _finish_(grad: Tensor, own: Side, scale: Tensor) -> None:
-    """From sums of ``gradient of logit * gain * operand`` the gradient of ``own.embedding``, in place."""
+    """Turn sums of ``gradient of logit * gain * operand`` into the gradient of ``own.embedding``, in place."""
     unit = own.embedding * own.inverse[:, None]
     if own.operand is not own.embedding:
-        grad.mul_((own.inverse / HALF_GAIN**2)[:, None])
+        grad.mul_((own.inverse / FP16_LOSS_SCALE**2)[:, None])
     grad.addcmul_(unit, torch.linalg.vecdot(unit, grad)[:, None], value=-1).mul_(scale / (2 * max(1, len(grad))))

@@ -1,6 +1,6 @@
-"""Contrastive loss on a GPU: log-sum-exps with the product inside the kernel, gradients between cuBLAS products.
+"""Kernels of the contrastive loss: log-sum-exps with the product inside, gradients between cuBLAS products.
 
-Rows come as they are, of any length: a product of raw bf16 rows is exact, and what normalises them multiplies it after
+Rows may have any length: a product of raw bf16 rows is exact, and the factors that normalise them come after it
 (``rows · columns * row_inverse * column_inverse``). Logits are in base 2, ``scale * log2(e) * cosine``, and
 log-sum-exps have two parts, a maximum and the logarithm of a sum. Nothing is added up by atomics.
 """
@@ -15,10 +15,15 @@ import triton.language as tl
 from torch import Tensor
 
 from fgclip_fast.kernels import contrastive_tuning as tuning
+from fgclip_fast.kernels.launch import rows as rows_of
+from fgclip_fast.kernels.lse import Lse
 
 LOG2_E = tl.constexpr(math.log2(math.e))
-LOWEST = tl.constexpr(-1e30)  # below every logit, yet finite: the maximum of none
-HALF_GAIN = 2.0**7  # of rows and of columns: fp16 holds 2 * 2^14, and what is 2^-28 of that
+# Initial value of a running maximum: below every logit, yet finite, so that a difference of two maxima is a number.
+LOWEST = tl.constexpr(-1e30)
+# fp16 loss scale of each side. Gradients of logits lie in [-2, 2]; times 2^7 for the row and 2^7 for the column they
+# stay below 65504, the largest fp16 number, and those above 2^-28 stay normal numbers.
+FP16_LOSS_SCALE = 2.0**7
 
 
 @triton.jit
@@ -57,6 +62,7 @@ def _lse_kernel(
     SPAN_M: tl.constexpr, SPAN_N: tl.constexpr, WITH_COLUMNS: tl.constexpr, HAS_IDS: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
+    # This program's span of rows and of columns, and its own line of each array of partial sums.
     first_m, first_n = tl.program_id(0) * SPAN_M, tl.program_id(1) * SPAN_N
     row_maximum_ptr += tl.program_id(1).to(tl.int64) * B
     row_sum_ptr += tl.program_id(1).to(tl.int64) * B
@@ -65,6 +71,7 @@ def _lse_kernel(
     factor = tl.load(scale_ptr) * LOG2_E
     for start_n in range(first_n, tl.minimum(first_n + SPAN_N, N), BLOCK_N):
         for start_m in range(first_m, tl.minimum(first_m + SPAN_M, B), BLOCK_M):
+            # A tile of logits; columns that do not count are minus infinity.
             m, n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
             dots = _dots(rows_ptr, columns_ptr, m, n, row_stride, column_stride, B, N, D,
                          BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
@@ -73,11 +80,12 @@ def _lse_kernel(
             own = n[None, :] == (m + first)[:, None]
             logits = dots * row_factor[:, None] * column_inverse[None, :]
             logits = tl.where(_left_out(m, n, own, row_ids_ptr, column_ids_ptr, B, N, HAS_IDS), -float("inf"), logits)
+            # Tiles on the diagonal hold the rows' own logits.
             if (start_n < start_m + BLOCK_M + first) & (start_m + first < start_n + BLOCK_N):
                 positive = tl.sum(tl.where(own, logits, 0.0), 1)
                 owned_here = (m < B) & (m + first >= start_n) & (m + first < start_n + BLOCK_N)
                 tl.store(positive_ptr + m, positive, mask=owned_here)
-            # The sums so far were stored by this program, perhaps by other threads of it.
+            # Add the tile to the sums so far, which other threads of this program may have stored.
             tl.debug_barrier()
             _add_to_sums(row_maximum_ptr + m, row_sum_ptr + m, m < B, start_n > first_n, logits, 1)
             if WITH_COLUMNS:
@@ -102,6 +110,7 @@ def _gradient_kernel(
     column_inverse_ptr, column_maximum_ptr, column_log_ptr, column_gain_ptr, column_ids_ptr,  # [C]
     first, R, C, HAS_IDS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    # Statistics of this tile's rows and columns.
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     at = m[:, None] * C + n[None, :]  # a chunk has fewer than 2**31 elements
@@ -114,14 +123,16 @@ def _gradient_kernel(
     column_maximum = tl.load(column_maximum_ptr + n, mask=n < C, other=0.0)
     column_log = tl.load(column_log_ptr + n, mask=n < C, other=0.0)
     column_gain = tl.load(column_gain_ptr + n, mask=n < C, other=0.0)
+    # Logits from the products, rounded as in the other kernel, and their gradient.
     own = n[None, :] == (m + first)[:, None]
     dots = tl.load(dots_ptr + at, mask=inside, other=0.0)
     factor = tl.load(scale_ptr) * LOG2_E
-    logits = dots * (row_inverse * factor)[:, None] * column_inverse[None, :]  # rounded as in the other kernel
+    logits = dots * (row_inverse * factor)[:, None] * column_inverse[None, :]
     by_row = tl.exp2(logits - row_maximum[:, None] - row_log[:, None])
     by_column = tl.exp2(logits - column_maximum[None, :] - column_log[None, :])
     grad = by_row + by_column - tl.where(own, 2.0, 0.0)
     grad = tl.where(_left_out(m, n, own, row_ids_ptr, column_ids_ptr, R, C, HAS_IDS), 0.0, grad)
+    # The scale's share, summed by program over all parts; then the gradients times the gains.
     program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(
         scale_sum_ptr + program,
@@ -131,10 +142,8 @@ def _gradient_kernel(
     tl.store(weights_ptr + at, weights.to(weights_ptr.dtype.element_ty), mask=inside)
 
 
-Lse = tuple[Tensor, Tensor]
-"""Log-sum-exps in base 2: the maximum, and the logarithm of the sum of exponentials relative to it."""
-Ids = tuple[Tensor, Tensor] | None
-"""Ids of rows and of columns."""
+Ids = tuple[Tensor, Tensor]
+"""Text ids of the rows and of the columns."""
 
 
 class Side(NamedTuple):
@@ -156,12 +165,12 @@ class Side(NamedTuple):
 
 def side(embedding: Tensor, ids: Tensor | None) -> Side:
     """Of an fp16 side, unit rows stand in the products: 1/N times 1/length would leave its range."""
-    embedding = embedding if embedding.stride(1) == 1 else embedding.contiguous()
+    embedding = rows_of(embedding)
     length = torch.linalg.vector_norm(embedding, dim=1, dtype=torch.float32)
     inverse = length.reciprocal().where(length > 1e-12, 0)
     operand, gain = embedding, inverse
     if embedding.dtype == torch.float16:
-        operand, gain = (embedding * inverse[:, None]).half(), torch.full_like(inverse, HALF_GAIN)
+        operand, gain = (embedding * inverse[:, None]).half(), torch.full_like(inverse, FP16_LOSS_SCALE)
     return Side(embedding, inverse, operand, gain, ids if ids is None else ids.contiguous())
 
 
@@ -196,9 +205,9 @@ def _statistics(
 
 
 def _total(maximum: Tensor, total: Tensor) -> Lse:
-    """Of the sums of all spans, [spans, B]."""
+    """Join the maxima and sums of all spans, both [spans, B]."""
     highest = maximum.amax(0)
-    return highest, (total * (maximum - highest).exp2()).sum(0).log2()
+    return Lse(highest, (total * (maximum - highest).exp2()).sum(0).log2())
 
 
 def gradients(
@@ -217,8 +226,8 @@ def gradients(
             shape = m.stop - m.start, n.stop - n.start
             part, out = (x[: shape[0] * shape[1]].view(shape) for x in (dots, weights))
             product_(part, rows.embedding[m], columns.embedding[n].T)
-            ours = rows.part(m), (row_lse[0][m], row_lse[1][m])
-            theirs = columns.part(n), (column_lse[0][n], column_lse[1][n])
+            ours = rows.part(m), Lse(row_lse.maximum[m], row_lse.log[m])
+            theirs = columns.part(n), Lse(column_lse.maximum[n], column_lse.log[n])
             _gradient(part, out, scale, scale_sums, ours, theirs, first + m.start - n.start)
             yield m, n, out
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fgclip_fast.kernels.launch import on_own_device
+from fgclip_fast.kernels.launch import on_own_device, rows
 
 MAX_D = 8192
 """Widest row that fits the registers of one program."""
@@ -113,7 +113,7 @@ def forward(
     regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Mean loss [], each region's loss [R] and rank of its positive [R], each text's similarity and 1 / length [M]."""
-    regions, texts = _rows(regions), _rows(texts)
+    regions, texts = rows(regions), rows(texts)
     R, M = len(regions), len(texts)
     losses, rank = scale.new_empty(R), scale.new_empty(R, dtype=torch.int64)
     similarity, text_inverse = scale.new_empty(M), scale.new_empty(M)
@@ -136,7 +136,7 @@ def backward(
     text_inverse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of regions, texts and scale."""
-    regions, texts = _rows(regions), _rows(texts)
+    regions, texts = rows(regions), rows(texts)
     grad_regions, grad_texts = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (regions, texts))
     grad_scale = scale.new_empty(len(regions))
     if len(regions) > 0:
@@ -145,10 +145,6 @@ def backward(
         strides = regions.stride(0), texts.stride(0)
         _backward_kernel[(len(regions),)](*inputs, *outputs, *strides, regions.shape[1], **_tile(regions))
     return grad_regions, grad_texts, grad_scale.sum()
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def _choosing(offsets: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "fgclip_fast"
 # From the ground up. A room is a folder, or a file in the root of the package; it may import from itself and from
 # the floors below its own. What is named on no floor is a command: every `__main__.py` and other files in the root.
 FLOORS = (
-    {"config", "whole_file", "progress", "kernels"},
+    {"config", "whole_file", "progress", "kernels", "_native"},
     {"ops"},
     {"inputs"},
     {"model", "data"},
@@ -25,7 +25,10 @@ FLOORS = (
     {"report", "cost", "curate", "search", "serve", "integrations"},
 )
 COMMANDS = len(FLOORS)
-MAY_IMPORT_ONLY = {"kernels": {"whole_file"}, "ops": {"kernels"}}  # usable in another code base, without our config
+MAY_IMPORT_ONLY = {
+    "kernels": {"whole_file"},
+    "ops": {"kernels", "_native"},
+}  # usable in another code base, without our config
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))
 
 

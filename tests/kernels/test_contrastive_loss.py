@@ -11,17 +11,18 @@ from fgclip_fast.ops import contrastive_loss
 from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
 from tests.op_module import op_module
 
-op = op_module("contrastive_loss")
+op, autograd = op_module("contrastive_loss"), op_module("contrastive_autograd")
 KINDS = {"bf16": (torch.bfloat16, "ieee"), "tf32": (torch.float32, "tf32"), "fp32": (torch.float32, "ieee")}
 
 
 def launches_of(N, D, kind, arch=90, ids=False, config=0):
     """What the public op launches for CUDA tensors that need gradients, on a GPU that is not here."""
     dtype, precision = KINDS[kind]
-    plain = {name: getattr(op, name)._init_fn for name in ("_whole", "_attach")}  # a custom op stops at its fake
+    # A custom op answers fake tensors by its fake; these are the functions behind.
+    whole, attach = mock.patch.object(op, "_whole", op._whole._init_fn), autograd.attach._init_fn
     target = {"target_of": lambda device: tuning.TARGETS[arch], "fastest": lambda configs, *_, **__: configs[config]}
     chosen = mock.patch.multiple(tuning, **target), mock.patch.object(kernels, "_precision", lambda: precision)
-    with fake_cuda(), mock.patch.multiple(op, **plain), chosen[0], chosen[1]:
+    with fake_cuda(), whole, mock.patch.object(autograd, "attach", attach), chosen[0], chosen[1]:
 
         def step():
             image, text = (torch.empty(N, D, dtype=dtype, device="cuda", requires_grad=True) for _ in range(2))

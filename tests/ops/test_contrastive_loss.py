@@ -14,7 +14,7 @@ from tests import exactness
 from tests.exactness import assert_same_bits, error, with_gradients
 from tests.op_module import op_module
 
-op = op_module("contrastive_loss")
+op, autograd = op_module("contrastive_loss"), op_module("contrastive_autograd")
 GPU = torch.cuda.is_available()
 
 
@@ -228,8 +228,8 @@ def test_is_a_set_of_well_behaved_custom_ops():
     leaves = [x.clone().requires_grad_() for x in (image, text, scale)]
     for text_ids, wanted in ((None, [True] * 3), (ids, [False, True, False]), (None, [False] * 3)):
         torch.library.opcheck(op._whole, (image, text, scale, text_ids, 2**20, wanted))
-    torch.library.opcheck(op._attach, (*leaves, torch.tensor(2.0), *grads))
-    torch.library.opcheck(op._backward, (torch.tensor(2.0), *grads, image, text, scale))
+    torch.library.opcheck(autograd.attach, (*leaves, torch.tensor(2.0), *grads))
+    torch.library.opcheck(autograd._backward, (torch.tensor(2.0), *grads, image, text, scale))
     rows = image[2:5], text, scale
     lse, _ = op._own_lse(*rows, ids[2:5], ids, 2)
     torch.library.opcheck(op._own_lse, (*rows, ids[2:5], ids, 2))
@@ -333,8 +333,8 @@ def changed(**changes):
         (changed(memory_budget=-1), "memory_budget must be at least 0 bytes, got -1"),
         (changed(image=torch.zeros(3)), r"image must be \[B, D\] of floats, got \[3\]"),
         (changed(image=torch.zeros(3, 4, dtype=torch.int32)), r"image must be .* got \[3, 4\] torch.int32"),
-        (changed(text=torch.zeros(2, 4)), r"text must be as image, \[3, 4\] .* got \[2, 4\]"),
-        (changed(text=torch.zeros(3, 4).half()), "text must be as image, .* got .* torch.float16"),
+        (changed(text=torch.zeros(2, 4)), r"text must be like image, \[3, 4\] .* got \[2, 4\]"),
+        (changed(text=torch.zeros(3, 4).half()), "text must be like image, .* got .* torch.float16"),
         (changed(scale=torch.zeros(1)), r"scale must be one float, \[\], on cpu, got \[1\]"),
         (changed(text_ids=torch.zeros(2).long()), r"text_ids must be \[B\] = \[3\] int64, got \[2\] torch.int64"),
         (changed(text_ids=torch.zeros(3)), r"text_ids must be \[B\] = \[3\] int64, got \[3\] torch.float32"),
