@@ -1,6 +1,6 @@
 """Tree attention in plain torch: dense products over tiles of tokens, each with its spine gathered."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,19 +27,34 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
     if len(q) == 0:
         return q + k + v  # empty, and in the graph
     batches, place = _batches_of(tree)
-    # The gradients of a key that several tiles share are summed in this dtype.
-    summed = torch.promote_types(q.dtype, torch.float32)
-    rows = q.flatten(1), k.flatten(1).to(summed), v.flatten(1).to(summed)
-    tiles = [_attend(*rows, batch, q.shape[1], q.dtype) for batch in batches]
+    rows = q.flatten(1), k.flatten(1), v.flatten(1)
+    tiles = [_attend(*rows, batch, q.shape[1]) for batch in batches]
     return F.embedding(place, torch.cat(tiles)).view_as(q)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int, dtype: torch.dtype) -> Tensor:
-    # Gathered by F.embedding, since the backward of q[index] is not deterministic on a CPU.
-    gathered = F.embedding(batch.query, q), F.embedding(batch.key, k).to(dtype), F.embedding(batch.key, v).to(dtype)
+def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int) -> Tensor:
+    gathered = (_Gather.apply(rows, index) for rows, index in ((q, batch.query), (k, batch.key), (v, batch.key)))
     q_tile, k_tile, v_tile = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in gathered)
     out = dense_attention(q_tile, k_tile, v_tile, batch.seen)
     return out.transpose(1, 2).reshape(-1, q.shape[1])
+
+
+class _Gather(torch.autograd.Function):
+    """``rows[index]``; the gradients of a row that several tiles share are summed in fp32, in a fixed order."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.length, ctx.dtype = len(rows), rows.dtype
+        return F.embedding(index, rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        wide = grad.to(torch.promote_types(ctx.dtype, torch.float32))
+        # Unlike that of rows[index], this sum has one order on a CPU.
+        return torch.ops.aten.embedding_dense_backward(wide, index, ctx.length, -1, False).to(ctx.dtype), None
 
 
 _BATCHES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # one entry a tree, for all layers and both passes
