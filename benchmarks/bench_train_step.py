@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.measure import by_turns
-from benchmarks.released_step import EOS, Inputs, Released
+from benchmarks.released_inputs import Inputs
+from benchmarks.released_step import EOS, Released
 from benchmarks.workload import stage2
 from fgclip_fast.config import Loss, Model, Optim
 from fgclip_fast.inputs.batch import Batch

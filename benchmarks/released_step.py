@@ -6,38 +6,16 @@ projected map, each image's slots for boxes padded to four. Two casts of pooled 
 fp32 the released code raises there.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 from transformers import CLIPConfig, CLIPModel
 
+from benchmarks.released_inputs import SLOTS, Inputs
+
 EOS = 49407
 KEPT = 20  # positions of the long path that come from position_embedding_ori
-SLOTS = 4  # boxes of an image
-
-
-class Inputs(NamedTuple):
-    """What the released collator makes of B images."""
-
-    image: Tensor
-    """fp32 [B, 3, S, S], normalised."""
-    text_short: Tensor
-    """int64 [B, 77], filled up with EOS, as are all texts."""
-    text_long: Tensor
-    """int64 [B, 248]."""
-    box_texts: Tensor
-    """int64 [4 B, 77]; "" where an image has fewer boxes."""
-    hard_texts: Tensor
-    """int64 [11 H, 77]: of each hard region its positive and ten negatives."""
-    boxes: Tensor
-    """fp32 [B, 4, 4], xyxy as fractions; zeros where an image has fewer."""
-    hard_boxes: Tensor
-    """fp32 [B, 4, 4]: those boxes again that have negatives."""
-    box_nums: list[int]
-    hard_nums: list[int]
 
 
 class Released(CLIPModel):
@@ -51,22 +29,22 @@ class Released(CLIPModel):
         self.text_filip_projection = nn.Linear(width, config.projection_dim, bias=False)
         self.logit_scale_finegraind = nn.Parameter(torch.ones([]) * config.logit_scale_init_value)
         self.logit_scale_hardneg = nn.Parameter(torch.ones([]) * config.logit_scale_init_value)
-        self.mask1 = (torch.arange(248)[:, None] < KEPT).float()
-        self.mask2 = 1 - self.mask1
+        self.register_buffer("mask1", (torch.arange(248)[:, None] < KEPT).float(), persistent=False)
+        self.register_buffer("mask2", 1 - self.mask1, persistent=False)
 
     def encode_text(self, ids: Tensor, short: bool) -> Tensor:
         """Tensor[N, L] of ids -> Tensor[N, D]; no padding mask is passed."""
         N, L = ids.shape
-        embeddings, position = self.text_model.embeddings, torch.arange(L)
+        embeddings, position = self.text_model.embeddings, torch.arange(L, device=ids.device)
         if short:
             hidden = embeddings.token_embedding(ids) + embeddings.position_embedding(position)
         else:
             ori = embeddings.position_embedding_ori(position) * self.mask1
             hidden = embeddings.token_embedding(ids) + ori + embeddings.position_embedding_res(position) * self.mask2
-        causal = torch.full((L, L), torch.finfo(hidden.dtype).min).triu(1).expand(N, 1, L, L)
+        causal = hidden.new_full((L, L), torch.finfo(hidden.dtype).min).triu(1).expand(N, 1, L, L)
         hidden = self.text_model.encoder(inputs_embeds=hidden, attention_mask=causal).last_hidden_state
         hidden = self.text_model.final_layer_norm(hidden)
-        pooled = hidden[torch.arange(N), (ids == EOS).int().argmax(-1)]
+        pooled = hidden[torch.arange(N, device=ids.device), (ids == EOS).int().argmax(-1)]
         return (self.text_projection if short else self.text_filip_projection)(pooled)
 
     def encode_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +80,8 @@ class Released(CLIPModel):
         regions = unit(pool(dense, inputs.hard_boxes, inputs.hard_nums))
         texts = unit(self.encode_text(inputs.hard_texts, short=True)).view(len(regions), -1, regions.shape[1])
         logits = self.logit_scale_hardneg.exp() * torch.einsum("rd,rkd->rk", regions, texts)
-        terms["hard_negative"] = F.cross_entropy(logits, torch.zeros(len(regions), dtype=torch.long))
+        positive = torch.zeros(len(regions), dtype=torch.long, device=regions.device)
+        terms["hard_negative"] = F.cross_entropy(logits, positive)
         total = terms["short"] + terms["long"] + 0.1 * terms["region"] + 0.5 * terms["hard_negative"]
         return {"total": total, **terms}
 
@@ -115,7 +94,7 @@ def unit(x: Tensor) -> Tensor:
 def contrast(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Symmetric InfoNCE over this process's rows."""
     logits = scale * unit(image) @ unit(text).t()
-    labels = torch.arange(len(logits))
+    labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2
 
 

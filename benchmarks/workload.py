@@ -9,7 +9,7 @@ import random
 import torch
 from torch import Tensor
 
-from benchmarks.released_step import SLOTS, Inputs
+from benchmarks.released_inputs import SLOTS, Inputs
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
