@@ -37,19 +37,21 @@ class TreeArrays(Protocol):
 
 
 @triton.jit
-def load_rows(ptr, index, stride, keep, D, BLOCK_D: tl.constexpr):
+def load_rows(ptr, index, stride, keep, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Rows ``index`` of one head; 0 where ``keep`` is false."""
     column = tl.arange(0, BLOCK_D)
     at = ptr + index.to(tl.int64)[:, None] * stride + column[None, :]
-    return tl.load(at, mask=keep[:, None] & (column < D)[None, :], other=0.0)
+    mask = keep[:, None] if D == BLOCK_D else keep[:, None] & (column < D)[None, :]
+    return tl.load(at, mask=mask, other=0.0)
 
 
 @triton.jit
-def store_rows(ptr, index, stride, keep, rows, D, BLOCK_D: tl.constexpr):
+def store_rows(ptr, index, stride, keep, rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Writes what ``load_rows`` would read."""
     column = tl.arange(0, BLOCK_D)
     at = ptr + index.to(tl.int64)[:, None] * stride + column[None, :]
-    tl.store(at, rows.to(ptr.dtype.element_ty), mask=keep[:, None] & (column < D)[None, :])
+    mask = keep[:, None] if D == BLOCK_D else keep[:, None] & (column < D)[None, :]
+    tl.store(at, rows.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -67,8 +69,9 @@ def seen_by(i, j, end_ptr, T):
 
 @triton.jit
 def _attend(
-    q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D: tl.constexpr
-):
+    q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """Keys ``j`` added to the running maximum, sum and output of queries ``i``; logits are to base 2."""
     exact: tl.constexpr = q.dtype == tl.float32
     k = load_rows(k_ptr, j, k_stride, j < T, D, BLOCK_D)
@@ -84,12 +87,12 @@ def _attend(
     return raised, total * shrink + tl.sum(weight, 1), out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, end_ptr, spine_offsets_ptr, spine_ptr,  # [T, heads, D] x 3, [T], [tiles + 1], [S]
     out_ptr, lse_ptr,                                            # [T, heads, D], [heads, T]
     q_stride, k_stride, v_stride, out_stride, q_head, k_head, v_head,
-    T, D, scale, TILE: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
+    T, scale, D: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     # One program computes BLOCK queries of one head.
     first_query = tl.program_id(0) * BLOCK
@@ -107,13 +110,13 @@ def _forward_kernel(
         place = start + tl.arange(0, STEP)
         j = tl.load(spine_ptr + place, mask=place < last, other=T)
         maximum, total, out = _attend(
-            q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
+            q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, scale, D, BLOCK_D
         )
     # Keys of the tile itself, up to the last query.
     for start in range(tile * TILE, first_query + BLOCK, STEP):
         j = start + tl.arange(0, STEP)
         maximum, total, out = _attend(
-            q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
+            q, i, j, maximum, total, out, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, scale, D, BLOCK_D
         )
     # Rows past T have seen no key; in all others the largest weight is 1, so that total is at least that.
     total = tl.maximum(total, 1.0)
@@ -132,7 +135,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, tree: TreeArrays, tile: int) -> tup
         _forward_kernel[(triton.cdiv(T, blocks["BLOCK"]), heads)](
             q, k, v, tree.end, tree.spine_offsets, tree.spine, out, lse,
             q.stride(0), k.stride(0), v.stride(0), heads * D, q.stride(1), k.stride(1), v.stride(1),
-            T, D, D**-0.5 * LOG2E, TILE=tile, **blocks,
+            T, D**-0.5 * LOG2E, D=D, TILE=tile, **blocks,
         )  # fmt: skip
     return out, lse
 

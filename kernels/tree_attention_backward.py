@@ -36,8 +36,9 @@ def _delta(grad, out):
 
 @triton.jit
 def _grad_query(
-    q, grad, i, j, lse, delta, grad_q, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D: tl.constexpr
-):
+    q, grad, i, j, lse, delta, grad_q, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
     """What keys ``j`` add to the gradient of queries ``i``, but for the scale."""
     exact: tl.constexpr = q.dtype == tl.float32
     k = load_rows(k_ptr, j, k_stride, j < T, D, BLOCK_D)
@@ -51,8 +52,8 @@ def _grad_query(
 
 @triton.jit
 def _grad_key(
-    k, v, i, seen, q_ptr, grad_ptr, out_ptr, lse_ptr, grad_k, grad_v, q_stride, grad_stride, out_stride, T, D, scale,
-    BLOCK_D: tl.constexpr,
+    k, v, i, seen, q_ptr, grad_ptr, out_ptr, lse_ptr, grad_k, grad_v, q_stride, grad_stride, out_stride, T, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """What queries ``i`` add to the gradients of keys, but for the scale; ``seen`` is [keys, queries]."""
     exact: tl.constexpr = k.dtype == tl.float32
@@ -67,14 +68,14 @@ def _grad_key(
     return dot(grad_logit.to(q.dtype), q, grad_k, exact), grad_v
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "P"])
 def _backward_kernel(
     grad_ptr, q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr,               # [T, heads, D] x 5, [heads, T]
     end_ptr, spine_offsets_ptr, spine_ptr, far_key_offsets_ptr,    # [T], [tiles + 1], [S], [tiles + 1]
     grad_q_ptr, grad_k_ptr, grad_v_ptr, part_k_ptr, part_v_ptr,    # [T, heads, D] x 3, [PARTS, P, heads, D] x 2
     grad_stride, q_stride, k_stride, v_stride, out_stride, grad_head, q_head, k_head, v_head,
-    T, P, D, scale, grad_scale,
-    TILE: tl.constexpr, REACH: tl.constexpr, FAR_BLOCK: tl.constexpr,
+    T, P, scale, grad_scale,
+    D: tl.constexpr, TILE: tl.constexpr, REACH: tl.constexpr, FAR_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     # One program computes the gradients of BLOCK tokens of one head, as queries and as keys.
@@ -96,12 +97,12 @@ def _backward_kernel(
         place = start + tl.arange(0, STEP)
         j = tl.load(spine_ptr + place, mask=place < spine_end, other=T)
         grad_q = _grad_query(
-            q, grad, own, j, lse, delta, grad_q, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
+            q, grad, own, j, lse, delta, grad_q, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, scale, D, BLOCK_D
         )
     for start in range(tile * TILE, first + BLOCK, STEP):
         j = start + tl.arange(0, STEP)
         grad_q = _grad_query(
-            q, grad, own, j, lse, delta, grad_q, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, D, scale, BLOCK_D
+            q, grad, own, j, lse, delta, grad_q, k_ptr, v_ptr, end_ptr, k_stride, v_stride, T, scale, D, BLOCK_D
         )
     store_rows(grad_q_ptr + head * D, own, out_stride, own < T, grad_q * grad_scale, D, BLOCK_D)
 
@@ -115,7 +116,7 @@ def _backward_kernel(
         seen = (own[:, None] <= i[None, :]) & (i[None, :] < end[:, None])
         grad_k, grad_v = _grad_key(
             k, v, i, seen, q_ptr, grad_ptr, out_ptr, lse_ptr, grad_k, grad_v, q_stride, grad_stride, out_stride,
-            T, D, scale, BLOCK_D,
+            T, scale, D, BLOCK_D,
         )  # fmt: skip
     store_rows(grad_k_ptr + head * D, own, out_stride, own < T, grad_k * grad_scale, D, BLOCK_D)
     store_rows(grad_v_ptr + head * D, own, out_stride, own < T, grad_v, D, BLOCK_D)
@@ -131,14 +132,14 @@ def _backward_kernel(
         zero = tl.zeros([FAR_BLOCK, BLOCK_D], tl.float32)
         part_k, part_v = _grad_key(
             k_far, v_far, own, seen, q_ptr, grad_ptr, out_ptr, lse_ptr, zero, zero, q_stride, grad_stride, out_stride,
-            T, D, scale, BLOCK_D,
+            T, scale, D, BLOCK_D,
         )  # fmt: skip
         row = (first % TILE // BLOCK) * P + place
         store_rows(part_k_ptr + head * D, row, out_stride, place < far_end, part_k * grad_scale, D, BLOCK_D)
         store_rows(part_v_ptr + head * D, row, out_stride, place < far_end, part_v, D, BLOCK_D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def _sum_kernel(
     part_k_ptr, part_v_ptr,                       # [PARTS, P, heads, D] x 2
     sum_key_ptr, sum_offsets_ptr, far_rows_ptr,   # [W], [W + 1], [P]
@@ -191,7 +192,7 @@ def backward(
         *grads, part_k, part_v,
         grad.stride(0), q.stride(0), k.stride(0), v.stride(0), heads * D,
         grad.stride(1), q.stride(1), k.stride(1), v.stride(1),
-        T, P, D, D**-0.5 * LOG2E, D**-0.5, TILE=tile, REACH=reach, FAR_BLOCK=FAR_BLOCK, **blocks,
+        T, P, D**-0.5 * LOG2E, D**-0.5, D=D, TILE=tile, REACH=reach, FAR_BLOCK=FAR_BLOCK, **blocks,
     )  # fmt: skip
     if P > 0:
         _sum_kernel[(len(tree.sum_key), triton.cdiv(heads * D, 32))](

@@ -89,15 +89,20 @@ class Launch:
     options: dict[str, int]
 
     def resources(self, arch: int) -> Resources:
-        """The kernel as this launch would compile it: by the types, divisibility and constants of its arguments."""
+        """The kernel as this launch would compile it."""
+        return resources(self.kernel, *self.specialization(), arch, **self.options)
+
+    def specialization(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """Types (with divisibility) and constants of the arguments: a launch with others compiles the kernel anew."""
         signature, constexprs = {}, {}
+        unspecialized = _unspecialized_names(self.kernel)
         for name, value in self.arguments.items():
-            kind = None if name in _constexpr_names(self.kernel) else _kind(value)
+            kind = None if name in _constexpr_names(self.kernel) else _kind(value, name in unspecialized)
             if kind is None:
                 constexprs[name] = value
             else:
                 signature[name] = kind
-        return resources(self.kernel, signature, constexprs, arch, **self.options)
+        return signature, constexprs
 
 
 def recorded_launches(call: Callable[[], Any], *modules: ModuleType) -> list[Launch]:
@@ -137,12 +142,20 @@ def _constexpr_names(kernel: Any) -> list[str]:
     return [name for name, kind in function.__annotations__.items() if "constexpr" in str(kind)]
 
 
-def _kind(value: Any) -> str | None:
+def _unspecialized_names(kernel: Any) -> list[str]:
+    """Arguments whose value must not compile the kernel anew; an interpreted kernel keeps them among its options."""
+    options = vars(kernel).get("kwargs", vars(kernel))
+    return options.get("do_not_specialize") or []
+
+
+def _kind(value: Any, unspecialized: bool = False) -> str | None:
     """Type of a launch's argument, as `resources` takes it; None for what a launch makes a constant."""
     if isinstance(value, torch.Tensor):
         return "*" + _TYPES[value.dtype]
     if isinstance(value, float):
         return "fp32"
+    if unspecialized:
+        return "i32" if -(2**31) <= value < 2**31 else "i64"
     if value is None or isinstance(value, bool) or value == 1:
         return None
     return ("i32" if -(2**31) <= value < 2**31 else "i64") + (":16" if value % 16 == 0 else "")

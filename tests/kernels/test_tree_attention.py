@@ -71,6 +71,17 @@ def test_kernels_compile_without_spills_in_every_configuration(head_dim, dtype, 
     assert_fits_in_registers(head_dim, dtype, monkeypatch)
 
 
+def test_another_batch_does_not_compile_a_kernel_anew():
+    tree = SMALL_TREES["a key that reaches far"]()
+    specializations = []
+    for tokens, far_rows in ((640, 16), (641, 7), (1, 1)):
+        batch = tree._replace(end=tree.end.new_zeros(tokens), far_rows=tree.far_rows.new_zeros(far_rows))
+        with pytest.MonkeyPatch.context() as patch:
+            launches = fake_launches(batch, 8, 64, torch.bfloat16, patch)
+        specializations.append([launch.specialization() for launch in launches])
+    assert specializations[0] == specializations[1] == specializations[2]
+
+
 def test_partial_gradients_stay_within_their_budget():
     """512 images: long captions of 110 tokens, four groups of eleven; 8 heads of 64, fp32, keys and values."""
     generator = torch.Generator().manual_seed(0)
