@@ -1,13 +1,15 @@
-"""What a Triton kernel would be on a GPU that is not here: registers, spills, shared memory and PTX.
+"""What a Triton kernel would be on a GPU that is not here: registers, spills, shared memory, CTAs an SM and PTX.
 
     launches = recorded_launches(lambda: kernels_module.forward(*fake_cuda_tensors), kernels_module)
     launches[0].resources(90)   # compiled for sm_90 exactly as this call would have launched it
+    launches[0].resources(90).ctas(90)   # how many of its programs (CTAs) an SM holds at a time
     resources(kernel, {"x_ptr": "*bf16", "x_stride": "i32:16", "N": "i32"}, {"BLOCK": 64}, arch=90, num_warps=4)
 
 Compiling needs kernels that were defined without TRITON_INTERPRET, so it happens in one process of its own.
 """
 
 import importlib
+import math
 import multiprocessing
 import os
 import re
@@ -26,6 +28,27 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 ARCHITECTURES = (80, 90, 100)
+
+
+class Multiprocessor(NamedTuple):
+    """What the programs on one streaming multiprocessor share, beside its 65,536 registers."""
+
+    warps: int
+    ctas: int
+    shared: int
+
+
+# CUDA C++ Programming Guide 13, "Compute Capabilities", table of technical specifications.
+MULTIPROCESSORS = {
+    80: Multiprocessor(64, 32, 164 * 2**10),
+    89: Multiprocessor(48, 24, 100 * 2**10),
+    90: Multiprocessor(64, 32, 228 * 2**10),
+    100: Multiprocessor(64, 32, 228 * 2**10),
+    120: Multiprocessor(48, 24, 100 * 2**10),
+}
+# By cuda_occupancy.h: a warp's registers are given in units of 256, from one of four parts of the file. Each CTA takes
+# 1 KiB of shared memory more than it asks for.
+REGISTERS_OF_PART, PARTS, REGISTER_UNIT, RESERVED_SHARED = 65536 // 4, 4, 256, 2**10
 
 _TYPES = {
     torch.float64: "fp64",
@@ -47,6 +70,15 @@ class Resources(NamedTuple):
     spills: int
     shared: int
     ptx: str
+    warps: int
+
+    def ctas(self, arch: int) -> int:
+        """How many programs an SM of ``sm_<arch>`` holds at a time, by registers, shared memory and warps."""
+        limit = MULTIPROCESSORS[arch]
+        registers = math.ceil(32 * self.registers / REGISTER_UNIT) * REGISTER_UNIT  # of a warp
+        by_registers = REGISTERS_OF_PART // registers * PARTS // self.warps
+        by_shared = limit.shared // (self.shared + RESERVED_SHARED)
+        return min(by_registers, by_shared, limit.warps // self.warps, limit.ctas)
 
     def __str__(self) -> str:
         return f"{self.registers} registers, {self.spills} bytes spilled, {self.shared} bytes shared"
@@ -184,7 +216,7 @@ def _compile(
     source = ASTSource(kernel, types, constexprs, {(i,): [["tt.divisibility", 16]] for i in wide})
     compiled = triton.compile(source, GPUTarget("cuda", arch, 32), options)
     registers, spills = _usage(compiled.asm["cubin"])
-    return Resources(registers, spills, compiled.metadata.shared, compiled.asm["ptx"])
+    return Resources(registers, spills, compiled.metadata.shared, compiled.asm["ptx"], options["num_warps"])
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from fgclip_fast.cost.rules import Cost, rule, size
 from fgclip_fast.ops.tree import TILE, Tree
 
 PART = 2048  # rows and columns of logits that a contrastive loss makes at a time
-BACKWARD_BLOCK = 32  # queries of a program in the backward pass of tree attention
+BACKWARD_BLOCK = 64  # queries of a program in the backward pass of tree attention
 
 
 @rule("fgclip_fast::tree_attention")

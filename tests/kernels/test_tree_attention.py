@@ -9,7 +9,7 @@ from fgclip_fast.kernels import tree_attention as kernels
 from fgclip_fast.kernels import tree_attention_backward as backward_kernels
 from fgclip_fast.ops import tree_attention
 from fgclip_fast.ops.tree import TILE
-from tests.ahead_of_time import ARCHITECTURES, fake_cuda, recorded_launches
+from tests.ahead_of_time import ARCHITECTURES, MULTIPROCESSORS, fake_cuda, recorded_launches
 from tests.op_module import op_module
 from tests.trees import SMALL_TREES, tree_of
 
@@ -69,6 +69,18 @@ def test_kernels_compile_without_spills(monkeypatch):
 @pytest.mark.parametrize("head_dim", [16, 24, 32, 48, 64, 80, 128])
 def test_kernels_compile_without_spills_in_every_configuration(head_dim, dtype, monkeypatch):
     assert_fits_in_registers(head_dim, dtype, monkeypatch)
+
+
+@pytest.mark.parametrize("arch", MULTIPROCESSORS)
+def test_several_programs_share_an_sm(arch, monkeypatch):
+    """More than one hides the latency of the other's loads: a program's loops run once or twice."""
+    tree = SMALL_TREES["a key that reaches far"]()
+    forward, backward, _ = fake_launches(tree, 8, 64, torch.bfloat16, monkeypatch)
+    at_least = 4 if arch in (90, 100) else 2  # where products take their operands from shared memory, not registers
+    for launch, wanted in ((forward, at_least), (backward, 2)):
+        used = launch.resources(arch)
+        assert used.ctas(arch) >= wanted and used.spills == 0, f"{launch.kernel.fn.__name__} for sm_{arch}: {used}"
+        assert ("wgmma.mma_async" in used.ptx) == (arch == 90)
 
 
 def test_another_batch_does_not_compile_a_kernel_anew():
