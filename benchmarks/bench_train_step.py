@@ -64,15 +64,17 @@ class Clock:
 class Ours:
     """Our step, on weights of its own."""
 
-    def __init__(self, model: Model, batch: Batch) -> None:
+    def __init__(self, model: Model, batch: Batch, bf16: bool = False) -> None:
         torch.manual_seed(0)
-        self.model, self.batch, self.clock = FGCLIP(model), batch, Clock()
+        self.model, self.batch, self.clock, self.bf16 = FGCLIP(model), batch, Clock(), bf16
         self.optimizer = adamw(self.model, Optim())
         self.clock.watch("vision forward", self.model.vision_model, "forward")
         self.clock.watch("text forward", self.model.text_model, "forward")
 
     def losses(self) -> dict[str, Tensor]:
-        return objective(self.model(self.batch), Loss())._asdict()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            embeddings = self.model(self.batch)
+        return objective(embeddings, Loss())._asdict()
 
     def step(self) -> None:
         _one_step(self.clock, self.losses, lambda: update(self.model, self.optimizer, Optim()))
@@ -81,8 +83,10 @@ class Ours:
 class Theirs:
     """The released step on the same weights; the optimizer is the one that its trainer makes, plain AdamW."""
 
-    def __init__(self, model: Model, inputs: Inputs, weights: dict[str, Tensor], folder: Path) -> None:
-        self.model, self.inputs, self.clock = _released(model, folder), inputs, Clock()
+    def __init__(
+        self, model: Model, inputs: Inputs, weights: dict[str, Tensor], folder: Path, bf16: bool = False
+    ) -> None:
+        self.model, self.inputs, self.clock, self.bf16 = _released(model, folder), inputs, Clock(), bf16
         self.model.load_state_dict(weights)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, weight_decay=0.001)
         self.clock.watch("vision forward", self.model, "encode_image")
@@ -90,7 +94,8 @@ class Theirs:
         self.clock.watch("text forward", self.model, "encode_text")
 
     def losses(self) -> dict[str, Tensor]:
-        return self.model(self.inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return self.model(self.inputs)
 
     def step(self) -> None:
         _one_step(self.clock, self.losses, self._update)
@@ -143,6 +148,44 @@ def test_train_step(benchmark, size, workload, tmp_path):
         _print_parts(ours.clock.parts, theirs.clock.parts)
         print(f"  {'wall time':18} {ratio * took:7.2f} s -> {took:6.2f} s, {ratio:6.2f} x")
         assert workload != "four regions, all hard" or ratio >= BAR
+
+
+@pytest.mark.parametrize(("size", "workload"), CASES)
+def test_train_step_in_bf16(benchmark, size, workload, tmp_path):
+    """Products in bf16, which pay on a CPU that has instructions for them, against the released step in both dtypes."""
+    model = {"b16": B16, "l14": L14}[size]
+    batch, inputs = stage2(model, *WORKLOADS[workload])
+    ours = Ours(model, batch, bf16=True)
+    peers = {
+        name: Theirs(model, inputs, ours.model.state_dict(), tmp_path, name == "bf16") for name in ("fp32", "bf16")
+    }
+    _agree_in_bf16(ours, peers["fp32"], peers["bf16"])
+    ratios = by_turns(benchmark, ours.step, {name: peer.step for name, peer in peers.items()}, ROUNDS)
+    if benchmark.enabled:
+        took = benchmark.stats["median"]
+        benchmark.extra_info.update(peer=f"released step, transformers {transformers.__version__}", **ratios)
+        print(f"\n{size}, {workload}, ours in bf16: {took:.2f} s")
+        for name, ratio in ratios.items():
+            print(f"  released in {name:6} {ratio * took:7.2f} s, {ratio:6.2f} x")
+
+
+def _agree_in_bf16(ours: Ours, exact: Theirs, peer: Theirs) -> None:
+    """Our losses and gradients in bf16 are as near to those in fp32 as the released step's in bf16."""
+    losses = [side.losses() for side in (ours, exact, peer)]
+    for name, truth in losses[1].items():
+        mine, theirs = ((losses[side][name] - truth).abs().item() for side in (0, 2))
+        assert mine <= 2 * theirs + 5e-3 * truth.abs().item(), name
+    for side in losses:
+        side["total"].backward()
+    truths = {name: p.grad for name, p in exact.model.named_parameters()}
+    errors = [
+        sum((p.grad - truths[name]).square().sum() for name, p in side.model.named_parameters()).sqrt()
+        for side in (ours, peer)
+    ]
+    assert errors[0] <= 1.25 * errors[1], errors
+    for side in (ours, exact, peer):
+        side.optimizer.zero_grad()
+        side.clock.parts.clear()
 
 
 def _agree(ours: Ours, theirs: Theirs) -> None:
