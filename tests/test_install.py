@@ -102,8 +102,9 @@ def test_a_wheel_works_from_another_folder_and_holds_what_it_should(tree, python
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "fgclip_fast/kernels/hard_negative_loss.py" in names and "fgclip_fast/py.typed" in names
-    assert any(name.startswith("fgclip_fast/_native.") for name in names)
+    assert "fgclip_fast/kernels/hard_negative_loss.py" in names
+    assert "fgclip_fast/py.typed" in names and "fgclip_fast/_native.pyi" in names
+    assert any(name.startswith("fgclip_fast/_native.") and name.endswith(".so") for name in names)
     assert {name.split("/")[0] for name in names if not name.startswith("fgclip_fast-")} == {"fgclip_fast"}
     sources = {str(file.relative_to(tree)) for file in tree.glob("fgclip_fast/**/*.py*")}
     assert sources <= set(names), sources - set(names)

@@ -1,57 +1,65 @@
-"""The stub of the extension says what the built module holds: its names, and the parameters of its functions."""
+"""The stub of the extension says what the built module says: names, parameters and their types."""
 
 import ast
-import re
+import inspect
 from pathlib import Path
-from types import ModuleType
 
-import pytest
+import fgclip_fast
+from fgclip_fast import _native
 
-from fgclip_fast.ops import native
-
-STUB = ast.parse((Path(__file__).parents[2] / "fgclip_fast" / "_native.pyi").read_text())
-FUNCTIONS = {node.name: node for node in STUB.body if isinstance(node, ast.FunctionDef)}
-CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
-
-
-@pytest.fixture
-def module() -> ModuleType:
-    extension = native.extension()
-    assert extension is not None
-    return extension
+STUB = ast.parse((Path(fgclip_fast.__file__).parent / "_native.pyi").read_text()).body
+FUNCTIONS = {node.name: node for node in STUB if isinstance(node, ast.FunctionDef)}
+CLASSES = {node.name: node for node in STUB if isinstance(node, ast.ClassDef)}
+CONSTANTS = {node.target.id for node in STUB if isinstance(node, ast.AnnAssign)}
+ALIASES = {  # pybind11's words for what a number's parameter takes
+    "typing.SupportsInt | typing.SupportsIndex": "int",
+    "typing.SupportsFloat | typing.SupportsIndex": "float",
+    "fgclip_fast._native.": "",
+}
 
 
-def parameters_of(function: ast.FunctionDef) -> list[str]:
-    names = [argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]]
-    return [name for name in names if name != "self"]
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Each parameter as ``name: type``; those after ``*`` can only be given by name."""
+    positional, by_name = function.args.args, function.args.kwonlyargs
+    found = [ast.unparse(parameter) for parameter in positional if parameter.arg != "self"]
+    return found + ["*" for _ in by_name[:1]] + [ast.unparse(parameter) for parameter in by_name]
 
 
-def documented_parameters(doc: str) -> list[str]:
-    """Names in the signature that pybind11 writes as the first line of a docstring."""
-    return [name for name in re.findall(r"[(,] \**(\w+): ", doc.splitlines()[0].replace("(", "( ")) if name != "self"]
+def built(function) -> list[str]:
+    """The parameters of a built function, from the signature that pybind11 writes into its docstring."""
+    signature = function.__doc__.strip()
+    for theirs, ours in ALIASES.items():
+        signature = signature.replace(theirs, ours)
+    return parameters(ast.parse(f"def {signature}: ...").body[0])
 
 
-def test_the_stub_has_the_names_of_the_module(module):
-    variables = {node.target.id for node in STUB.body if isinstance(node, ast.AnnAssign)}
-    stubbed = {*FUNCTIONS, *CLASSES, *variables}
-    if not module.cuda:
-        stubbed -= {name for name in stubbed if name.endswith("_cuda")}
-    assert stubbed == {name for name in dir(module) if not name.startswith("__")}
+def test_lists_every_public_name_of_the_module():
+    public = {name for name in vars(_native) if not name.startswith("_")}
+    listed = FUNCTIONS.keys() | CLASSES.keys() | CONSTANTS
+    needs_cuda = {name for name in listed if name.endswith("_cuda")}
+    assert public == (listed if _native.cuda else listed - needs_cuda)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_have_the_parameters_of_the_stub(module, name):
-    if name.endswith("_cuda") and not module.cuda:
-        pytest.skip("built without CUDA")
-    assert parameters_of(FUNCTIONS[name]) == documented_parameters(getattr(module, name).__doc__)
+def test_has_the_parameters_of_every_function():
+    functions = {name: getattr(_native, name) for name in FUNCTIONS if hasattr(_native, name)}
+    assert {name: parameters(FUNCTIONS[name]) for name in functions} == {
+        name: built(function) for name, function in functions.items()
+    }
 
 
-@pytest.mark.parametrize("name", [name for name in CLASSES if name not in ("Dtype", "Int32s")])
-def test_classes_are_made_from_the_parameters_of_the_stub(module, name):
-    (init,) = (node for node in CLASSES[name].body if isinstance(node, ast.FunctionDef))
-    assert parameters_of(init) == documented_parameters(getattr(module, name).__init__.__doc__)
+def test_has_the_parameters_of_every_constructor():
+    constructors = {
+        name: method
+        for name, node in CLASSES.items()
+        for method in node.body
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__"
+    }
+    assert constructors.keys() == {"RegionShape", "HardNegativeInputs", "HardNegativeSaved", "LogitsChunk", "Lse"}
+    for name, method in constructors.items():
+        assert parameters(method) == built(getattr(_native, name).__init__), name
 
 
-def test_dtypes_are_those_of_the_stub(module):
-    stubbed = {node.target.id for node in CLASSES["Dtype"].body if isinstance(node, ast.AnnAssign)}
-    assert stubbed == set(module.Dtype.__members__)
+def test_has_the_dtypes():
+    listed = [node.target.id for node in CLASSES["Dtype"].body if isinstance(node, ast.AnnAssign)]
+    assert listed == list(_native.Dtype.__members__)
+    assert inspect.isclass(_native.Int32s) and hasattr(_native.Int32s, "__len__")
