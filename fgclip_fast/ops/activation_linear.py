@@ -68,10 +68,18 @@ def _forward(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
     if server == "triton":
         _triton().forward(hidden, bias, kind, out)
     else:
-        held = hidden.contiguous(), bias.float()
-        sizes = out.numel() // len(bias), len(bias)
-        module: Any = native.extension()
-        module.activation_linear_forward_cpu(*map(native.address, (*held, out)), *sizes, _dtype(hidden))
+        from fgclip_fast import _native  # here, since the extension may not be built
+
+        # The names hold the copies until the extension returns.
+        hidden, bias = hidden.contiguous(), bias.float()
+        _native.activation_linear_forward_cpu(
+            hidden=native.address(hidden),
+            bias=native.address(bias),
+            out=native.address(out),
+            rows=out.numel() // len(bias),
+            width=len(bias),
+            dtype=native.dtype(hidden),
+        )
     return out
 
 
@@ -82,7 +90,7 @@ def _(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
 
 @torch.library.custom_op("fgclip_fast::activation_backward", mutates_args=("grad",))
 def _backward(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Turns ``grad`` into the gradient of ``hidden``; returns the activation's output and the gradient of ``bias``."""
+    """Turn ``grad`` into the gradient of ``hidden``; return the activation's output and the gradient of ``bias``."""
     server = _server(hidden, kind)
     if server == "torch":
         x = hidden.to(bias.dtype) + bias
@@ -96,12 +104,20 @@ def _backward(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Te
     active = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     if server == "triton":
         return active, _triton().backward(grad, hidden, bias, kind, active)
+    from fgclip_fast import _native
+
     grad_bias = torch.empty_like(bias, dtype=torch.float32)
-    held = hidden.contiguous(), bias.float()
-    sizes = active.numel() // len(bias), len(bias)
-    module: Any = native.extension()
-    addresses = map(native.address, (grad, *held, active, grad_bias))
-    module.activation_linear_backward_cpu(*addresses, *sizes, _dtype(hidden))
+    hidden, bias = hidden.contiguous(), bias.float()
+    _native.activation_linear_backward_cpu(
+        grad=native.address(grad),
+        hidden=native.address(hidden),
+        bias=native.address(bias),
+        out=native.address(active),
+        grad_bias=native.address(grad_bias),
+        rows=active.numel() // len(bias),
+        width=len(bias),
+        dtype=native.dtype(hidden),
+    )
     return active, grad_bias
 
 
@@ -123,8 +139,3 @@ def _triton() -> Any:
     from fgclip_fast.kernels import activation_linear  # here, since a CPU-only install has no Triton
 
     return activation_linear
-
-
-def _dtype(tensor: Tensor) -> Any:
-    module: Any = native.extension()
-    return getattr(module.Dtype, str(tensor.dtype).removeprefix("torch."))

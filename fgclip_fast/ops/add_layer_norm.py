@@ -280,20 +280,46 @@ def _call_forward(
     normed: Tensor,
     statistics: Tensor,
 ) -> None:
-    module: Any = native.extension()
-    inputs = _held(residual, update, *_fp32(update_bias, weight, bias))
-    addresses = [0 if x is None else native.address(x) for x in (*inputs, total, normed, statistics)]
-    sizes = statistics.shape[1], residual.shape[-1]
-    dtypes = _dtype(residual), _dtype(normed if update is None else update), _dtype(normed)
-    module.add_layer_norm_forward_cpu(*addresses, *sizes, eps, *dtypes)
+    from fgclip_fast import _native  # here, since the extension may not be built
+
+    # The names hold the copies until the extension returns.
+    residual, weight, bias = residual.contiguous(), weight.float().contiguous(), bias.float().contiguous()
+    update = None if update is None else update.contiguous()
+    update_bias = None if update_bias is None else update_bias.float().contiguous()
+    _native.add_layer_norm_forward_cpu(
+        residual=native.address(residual),
+        update=native.address(update),
+        update_bias=native.address(update_bias),
+        weight=native.address(weight),
+        bias=native.address(bias),
+        total=native.address(total),
+        normed=native.address(normed),
+        statistics=native.address(statistics),
+        rows=statistics.shape[1],
+        width=residual.shape[-1],
+        eps=eps,
+        stream=native.dtype(residual),
+        update_dtype=native.dtype(normed if update is None else update),
+        normed_dtype=native.dtype(normed),
+    )
 
 
 def _call_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, normed: Tensor) -> None:
-    module: Any = native.extension()
-    inputs = _held(total, statistics, *_fp32(weight, bias))
-    sizes = statistics.shape[1], total.shape[-1]
-    addresses = [native.address(x) for x in (*inputs, normed) if x is not None]
-    module.layer_norm_again_cpu(*addresses, *sizes, _dtype(total), _dtype(normed))
+    from fgclip_fast import _native
+
+    total, statistics = total.contiguous(), statistics.contiguous()
+    weight, bias = weight.float().contiguous(), bias.float().contiguous()
+    _native.layer_norm_again_cpu(
+        total=native.address(total),
+        statistics=native.address(statistics),
+        weight=native.address(weight),
+        bias=native.address(bias),
+        normed=native.address(normed),
+        rows=statistics.shape[1],
+        width=total.shape[-1],
+        stream=native.dtype(total),
+        normed_dtype=native.dtype(normed),
+    )
 
 
 def _call_backward(
@@ -305,30 +331,28 @@ def _call_backward(
     grad_residual: Tensor,
     grad_other: Tensor | None,
 ) -> Tensor:
-    module: Any = native.extension()
+    from fgclip_fast import _native
+
     columns = statistics.new_empty(3, total.shape[-1])
-    grad_total = None if grad_total is None else grad_total.to(total.dtype)
-    inputs = _held(grad_total, grad_normed, total, statistics, *_fp32(weight))
-    addresses = [0 if x is None else native.address(x) for x in (*inputs, grad_residual, grad_other, columns)]
-    other = _dtype(grad_normed if grad_other is None else grad_other)
-    module.add_layer_norm_backward_cpu(
-        *addresses, statistics.shape[1], total.shape[-1], _dtype(total), _dtype(grad_normed), other
+    grad_total = None if grad_total is None else grad_total.to(total.dtype).contiguous()
+    grad_normed, total, statistics = grad_normed.contiguous(), total.contiguous(), statistics.contiguous()
+    weight = weight.float().contiguous()
+    _native.add_layer_norm_backward_cpu(
+        grad_total=native.address(grad_total),
+        grad_normed=native.address(grad_normed),
+        total=native.address(total),
+        statistics=native.address(statistics),
+        weight=native.address(weight),
+        grad_residual=native.address(grad_residual),
+        grad_other=native.address(grad_other),
+        columns=native.address(columns),
+        rows=statistics.shape[1],
+        width=total.shape[-1],
+        stream=native.dtype(total),
+        normed_dtype=native.dtype(grad_normed),
+        other_dtype=native.dtype(grad_normed if grad_other is None else grad_other),
     )
     return columns
-
-
-def _held(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors, contiguous: the caller holds them until the extension returns."""
-    return [x if x is None else x.contiguous() for x in tensors]
-
-
-def _fp32(*parameters: Tensor | None) -> list[Tensor | None]:
-    return [x if x is None else x.float() for x in parameters]
-
-
-def _dtype(tensor: Tensor) -> Any:
-    module: Any = native.extension()
-    return getattr(module.Dtype, str(tensor.dtype).removeprefix("torch."))
 
 
 def _empty(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -1,6 +1,7 @@
-"""Finds what serves an op on a device, and passes tensors to the extension as addresses.
+"""Choose the fast path of an op on a device, and pass tensors to the extension as addresses.
 
-The extension knows nothing of torch: strides are checked here; shapes, dtypes and devices by the op that calls it.
+The extension knows nothing of torch: strides are checked here; shapes, dtypes and devices by the op that calls it. Ops
+call it through ``from fgclip_fast import _native``, typed by ``_native.pyi``, after :func:`serves` found it.
 """
 
 import importlib
@@ -9,12 +10,15 @@ import os
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
-# op -> device type -> who serves it: "native" (the extension has <op>_forward_<device>), "triton" (kernels/<op>.py), or
+if TYPE_CHECKING:
+    from fgclip_fast import _native
+
+# op -> device type -> its fast path: "native" (the extension has <op>_forward_<device>), "triton" (kernels/<op>.py) or
 # "torch" (ops/<op>.py itself, in plain torch).
 SERVERS: dict[str, dict[str, str]] = {
     "contrastive_loss": {"cpu": "native", "cuda": "triton"},
@@ -29,7 +33,7 @@ SERVERS: dict[str, dict[str, str]] = {
 
 @cache
 def extension() -> ModuleType | None:
-    """The compiled module, or None where it was not built."""
+    """The compiled module, or None if it was not built."""
     try:
         return importlib.import_module("fgclip_fast._native")
     except ImportError:
@@ -37,18 +41,18 @@ def extension() -> ModuleType | None:
 
 
 def serves(op: str, device: torch.device) -> bool:
-    """Whether something faster than the eager reference runs ``op`` on ``device``."""
+    """Return True if a fast path, and not the eager reference, runs ``op`` on ``device``."""
     return why_not(op, device.type) is None
 
 
-# Looked up while tracing, not traced: what torch.compiler.assume_constant_result does, without its import of the whole
-# compiler, which takes seconds.
+# torch.compile calls `serves` while tracing and keeps the result as a constant. The attribute is set by hand, since
+# torch.compiler.assume_constant_result would import the whole compiler, which takes seconds.
 serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
 def why_not(op: str, device_type: str) -> str | None:
-    """None where a fast path serves ``op``, else the reason and the way out, in one sentence."""
+    """Return None if a fast path serves ``op``, else the reason and the way out in one sentence."""
     server = SERVERS.get(op, {}).get(device_type)
     if os.environ.get("FGCLIP_REFERENCE") == "1":
         return "FGCLIP_REFERENCE=1 asks for the eager reference"
@@ -67,9 +71,7 @@ def why_not(op: str, device_type: str) -> str | None:
 
 
 def require_installation() -> None:
-    """Raises where the package is imported from a source tree in which nothing was built.
-
-    Its ops would run, but every one of them as the slow reference.
+    """Refuse an import from a source tree that was not built, where every op would run as the slow reference.
 
     Raises:
         ImportError: the extension is missing and CMakeLists.txt lies beside the package; the message says what to do.
@@ -83,16 +85,20 @@ def require_installation() -> None:
 
 
 def refuse_vmap(info: Any, in_dims: Any, *arguments: Any) -> NoReturn:
-    """What an op does under torch.vmap, which would run it and lose its gradient."""
-    raise RuntimeError("fgclip_fast: an op of it does not run under torch.vmap; fold the extra dimension, or loop")
+    """Refuse torch.vmap, which would run an op and lose its gradient; the vmap rule of every op."""
+    raise RuntimeError(
+        "fgclip_fast: ops do not support torch.vmap; fold the extra dimension into the batch, or loop over it"
+    )
 
 
-def address(tensor: Tensor) -> int:
-    """Where the extension finds the values; the caller keeps ``tensor`` alive until the call returns.
+def address(tensor: Tensor | None) -> int:
+    """Address of the values, 0 for None; the caller keeps ``tensor`` alive until the extension returns.
 
     Raises:
         ValueError: not contiguous.
     """
+    if tensor is None:
+        return 0
     if not tensor.is_contiguous():
         raise ValueError(
             f"native: a contiguous tensor is needed, got strides {tensor.stride()} of {list(tensor.shape)}"
@@ -101,14 +107,21 @@ def address(tensor: Tensor) -> int:
 
 
 def row_address(tensor: Tensor) -> int:
-    """As ``address``, for a tensor whose rows may lie apart: its other strides are passed along.
+    """Address of a tensor whose rows need not be adjacent; the caller passes the other strides along.
 
     Raises:
-        ValueError: the values of a row do not lie side by side.
+        ValueError: the values of a row are not adjacent.
     """
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         raise ValueError(f"native: rows of adjacent values are needed, got strides {tensor.stride()}")
     return tensor.data_ptr()
+
+
+def dtype(tensor: Tensor) -> "_native.Dtype":
+    """The dtype of the values, in the extension's enum."""
+    from fgclip_fast import _native  # here, since the extension may not be built
+
+    return getattr(_native.Dtype, str(tensor.dtype).removeprefix("torch."))
 
 
 def stream(device: torch.device) -> tuple[int, int]:

@@ -112,16 +112,17 @@ def _launch(
     """Runs the extension's ``direction`` on the device of ``out``, from the address ``source`` to ``out``."""
     if out.numel() == 0:
         return
-    module: Any = native.extension()
+    from fgclip_fast import _native  # here, since the extension may not be built
+
     boxes, image_index = boxes.contiguous(), image_index.contiguous()
     where = () if out.device.type == "cpu" else native.stream(out.device)
-    getattr(module, f"region_embedding_{direction}_{out.device.type}")(
+    getattr(_native, f"region_embedding_{direction}_{out.device.type}")(
         source,
         native.address(boxes),
         native.address(image_index),
         native.address(out),
-        getattr(module.Dtype, str(out.dtype).removeprefix("torch.")),
-        module.RegionShape(R=len(boxes), **shape),
+        native.dtype(out),
+        _native.RegionShape(R=len(boxes), **shape),
         *map(native.address, scratch),
         *where,
     )

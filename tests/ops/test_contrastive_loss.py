@@ -309,7 +309,7 @@ def test_runs_in_a_checkpoint_that_unpacks_what_is_saved_once(device):
 
 def test_vmap_is_refused_since_it_would_lose_the_gradient():
     image, text, scale = problem(6, 4)
-    with pytest.raises(RuntimeError, match=r"does not run under torch\.vmap"):
+    with pytest.raises(RuntimeError, match=r"do not support torch\.vmap"):
         torch.vmap(contrastive_loss, (0, 0, None))(image.view(2, 3, 4), text.view(2, 3, 4), scale)
 
 

@@ -228,7 +228,7 @@ class Launching(TorchDispatchMode):
 def test_launches_are_reached_with_the_addresses_strides_device_and_stream(monkeypatch):
     extension = mock.Mock()
     monkeypatch.setattr(native, "serves", lambda op, device: True)
-    monkeypatch.setattr(native, "extension", lambda: extension)
+    monkeypatch.setattr("fgclip_fast._native", extension)
     monkeypatch.setattr(native, "address", lambda tensor: tuple(tensor.shape))
     monkeypatch.setattr(native, "row_address", lambda tensor: (tuple(tensor.shape), tensor.storage_offset()))
     monkeypatch.setattr(native, "stream", lambda device: (0, 1234))
