@@ -105,7 +105,7 @@ def points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, flo
 
 
 def speed(run: RunFiles, tokens: Mapping[str, int]) -> str:
-    """How the time of a step is spent, and how many text tokens packing saves.
+    """Charts of the time of a step by part, and of the text tokens that packing saves.
 
     Args:
         run: the run.

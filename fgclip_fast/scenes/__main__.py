@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to write: at least one of output, contact-sheet and scene."""
+    """The files to write: at least one of output, contact-sheet and scene."""
 
     output: str | None = None
     """Folder to write the data set to: shards, and questions in FG-OVD's format."""
