@@ -166,6 +166,8 @@ class Side(NamedTuple):
 def side(embedding: Tensor, ids: Tensor | None) -> Side:
     """Of an fp16 side, unit rows stand in the products: 1/N times 1/length would leave its range."""
     embedding = rows_of(embedding)
+    if embedding.dtype == torch.float32 and _precision() == "tf32":
+        embedding = rounded_to_tf32(embedding)
     length = torch.linalg.vector_norm(embedding, dim=1, dtype=torch.float32)
     inverse = length.reciprocal().where(length > 1e-12, 0)
     operand, gain = embedding, inverse
@@ -176,12 +178,12 @@ def side(embedding: Tensor, ids: Tensor | None) -> Side:
 
 def statistics(rows: Side, columns: Side, scale: Tensor, first: int, with_columns: bool) -> tuple[Lse, Lse, Tensor]:
     """Log-sum-exp of each row and, ``with_columns``, of each column; and each row's own logit. One product."""
-    B, N, precision = len(rows.embedding), len(columns.embedding), _precision()
+    B, N, dtype = len(rows.embedding), len(columns.embedding), rows.embedding.dtype
+    precision = _precision() if dtype == torch.float32 else "ieee"
 
     def run(config: tuning.LseConfig) -> tuple[Lse, Lse, Tensor]:
         return _statistics(rows, columns, scale, first, with_columns, config, precision)
 
-    dtype = rows.embedding.dtype
     configs = tuning.lse_configs(tuning.target_of(scale.device), dtype, precision, B, N)
     key = f"{dtype} {precision} {B}x{N}x{rows.embedding.shape[1]} {with_columns} {rows.ids is not None}"
     return run(tuning.fastest(configs, key, run, like=scale))
@@ -262,6 +264,21 @@ def product_(out: Tensor, a: Tensor, b: Tensor, add: bool = False) -> None:
         out.addmm_(a.to(out.dtype), b.to(out.dtype), beta=int(add))
 
 
+def rounded_to_tf32(x: Tensor) -> Tensor:
+    """Round fp32 values to the 11 significant bits of tf32, to nearest.
+
+    A tensor core of sm_90 truncates its operands, which biases each product by up to 2^-10, while cuBLAS may round:
+    at scale 100 the logits of the two passes would differ by 0.1. Of rounded values both make the same products.
+    Source: Dekker's splitting, doi 10.1007/BF01397083.
+    """
+    stretched = x * (2.0**13 + 1)
+    return stretched - (stretched - x)
+
+
 def _precision() -> str:
-    """As torch's own fp32 products are: exact, or on tensor cores where the user allows it."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    """Read how torch itself multiplies fp32 on a GPU: "tf32" where the user allows it, else "ieee"."""
+    # Where the user has set this option, torch.get_float32_matmul_precision raises; older versions lack the option.
+    chosen = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    if chosen is None:
+        chosen = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if chosen == "tf32" else "ieee"
