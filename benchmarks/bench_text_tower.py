@@ -8,12 +8,8 @@ attention of transformers; buckets: texts sorted by length, each bucket padded t
 --length-bucketing). Memory is the peak of forward and backward.
 """
 
-import random
 from collections.abc import Callable
 from functools import partial
-from statistics import median
-from time import process_time
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -21,41 +17,15 @@ import transformers
 from torch import Tensor, nn
 
 from benchmarks.measure import DEVICE, by_turns, peak_bytes
-from benchmarks.workload import WORDS, flat, group, random_text
+from benchmarks.texts import KINDS, Kind, texts_of
 from fgclip_fast.config import Model, Text
 from fgclip_fast.inputs.texts import Texts
-from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.attention import causal
 from fgclip_fast.model.text import TextTower
 from fgclip_fast.ops import prefix_tree
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
 
-GROUPS, LONGS = 32, 8
-
-
-class Kind(NamedTuple):
-    """Texts of one of FG-OVD's levels: tokens of a text, words that a negative replaces, and what must come of it."""
-
-    lengths: tuple[int, int]
-    replaced: int
-    padding: float  # padded / unpadded tokens, within 0.4
-    prefixes: float  # unpadded / tree tokens, within 0.15
-
-
-KINDS = {
-    "hard": Kind((10, 16), 1, padding=6.0, prefixes=1.7),
-    "medium": Kind((11, 17), 2, padding=5.6, prefixes=1.46),
-    "easy": Kind((15, 23), 3, padding=4.1, prefixes=1.32),
-}
-
-
-def texts_of(kind: Kind, longs: int, groups: int = GROUPS, seed: int = 0) -> Texts:
-    """Distinct groups of a positive and ten negatives, and long captions of 110 tokens."""
-    draw = random.Random(seed)
-    rows = [row for _ in range(groups) for row in group(draw, kind.lengths, kind.replaced)]
-    shorts = len(rows)
-    rows += [random_text(draw, draw.randint(100, 120)) for _ in range(longs)]
-    return Texts(*flat(rows), shorts).packed()
+LONGS = 8
 
 
 def tower_of(layers: int) -> TextTower:
@@ -201,41 +171,3 @@ def test_text_tower(benchmark, name, longs, layers):
 
 def _shown(ratios: dict[str, float]) -> str:
     return ", ".join(f"{value:.1f} x {peer}" for peer, value in ratios.items())
-
-
-def test_building_the_tree(benchmark):
-    texts = texts_of(KINDS["hard"], longs=0, groups=2046)
-    token, offsets = texts.token[: texts.offsets[22500]], texts.offsets[:22501]
-    spent: list[float] = []
-
-    def run() -> None:
-        start = process_time()  # one thread: what it takes on a core of its own
-        prefix_tree(token, offsets, 22500)
-        spent.append(1e3 * (process_time() - start))
-
-    benchmark.pedantic(run, rounds=25, warmup_rounds=2)
-    if benchmark.enabled:
-        print(f"\ntree of 22,500 texts, {len(token)} tokens: {median(spent):.1f} ms")
-        assert median(spent) <= 10
-
-
-def test_tokenising_and_packing_an_image(benchmark):
-    """CPU time of 50 texts, all threads counted, batches of 64 images."""
-    draw, tokenizer = random.Random(0), Tokenizer()
-    words = [tokenizer.decode(torch.tensor([word])) for word in draw.sample(WORDS, 5000)]
-    texts = [" ".join(draw.choices(words, k=draw.randint(8, 14))) for _ in range(50 * 64)]
-    flat = tokenizer(texts)
-    spent: dict[str, list[float]] = {"tokenise": [], "pack": []}
-
-    def run() -> None:
-        for part, work in (("tokenise", lambda: tokenizer(texts)), ("pack", lambda: prefix_tree(*flat, len(texts)))):
-            start = process_time()
-            work()
-            spent[part].append(1e3 * (process_time() - start) / 64)
-
-    benchmark.pedantic(run, rounds=9, warmup_rounds=1)
-    if benchmark.enabled:
-        shown = {part: median(values) for part, values in spent.items()}
-        benchmark.extra_info.update(cpu_ms_an_image=shown)
-        print(f"\nan image with 50 texts: tokenise {shown['tokenise']:.2f} CPU-ms, pack {shown['pack']:.3f} CPU-ms")
-        assert sum(shown.values()) <= 0.5
