@@ -76,6 +76,17 @@ def test_a_step_is_within_its_bars():
     assert total(cost, "launches") <= 1150
 
 
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("stage")])
+def test_a_preset_fits_a_card_of_80_gb(name):
+    """With four hard regions an image; the other micro-batches of a step need no more than the first two."""
+    config = PRESETS[name]
+    images = config.micro_batch_size or config.batch_size
+    passes = 2 if config.micro_batch_size else 1
+    workload = "hard" if config.loss.hard_negative else "finehard"
+    side = config.model.vision.image_size
+    assert step_cost(config, [stage2_batch(images, side, workload, seed) for seed in range(passes)]).fits(H100)
+
+
 def test_the_host_waits_where_it_is_known_to():
     """Once a step, in the first process: the metrics are read behind the step's own kernels."""
     (reason, place), *others = b16("hard").waits
