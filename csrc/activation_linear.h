@@ -1,4 +1,4 @@
-// Bias and activation between an MLP's two products; x * sigmoid(1.702 x), CLIP's quick_gelu.
+// Bias and activation between the two matrix products of an MLP: CLIP's quick_gelu, x * sigmoid(1.702 x).
 #pragma once
 
 #include "dtypes.h"
@@ -8,8 +8,8 @@ namespace fgclip {
 // out [rows, width] = activation(hidden + bias [width]).
 void activation_forward_cpu(const void* hidden, const float* bias, void* out, int64_t rows, int width, Dtype dtype);
 
-// grad [rows, width], of the activation's output, becomes that of hidden; out is the activation's output again;
-// grad_bias [width] are the column sums, added up in a fixed order on any number of threads.
+// grad [rows, width] holds the gradient of the activation's output and receives that of hidden. out receives the
+// activation's output, computed again; grad_bias [width] the column sums, with the same bits on any number of threads.
 void activation_backward_cpu(void* grad, const void* hidden, const float* bias, void* out, float* grad_bias,
                              int64_t rows, int width, Dtype dtype);
 

@@ -1,5 +1,5 @@
-// The dtypes that the ops read and write, in plain bits: the extension is built without torch's and, on a CPU, CUDA's
-// headers.
+// The dtypes that the ops read and write, as plain bits, since the extension is built without torch's headers and, on a
+// CPU, without CUDA's.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ FGCLIP_HD float to_float(float16 value) {
   return __half2float(__ushort_as_half(value.bits));
 #else
   const uint32_t sign = (value.bits & 0x8000u) << 16, magnitude = value.bits & 0x7fffu;
-  const float finite =
-      float_of_bits(magnitude << 13) * 0x1p112f;           // moves the exponent's bias; exact for subnormals too
+  // The product moves the exponent's bias; it is exact for subnormals too.
+  const float finite = float_of_bits(magnitude << 13) * 0x1p112f;
   const uint32_t special = 0x7f800000u | magnitude << 13;  // infinity and NaN
   return float_of_bits(sign | (magnitude >= 0x7c00u ? special : bits_of_float(finite)));
 #endif
@@ -68,7 +68,8 @@ FGCLIP_HD void from_float(float value, float16* out) {
   uint32_t bits;
   if (magnitude >= 0x47800000u) {  // 65536 and above, infinity, NaN
     bits = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-  } else if (magnitude < 0x38800000u) {  // subnormal in fp16: adding 1/2 leaves the rounded bits at the end
+  } else if (magnitude < 0x38800000u) {
+    // Subnormal in fp16: adding 1/2 rounds, and leaves the result in the lowest bits.
     bits = bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f);
   } else {
     bits = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
@@ -77,7 +78,7 @@ FGCLIP_HD void from_float(float value, float16* out) {
 #endif
 }
 
-// Calls function with a value of the C++ type; the value itself means nothing.
+// Calls function with a value of dtype's C++ type; only the type matters.
 template <typename Function>
 void with_type(Dtype dtype, Function&& function) {
   switch (dtype) {

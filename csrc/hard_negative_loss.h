@@ -1,5 +1,5 @@
-// Hard-negative loss: each region [D] chooses among its own texts [offsets[r], offsets[r + 1]) by scaled cosine
-// similarity, the first being right. Rows may have any length; a zero row has similarity 0 and gradient 0.
+// Hard-negative loss: cross-entropy of each region [D] over its own texts [offsets[r], offsets[r + 1]) by scaled cosine
+// similarity; the first text is the positive. Rows may have any length; a zero row has similarity 0 and gradient 0.
 #pragma once
 
 #include <type_traits>
@@ -8,11 +8,11 @@
 
 namespace fgclip {
 
-// What sums, similarities and losses are computed in: fp32, for fp64 inputs fp64 (to check gradients with).
+// The type of sums, similarities and losses: fp32, or fp64 for fp64 inputs, with which gradients are checked.
 template <typename T>
 using Statistics = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Rows are contiguous; scale, losses, similarity, text_inverse and grad_scale are of Statistics.
+// Rows are contiguous; scale, losses, similarity, text_inverse and grad_scale have the type Statistics.
 struct HardNegativeInputs {
   const void *regions, *texts;  // [R, D], [M, D]
   const int64_t* offsets;       // [R + 1], rising from 0 to M
@@ -21,11 +21,12 @@ struct HardNegativeInputs {
 };
 
 struct HardNegativeSaved {
-  void *losses, *similarity,
-      *text_inverse;  // of each region [R]; cosine and 1 / length (0 for a zero row) of each text [M]
+  void* losses;                     // [R]
+  void *similarity, *text_inverse;  // [M], cosine and 1 / length (0 for a zero row) of each text
 };
 
-// loss []: the mean over regions that have a negative, 0 without any; rank [R]: how many negatives beat the positive.
+// loss []: the mean over the regions that have a negative, 0 if none has; rank [R]: how many negatives beat the
+// positive.
 void hard_negative_loss_forward_cpu(const HardNegativeInputs& inputs, const HardNegativeSaved& saved, void* loss,
                                     int64_t* rank, Dtype dtype);
 

@@ -1,5 +1,5 @@
 // Region embedding: RoIAlign with a 1x1 output (sampling_ratio=-1, aligned=True) over tokens [B, H * W, C].
-// It is separable: a box weighs the token of cell (y, x) by the product of a weight of y and a weight of x.
+// It is separable: a box weighs the token of cell (y, x) by weight_y[y] * weight_x[x].
 #pragma once
 
 #include <math.h>
@@ -11,10 +11,10 @@ namespace fgclip {
 struct RegionShape {
   int64_t B, R;
   int H, W, C;
-  int64_t image_stride, token_stride;  // of the tokens that are read, in elements; channels are adjacent
+  int64_t image_stride, token_stride;  // of the input tokens, in elements; channels are adjacent
 };
 
-// One side of a box, in cells: ceil(length) samples lie evenly in it, and only cells [first, last) are touched by them.
+// One axis of a box, in cells. Its ceil(length) samples are evenly spaced and touch only cells [first, last).
 struct Axis {
   float start, length, samples;
   int first, last;
@@ -22,7 +22,8 @@ struct Axis {
   FGCLIP_HD bool covers(int cell) const { return first <= cell && cell < last; }
 };
 
-// A position in cells, rounded: a fused multiply-add would change the number of samples of some boxes.
+// A position in cells. The product is rounded, since a fused multiply-add would change the number of samples of some
+// boxes.
 FGCLIP_HD float in_cells(float fraction, int size) {
 #ifdef __CUDA_ARCH__
   return __fmul_rn(fraction, static_cast<float>(size));
@@ -34,8 +35,8 @@ FGCLIP_HD float in_cells(float fraction, int size) {
 
 FGCLIP_HD float sample_at(const Axis& axis, float i) { return axis.start + (i + 0.5f) * axis.length / axis.samples; }
 
-// From two fractions of an axis, in torchvision's order of operations. A box without length, inverted or not finite
-// touches nothing.
+// The axis between two fractions of the image, computed in torchvision's order of operations. An empty, inverted or
+// non-finite axis touches no cell.
 FGCLIP_HD Axis axis_of(float from, float to, int size) {
   Axis axis{in_cells(from, size) - 0.5f, 0.0f, 0.0f, 0, 0};
   axis.length = in_cells(to, size) - 0.5f - axis.start;
@@ -48,9 +49,9 @@ FGCLIP_HD Axis axis_of(float from, float to, int size) {
   return axis;
 }
 
-// Mean bilinear weight of one cell. Only samples within one cell of it touch it; they lie over half a cell apart, so
-// there are at most five. Samples beyond the outermost cells, up to one cell away, count as theirs; those further out
-// add nothing, yet stay in the mean.
+// Mean bilinear weight of one cell over all samples. Only samples less than one cell away have a weight there; they are
+// more than half a cell apart, so there are at most five. A sample up to one cell outside the image counts for the
+// outermost cell; one further out has weight 0, yet counts in the mean.
 FGCLIP_HD float cell_weight(const Axis& axis, int size, int cell) {
   const float guess = floorf((cell - 1.0f - axis.start) * axis.samples / axis.length - 1.5f);
   float sum = 0.0f, i = fmaxf(guess, 0.0f);
@@ -72,7 +73,7 @@ void region_embedding_backward_cpu(const void* grad_out, const float* boxes, con
                                    void* grad_tokens, Dtype dtype, const RegionShape& shape);
 
 #ifdef FGCLIP_CUDA
-// The same on a CUDA device and stream; the caller's device is current again afterwards.
+// The same on a CUDA device and stream; the caller's current device is restored.
 void region_embedding_forward_cuda(const void* tokens, const float* boxes, const int64_t* image_index, void* out,
                                    Dtype dtype, const RegionShape& shape, int device, void* stream);
 

@@ -1,4 +1,5 @@
-// Epilogues of the contrastive loss's products. Threads own columns, and every sum is added up in a fixed order.
+// Contrastive loss on a CPU: the passes over logits between its matrix products. Each thread has columns of its own,
+// and sums run in a fixed order: the same bits on any number of threads.
 #include "contrastive_loss.h"
 
 #include <algorithm>
@@ -12,7 +13,8 @@
 namespace fgclip {
 namespace {
 
-constexpr int tile_rows = 16, tile_columns = 1024;  // 64 KiB: read twice, the second time from the L2 cache
+// A tile of logits has 64 KiB. It is read twice, the second time from the L2 cache.
+constexpr int tile_rows = 16, tile_columns = 1024;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 FGCLIP_SIMD void scale_row(float* row, const float* column_inverse, int columns, float k) {
@@ -51,7 +53,7 @@ FGCLIP_SIMD void rescale(float* sum, int columns, const float* old_maximum, cons
   for (int c = 0; c < columns; ++c) sum[c] *= exp2_fast(old_maximum[c] - maximum[c]);
 }
 
-// Softmax over the row + softmax over the column, of one logit.
+// Softmax over the row + softmax over the column, at one logit.
 inline float both_softmaxes(float logit, float row_maximum, float row_log, float maximum, float log) {
   return exp2_fast(logit - row_maximum - row_log) + exp2_fast(logit - maximum - log);
 }
@@ -86,7 +88,7 @@ struct Sum {
   float maximum, sum;
 };
 
-// Rows [top, bottom) of one tile's columns: their own sums, and what they add to the columns'.
+// Sums of exponentials over one tile, rows [top, bottom): row_sums of each row, added to the columns' running sums.
 void tile_sums(const LogitsChunk& chunk, int64_t top, int64_t bottom, int64_t begin, int columns, Sum* row_sums,
                float* column_maximum, float* column_sum) {
   float old_maximum[tile_columns];
@@ -101,7 +103,7 @@ void tile_sums(const LogitsChunk& chunk, int64_t top, int64_t bottom, int64_t be
   }
 }
 
-// What a chunk adds to the columns' running sums.
+// Adds a chunk's sums to the columns' running sums.
 void add_chunk(Lse total, const float* maximum, const float* sum, int columns) {
   for (int c = 0; c < columns; ++c) {
     const float raised = std::max(total.maximum[c], maximum[c]);
@@ -110,7 +112,7 @@ void add_chunk(Lse total, const float* maximum, const float* sum, int columns) {
   }
 }
 
-// `sums` holds one an interval of columns and row: [intervals, rows].
+// The sum of one row over all intervals of columns; sums [intervals, rows], beginning at the row.
 Sum total(const Sum* sums, int64_t intervals, int64_t rows) {
   Sum all{lowest, 0.0f};
   for (int64_t i = 0; i < intervals; ++i) all.maximum = std::max(all.maximum, sums[i * rows].maximum);
@@ -119,7 +121,7 @@ Sum total(const Sum* sums, int64_t intervals, int64_t rows) {
   return all;
 }
 
-// Whether the work outlasts the waking of a second thread.
+// True if the work takes longer than waking a second thread.
 bool is_large(const LogitsChunk& chunk) { return chunk.rows * chunk.columns >= 1 << 16; }
 
 }  // namespace
@@ -131,7 +133,8 @@ void contrastive_loss_forward_cpu(const LogitsChunk& chunk, Lse rows, float* pos
   for (int64_t i = 0; i < intervals; ++i) {
     const int64_t begin = i * tile_columns;
     const int size = static_cast<int>(std::min<int64_t>(tile_columns, chunk.columns - begin));
-    float column_maximum[tile_columns], column_sum[tile_columns] = {};  // of this chunk: one long sum would lose digits
+    float column_maximum[tile_columns],
+        column_sum[tile_columns] = {};  // of this chunk alone, since one long sum would lose digits
     std::fill_n(column_maximum, tile_columns, lowest);
     for (int64_t top = 0; top < chunk.rows; top += tile_rows) {
       const int64_t bottom = std::min(top + tile_rows, chunk.rows);
@@ -160,7 +163,8 @@ void contrastive_loss_backward_cpu(const LogitsChunk& chunk, bool kept, Lse rows
       const bool here = own >= 0 && own < size;
       const float positive = here ? row[own] : 0.0f;
       weigh_row(row, size, own_row, own_columns, chunk.row_inverse[r], inverse);
-      if (here) {  // 2 is taken off before anything is rounded: near the end of training little remains
+      if (here) {
+        // The 2 is subtracted before the product is rounded: near the end of training the difference is small.
         const float weight =
             both_softmaxes(positive, *own_row.maximum, *own_row.log, own_columns.maximum[own], own_columns.log[own]);
         row[own] = (weight - 2.0f) * (chunk.row_inverse[r] * inverse[own]);

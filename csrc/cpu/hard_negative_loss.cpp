@@ -1,6 +1,6 @@
-// Bound by memory: the forward pass reads each text once, the backward pass reads each once and writes its gradient
-// once. A region and all its texts belong to one thread, and sums over regions run in their order: the same bits on any
-// number of threads.
+// Hard-negative loss on a CPU. Bound by memory: the forward pass reads each text once, the backward pass reads it once
+// and writes its gradient once. One thread handles a region and all its texts, and sums over regions run in their
+// order: the same bits on any number of threads.
 #include "hard_negative_loss.h"
 
 #include <algorithm>
@@ -14,7 +14,8 @@
 namespace fgclip {
 namespace {
 
-constexpr int lanes = 32;  // partial sums of a row: floats may not be reordered, so vectors need sums of their own
+// Partial sums of a row. The compiler may not reorder sums of floats, so vectors need sums of their own.
+constexpr int lanes = 32;
 
 inline double to_statistics(double value) { return value; }
 template <typename T>
@@ -36,10 +37,11 @@ inline S sum_lanes(S* lane) {
 
 template <typename S>
 inline S inverse_length(S squares) {
-  return squares > S(1e-24) ? 1 / std::sqrt(squares) : 0;  // reference.unit
+  return squares > S(1e-24) ? 1 / std::sqrt(squares) : 0;  // as reference.unit
 }
 
-// Dot product with the unit region, and the text's own square; every row by the same steps, so that equal texts tie.
+// Dot product of a text with the unit region, and of the text with itself. Every text takes the same steps, so that
+// equal texts tie.
 template <typename T, typename S>
 FGCLIP_SIMD void compare(const S* region, const T* text, int64_t D, S* dot, S* squares) {
   S dots[lanes] = {}, own[lanes] = {};
@@ -102,7 +104,7 @@ struct Problem {
   }
 };
 
-// Writes what is saved of region r and its texts, and its rank.
+// Writes the saved values of region r and its texts, and the region's rank.
 template <typename T, typename S>
 void forward_group(const Problem<T>& p, int64_t r, S* unit, int64_t* rank) {
   const int64_t first = p.offsets[r], last = p.offsets[r + 1];
@@ -114,12 +116,12 @@ void forward_group(const Problem<T>& p, int64_t r, S* unit, int64_t* rank) {
     compare(unit, p.texts + m * p.D, p.D, &dot, &squares);
     p.text_inverse[m] = inverse_length(squares);
     p.similarity[m] = dot * p.text_inverse[m];
-    beaten_by += m > first && !(p.similarity[m] <= p.similarity[first]);  // not >: NaN must not pass for the best
+    beaten_by += m > first && !(p.similarity[m] <= p.similarity[first]);  // not >, since NaN must not rank best
     maximum = std::max(maximum, p.scale * p.similarity[m]);
   }
   for (int64_t m = first; m < last; ++m) total += std::exp(p.scale * p.similarity[m] - maximum);
   rank[r] = beaten_by;
-  // In this order: at scale 100 the log-sum-exp itself has lost what distinguishes a small loss from none.
+  // The order of the terms keeps the digits of a small loss, which the log-sum-exp at scale 100 has rounded away.
   p.losses[r] = p.chooses(r) ? maximum - p.scale * p.similarity[first] + std::log(total) : 0;
 }
 
@@ -136,7 +138,7 @@ void forward(const Problem<T>& p, Statistics<T>* loss, int64_t* rank) {
   *loss = static_cast<Statistics<T>>(sum) / p.choosing();
 }
 
-// Writes the gradients of region r and its texts; returns its part of the scale's.
+// Writes the gradients of region r and its texts; returns its part of the scale's gradient.
 template <typename T, typename S>
 S backward_group(const Problem<T>& p, int64_t r, S grad_loss, S* unit, S* grad_unit, T* grad_regions, T* grad_texts) {
   const int64_t first = p.offsets[r], last = p.offsets[r + 1], D = p.D;
@@ -147,7 +149,7 @@ S backward_group(const Problem<T>& p, int64_t r, S grad_loss, S* unit, S* grad_u
     const S probability = std::exp(p.scale * (p.similarity[m] - p.similarity[first]) - p.losses[r]);
     const S grad_logit = p.chooses(r) ? grad_loss * (probability - (m == first)) : 0;
     const S toward = p.scale * grad_logit * p.text_inverse[m];
-    const S along = -toward * p.similarity[m] * p.text_inverse[m];  // what would only stretch the text is taken off
+    const S along = -toward * p.similarity[m] * p.text_inverse[m];  // removes the radial component
     pull(toward, along, unit, p.texts + m * D, D, grad_unit, grad_texts + m * D);
     grad_scale += grad_logit * p.similarity[m];
   }

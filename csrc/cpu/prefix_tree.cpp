@@ -1,4 +1,5 @@
-// One thread, no OpenMP: called in the data loader's workers, forked or not.
+// Builds the prefix tree on one thread, since the data loader's worker processes call it and OpenMP does not survive a
+// fork.
 #include "prefix_tree.h"
 
 #include <algorithm>
@@ -12,9 +13,9 @@ struct Row {
   const int32_t* token;
   int32_t length;  // up to and with the first EOS, or the path's limit
   int32_t index;   // in the caller's order
-  uint64_t key;    // the two tokens that the sort looks at
+  uint64_t key;    // the two tokens that the sort compares
 
-  // A truncated row ends with EOS, too; so no row is the beginning of another.
+  // A truncated row ends with EOS, too, so that no row is a prefix of another.
   int32_t at(int32_t depth, int32_t eos) const {
     return depth < length - 1 ? token[depth] : depth == length - 1 ? eos : 0;
   }
@@ -44,7 +45,7 @@ std::vector<Row> rows_until_eos(const int32_t* token, int64_t T0, const int64_t*
   return rows;
 }
 
-// By two tokens, then the ties by the next two; equal texts stay in the caller's order.
+// Sorts by two tokens, then ties by the next two; equal texts stay in the caller's order.
 void sort_rows(Row* first, Row* last, int32_t depth, int32_t eos) {
   for (Row* row = first; row != last; ++row) {
     row->key = static_cast<uint64_t>(static_cast<uint32_t>(row->at(depth, eos))) << 32 |
@@ -76,7 +77,7 @@ class Writer {
     }
   }
 
-  // One sorted list; the next one begins at a root again.
+  // Writes one sorted list of rows; the next list begins at a root of its own.
   void write(const Row* first, const Row* last, int32_t table_row, bool share, int32_t eos) {
     for (const Row* row = first; row != last; ++row) {
       const int32_t shared = share && row != first ? common_prefix(row[-1], *row, eos) : 0;
@@ -88,7 +89,7 @@ class Writer {
     close(0);
   }
 
-  // Tokens that see only themselves, and that nobody sees.
+  // Writes inert tokens: each attends to itself alone, and no other token attends to it.
   void fill(int64_t multiple, int32_t eos) {
     while (tree_.token.size() % multiple != 0) {
       append(eos, 0);

@@ -1,5 +1,6 @@
-// Both directions are sums of weighted rows: a region is a sum of tokens, a token's gradient a sum of regions'
-// gradients. Every output is written once, by one thread, in a fixed order: the same bits on any number of threads.
+// Region embedding on a CPU. Both directions are sums of weighted rows: a region is a sum of tokens, a token's gradient
+// is a sum of regions' gradients. One thread writes each output, in a fixed order: the same bits on any number of
+// threads.
 #include "region_embedding.h"
 
 #include <vector>
@@ -14,7 +15,7 @@ namespace {
 struct Boxes {
   const int64_t* image_index;
   const int H, W;
-  std::vector<int64_t> begin, order;  // [begin[b], begin[b + 1]) of order belongs to image b, in the order that came
+  std::vector<int64_t> begin, order;  // order[begin[b]] to order[begin[b + 1] - 1] are image b's, rising
   std::vector<Axis> ys, xs;
   std::vector<float> weight_y, weight_x;  // [R, H], [R, W]
 
@@ -54,7 +55,7 @@ void forward(const T* tokens, const Boxes& boxes, T* out, const RegionShape& sha
     Rows<T> rows;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < shape.R; ++i) {
-      const int64_t r = boxes.order[i];  // image by image: its tokens are still in the cache
+      const int64_t r = boxes.order[i];  // image by image, so that its tokens stay in the cache
       const T* image = tokens + boxes.image_index[r] * shape.image_stride;
       rows.clear();
       for (int y = boxes.ys[r].first; y < boxes.ys[r].last; ++y)
@@ -71,7 +72,7 @@ void backward(const T* grad_out, const Boxes& boxes, T* grad_tokens, const Regio
 #pragma omp parallel
   {
     Rows<T> rows;
-    std::vector<int64_t> met;  // the boxes that touch a row of cells
+    std::vector<int64_t> met;  // the boxes that touch this row of cells
 #pragma omp for schedule(dynamic, 1)
     for (int64_t row = 0; row < shape.B * shape.H; ++row) {
       const int64_t b = row / shape.H;

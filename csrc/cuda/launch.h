@@ -1,4 +1,4 @@
-// What every launch needs: the tensors' device for its duration, and an exception where CUDA reports an error.
+// Support for kernel launches: the current device for the duration of a call, and exceptions for CUDA errors.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -13,7 +13,7 @@ void check_size(int64_t blocks, const char* who) {
   if (blocks > 0x7fffffff) throw std::runtime_error(std::string(who) + ": too large for one launch");
 }
 
-// Whether rows that begin at address, and lie stride elements apart, can be read 16 bytes at a time.
+// True if rows that begin at `address`, `stride` elements apart, can be read 16 bytes at a time.
 template <typename T>
 bool aligned(const void* address, int64_t stride) {
   return reinterpret_cast<uintptr_t>(address) % 16 == 0 && stride * sizeof(T) % 16 == 0;

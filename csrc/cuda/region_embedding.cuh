@@ -1,5 +1,6 @@
-// Kernels of the region embedding. A warp sums weighted rows: lane k finds the weight of the k-th row, then all lanes
-// read the rows that weigh something, 16 bytes a lane. No atomics: each output has one order of summation.
+// Kernels of the region embedding. A warp sums weighted rows: lane k computes the weight of the k-th row, then all
+// lanes read the rows with a weight other than 0, 16 bytes per lane. Without atomics: each output has one order of
+// summation.
 #pragma once
 
 #include "region_embedding.h"
@@ -23,13 +24,13 @@ inline dim3 backward_grid(const RegionShape& shape) {
   return dim3(static_cast<unsigned>(shape.B), static_cast<unsigned>((shape.H * shape.W + warps - 1) / warps));
 }
 
-// Adds to sum the rows of all lanes, each by its weight, in the lanes' order; every lane must take part.
+// Adds the rows of all lanes to sum, weighted, in the order of the lanes; every lane must take part.
 template <typename T, int VECTOR>
 __device__ void add_rows(const T* rows, int64_t my_offset, float my_weight, float (&sum)[VECTOR]) {
-  unsigned weighty = __ballot_sync(all_lanes, my_weight != 0.0f);
-  while (weighty != 0) {
-    const int k = __ffs(static_cast<int>(weighty)) - 1;
-    weighty &= weighty - 1;
+  unsigned remaining = __ballot_sync(all_lanes, my_weight != 0.0f);
+  while (remaining != 0) {
+    const int k = __ffs(static_cast<int>(remaining)) - 1;
+    remaining &= remaining - 1;
     const float weight = __shfl_sync(all_lanes, my_weight, k);
     const long long offset = __shfl_sync(all_lanes, static_cast<long long>(my_offset), k);
     const auto row = *reinterpret_cast<const Packed<T, VECTOR>*>(rows + offset);
@@ -52,11 +53,11 @@ __global__ void __launch_bounds__(warp_size* warps, 4)
   const Axis xs = axis_of(boxes[4 * r], boxes[4 * r + 2], shape.W);
   const Axis ys = axis_of(boxes[4 * r + 1], boxes[4 * r + 3], shape.H);
   const int columns = xs.last - xs.first, cells = columns * (ys.last - ys.first);
-  // Lanes beyond the last channel read the first: they must take part in add_rows, and nobody reads their sums.
+  // Lanes beyond the last channel read the first one: they must take part in add_rows, and their sums are not used.
   const T* const image = tokens + image_index[r] * shape.image_stride + (channel < shape.C ? channel : 0);
 
   float sum[VECTOR] = {};
-  for (int k = warp; k < cells; k += warp_size * warps) {  // one warp's condition: all its lanes take part in add_rows
+  for (int k = warp; k < cells; k += warp_size * warps) {  // same for all lanes of a warp
     const int mine = k + lane * warps;
     const int y = ys.first + mine / columns, x = xs.first + mine % columns;
     const float weight = mine < cells ? cell_weight(ys, shape.H, y) * cell_weight(xs, shape.W, x) : 0.0f;
@@ -72,9 +73,9 @@ __global__ void __launch_bounds__(warp_size* warps, 4)
   }
 }
 
-// Grid B, block (warp_size, warps): boxes [begin[b], begin[b + 1]) of order are those of image b, in the order in which
-// they came; also writes each box's weights of the H rows and the W columns.
-template <int>  // a template, so that the header may stand in several units
+// Groups the boxes by image: order[begin[b]] to order[begin[b + 1] - 1] are the boxes of image b, rising. Also writes
+// the weights of each box for the H rows and the W columns. Grid B, block (warp_size, warps).
+template <int>  // a template, so that several files can include the header
 __global__ void __launch_bounds__(warp_size* warps, 4)
     group_kernel(const float* __restrict__ boxes, const int64_t* __restrict__ image_index, int64_t* __restrict__ begin,
                  int64_t* __restrict__ order, float* __restrict__ weights, RegionShape shape) {
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(warp_size* warps, 4)
     const int64_t r = tile + thread;
     const bool mine = r < shape.R && image_index[r] == b;
     const unsigned lanes = __ballot_sync(all_lanes, mine);
-    __syncthreads();  // the counts before were read by all
+    __syncthreads();  // all threads have read the counts of the last tile
     if (lane == 0) count[warp] = __popc(lanes);
     __syncthreads();
     int64_t position = next + __popc(lanes & ((1u << lane) - 1));
@@ -113,8 +114,8 @@ __global__ void __launch_bounds__(warp_size* warps, 4)
   }
 }
 
-// Grid backward_grid: (B, cells of an image / warps); block (warp_size, warps): one warp a token, over the boxes of its
-// image.
+// Grid backward_grid: (B, cells of an image / warps); block (warp_size, warps): one warp per token sums over the boxes
+// of its image.
 template <typename T, int VECTOR>
 __global__ void __launch_bounds__(warp_size* warps, 4)
     backward_kernel(const T* __restrict__ grad_out, const int64_t* __restrict__ begin,

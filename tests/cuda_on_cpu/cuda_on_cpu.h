@@ -1,12 +1,14 @@
-// Runs CUDA kernels on a CPU: a small model of how CUDA executes, so that tests reach indexing, edges and barriers
+// Runs CUDA kernels on a CPU: a small model of CUDA's execution, so that indexing, edges and barriers are tested
 // without a GPU.
 //
-// One fibre a thread, one block at a time. A fibre runs until it waits at a barrier or a warp operation, or returns;
-// which goes first is the schedule's choice: a result that depends on it lacks a barrier. Compile with
-// -fsanitize=address,undefined, which sees a read or write out of bounds and a vector load that is not aligned. Any
-// fault ends the process with a message. Not modelled: races between blocks, atomics, asynchronous copies, tensor
-// cores. `extern __shared__` needs a fixed size here. Shared memory begins as zeros and keeps its values from block to
-// block: what a kernel forgets to write there is not seen.
+// Each thread is a fibre; blocks run one at a time. A fibre runs until it waits at a barrier or a warp operation, or
+// returns. The schedule chooses the order of the fibres: if a result depends on it, a barrier is missing. Compile with
+// -fsanitize=address,undefined, which reports accesses out of bounds and misaligned vector loads. Any fault ends the
+// process with a message.
+//
+// Not modelled: races between blocks, atomics, asynchronous copies, tensor cores. `extern __shared__` needs a fixed
+// size here. Shared memory begins as zeros and keeps its values from block to block, so a missing initialisation is not
+// found.
 #pragma once
 
 #include <ucontext.h>
@@ -156,8 +158,7 @@ inline void start_threads() {
   }
 }
 
-// Runs one warp after another, each as far as it goes: nothing but a barrier keeps a warp from running ahead of the
-// others.
+// Runs one warp after another, each as far as it can go: only a barrier keeps a warp from running ahead of the others.
 inline void run_block(const std::vector<int>& warps, const std::vector<int>& lanes) {
   start_threads();
   do {

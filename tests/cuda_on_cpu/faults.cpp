@@ -1,5 +1,4 @@
-// Kernels that are wrong in one way each, and one that is right: what the model of CUDA must tell apart. Prints the
-// result.
+// Kernels with one fault each, and a correct one: the model of CUDA must tell them apart. Prints the result.
 #include "cuda_on_cpu.h"
 
 using cuda_on_cpu::launch;

@@ -1,6 +1,6 @@
-// Runs the region embedding's CUDA kernels: region_embedding PROBLEM RESULT. Every buffer has exactly its size, so that
-// the sanitizer sees each step beyond it. PROBLEM is eleven int64 (below), then tokens, boxes, image_index and
-// grad_out; RESULT is out and grad_tokens, which must have the same bits under every schedule.
+// Runs the region embedding's CUDA kernels: region_embedding PROBLEM RESULT. Every buffer has its exact size, so that
+// the sanitizer reports any access beyond it. The file PROBLEM holds eleven int64 (below), tokens, boxes, image_index
+// and grad_out; RESULT receives out and grad_tokens, which must have the same bits under every schedule.
 #include "cuda_on_cpu.h"
 
 #include "cuda/region_embedding.cuh"
