@@ -1,6 +1,5 @@
-"""Hard-negative loss: each region chooses its own text among near misses (arXiv 2505.05071)."""
+"""Hard-negative loss: each region picks its own text among similar wrong ones (arXiv 2505.05071)."""
 
-import os
 from typing import Any, NamedTuple
 
 import torch
@@ -12,18 +11,18 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class Scores(NamedTuple):
-    """How regions rank their own texts."""
+    """Similarities of texts to their regions, and ranks of the right texts."""
 
     similarity: Tensor
     """Tensor[M], fp32: cosine similarity of each text to its region."""
     rank: Tensor
-    """Tensor[R], int64: how many of the region's negatives are more similar than its positive; 0 is best."""
+    """Tensor[R], int64: number of the region's negatives that are more similar than its positive; 0 is best."""
     correct: Tensor
     """Tensor[R], bool: no negative is more similar; a tie with the positive counts as correct."""
 
 
 def hard_negative_loss(regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor) -> Tensor:
-    """Mean cross-entropy of regions over their own texts; the first text of each is the right one.
+    """Compute the mean cross-entropy of regions over their own texts; the first text of each is the right one.
 
     Region ``r`` chooses among ``texts[offsets[r]:offsets[r + 1]]`` by scaled cosine similarity; a region without a
     negative (a group of one text) is left out of the mean. Source: arXiv 2505.05071, hard fine-grained negative loss.
@@ -52,7 +51,7 @@ def hard_negative_loss(regions: Tensor, texts: Tensor, offsets: Tensor, scale: T
 
 
 def hard_negative_scores(regions: Tensor, texts: Tensor, offsets: Tensor) -> Scores:
-    """Similarity of each text to its region and the rank of the first, right one; arguments as of the loss."""
+    """Compare each text with its region, and rank each region's first, right text; arguments as of the loss."""
     _check("hard_negative_scores", regions, texts, offsets)
     regions, texts = regions.detach(), texts.detach()
     if not native.serves("hard_negative_loss", regions.device):
@@ -95,8 +94,8 @@ def _statistics(rows: Tensor) -> torch.dtype:
 
 
 def _check_rising(op: str, offsets: Tensor, texts: Tensor) -> None:
-    if offsets.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1":
-        return  # reading them would make the host wait for the GPU
+    if not native.may_read(offsets):
+        return
     first, last = int(offsets[0]), int(offsets[-1])
     if (first, last) != (0, len(texts)):
         raise ValueError(f"{op}: offsets must run from 0 to M = {len(texts)}, got {first} to {last}")
@@ -123,10 +122,16 @@ def _forward(
 def _forward_cpu(
     regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from fgclip_fast import _native  # here, since the extension may not be built
+
     _check_rising("hard_negative_loss", offsets, texts)
     loss, losses, rank, similarity, text_inverse = outputs = _empty_outputs(regions, texts, offsets, scale)
-    problem = regions, texts, offsets, scale, losses, similarity, text_inverse
-    _call_extension("forward", problem, (), (loss, rank))
+    rows = regions.contiguous(), texts.contiguous(), offsets.long().contiguous(), scale  # held until the call returns
+    inputs = _native.HardNegativeInputs(*map(native.address, rows), *regions.shape)
+    saved = _native.HardNegativeSaved(*map(native.address, (losses, similarity, text_inverse)))
+    _native.hard_negative_loss_forward_cpu(
+        inputs, saved, native.address(loss), native.address(rank), native.dtype(regions)
+    )
     return outputs
 
 
@@ -158,8 +163,15 @@ def _backward(
 
 @_backward.register_kernel("cpu")
 def _backward_cpu(grad_loss: Tensor, *problem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    from fgclip_fast import _native
+
+    regions, texts, offsets, scale, *results = problem
     grads = _empty_grads(grad_loss, *problem)
-    _call_extension("backward", problem, (grad_loss,), grads)
+    rows = regions.contiguous(), texts.contiguous(), offsets.long().contiguous(), scale
+    inputs = _native.HardNegativeInputs(*map(native.address, rows), *regions.shape)
+    saved = _native.HardNegativeSaved(*map(native.address, results))
+    addresses = native.address(grads[0]), native.address(grads[1]), native.address(grads[2])
+    _native.hard_negative_loss_backward_cpu(native.address(grad_loss), inputs, saved, *addresses, native.dtype(regions))
     return grads
 
 
@@ -168,24 +180,6 @@ def _empty_grads(grad_loss: Tensor, *problem: Tensor) -> tuple[Tensor, Tensor, T
     regions, texts, _, scale, *_ = problem
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (regions, texts, scale)]
     return grads[0], grads[1], grads[2]
-
-
-def _call_extension(
-    direction: str, problem: tuple[Tensor, ...], before: tuple[Tensor, ...], after: tuple[Tensor, ...]
-) -> None:
-    """Runs the C++ op on the inputs and what is saved of them, between the addresses of other inputs and of outputs."""
-    module: Any = native.extension()
-    regions, texts, offsets, scale, *saved = problem
-    rows = regions.contiguous(), texts.contiguous(), offsets.long().contiguous(), scale  # held until the call returns
-    inputs = module.HardNegativeInputs(*map(native.address, rows), *regions.shape)
-    dtype = getattr(module.Dtype, str(regions.dtype).removeprefix("torch."))
-    getattr(module, f"hard_negative_loss_{direction}_cpu")(
-        *map(native.address, before),
-        inputs,
-        module.HardNegativeSaved(*map(native.address, saved)),
-        *map(native.address, after),
-        dtype,
-    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:

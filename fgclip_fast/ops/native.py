@@ -54,7 +54,7 @@ serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def why_not(op: str, device_type: str) -> str | None:
     """Return None if a fast path serves ``op``, else the reason and the way out in one sentence."""
     server = SERVERS.get(op, {}).get(device_type)
-    if os.environ.get("FGCLIP_REFERENCE") == "1":
+    if wants_reference():
         return "FGCLIP_REFERENCE=1 asks for the eager reference"
     if server is None:
         return f"no {device_type} kernel exists for it"
@@ -68,6 +68,16 @@ def why_not(op: str, device_type: str) -> str | None:
     if not hasattr(module, f"{op}_forward_{device_type}"):
         return "the extension was built without CUDA; put nvcc on PATH and reinstall with FGCLIP_CUDA=1"
     return None
+
+
+def wants_reference() -> bool:
+    """Return True if ``FGCLIP_REFERENCE=1`` asks for the eager reference of every op."""
+    return os.environ.get("FGCLIP_REFERENCE") == "1"
+
+
+def may_read(tensor: Tensor) -> bool:
+    """Return True if a check may read the values: on a GPU, where the host would wait, only with ``FGCLIP_CHECK=1``."""
+    return tensor.device.type == "cpu" or os.environ.get("FGCLIP_CHECK") == "1"
 
 
 def require_installation() -> None:

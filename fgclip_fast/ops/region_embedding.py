@@ -1,6 +1,5 @@
-"""One embedding a box, pooled from a vision tower's patch tokens where they lie."""
+"""Embeddings of boxes, pooled from a vision tower's patch tokens without copying these."""
 
-import os
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mean of bilinear samples of the tokens under each box: RoIAlign with a 1 × 1 output.
+    """Average bilinear samples of the tokens under each box: RoIAlign with a 1 × 1 output.
 
     The same as ``torchvision.ops.roi_align(map, boxes * grid, (1, 1), 1.0, -1, aligned=True)`` for every box, also one
     that leaves the image; a box without area, or inverted, gives the zero vector. It is linear in the tokens, so a
@@ -72,8 +71,18 @@ def _forward(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int)
     if tokens.stride(2) != 1:
         tokens = tokens.contiguous()
     out = tokens.new_empty(len(boxes), C)
-    shape = {"B": B, "H": H, "W": W, "C": C, "image_stride": tokens.stride(0), "token_stride": tokens.stride(1)}
-    _launch("forward", native.row_address(tokens), boxes, image_index, out, shape)
+    if out.numel() == 0:
+        return out
+    from fgclip_fast import _native  # here, since the extension may not be built
+
+    boxes, image_index = boxes.contiguous(), image_index.contiguous()  # held until the call returns
+    strides = {"image_stride": tokens.stride(0), "token_stride": tokens.stride(1)}
+    shape = _native.RegionShape(B=B, R=len(boxes), H=H, W=W, C=C, **strides)
+    arguments = native.address(boxes), native.address(image_index), native.address(out), native.dtype(out), shape
+    if tokens.device.type == "cpu":
+        _native.region_embedding_forward_cpu(native.row_address(tokens), *arguments)
+    else:
+        _native.region_embedding_forward_cuda(native.row_address(tokens), *arguments, *native.stream(tokens.device))
     return out
 
 
@@ -86,12 +95,23 @@ def _(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int) -> Ten
 def _backward(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: int) -> Tensor:
     grad_out, C = grad_out.contiguous(), grad_out.shape[1]
     grad_tokens = grad_out.new_empty(B, H * W, C)
-    shape = {"B": B, "H": H, "W": W, "C": C, "image_stride": H * W * C, "token_stride": C}
-    scratch: tuple[Tensor, ...] = ()
-    if grad_out.device.type == "cuda":  # where each image's boxes begin, the boxes in that order, their weights
-        R = len(boxes)
-        scratch = (image_index.new_empty(B + 1), image_index.new_empty(R), boxes.new_empty(R, H + W))
-    _launch("backward", native.address(grad_out), boxes, image_index, grad_tokens, shape, *scratch)
+    if grad_tokens.numel() == 0:
+        return grad_tokens
+    from fgclip_fast import _native
+
+    boxes, image_index = boxes.contiguous(), image_index.contiguous()
+    R = len(boxes)
+    shape = _native.RegionShape(B=B, R=R, H=H, W=W, C=C, image_stride=H * W * C, token_stride=C)
+    box_addresses = native.address(boxes), native.address(image_index)
+    arguments = native.address(grad_out), *box_addresses, native.address(grad_tokens), native.dtype(grad_out), shape
+    if grad_out.device.type == "cpu":
+        _native.region_embedding_backward_cpu(*arguments)
+    else:
+        # Scratch: the first box of each image, the boxes sorted by image, and their weights.
+        begin, order = image_index.new_empty(B + 1), image_index.new_empty(R)
+        weights = boxes.new_empty(R, H + W)
+        scratch = native.address(begin), native.address(order), native.address(weights)
+        _native.region_embedding_backward_cuda(*arguments, *scratch, *native.stream(grad_out.device))
     return grad_tokens
 
 
@@ -100,37 +120,9 @@ def _(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: i
     return grad_out.new_empty(B, H * W, grad_out.shape[1])
 
 
-def _launch(
-    direction: str,
-    source: int,
-    boxes: Tensor,
-    image_index: Tensor,
-    out: Tensor,
-    shape: dict[str, int],
-    *scratch: Tensor,
-) -> None:
-    """Runs the extension's ``direction`` on the device of ``out``, from the address ``source`` to ``out``."""
-    if out.numel() == 0:
-        return
-    from fgclip_fast import _native  # here, since the extension may not be built
-
-    boxes, image_index = boxes.contiguous(), image_index.contiguous()
-    where = () if out.device.type == "cpu" else native.stream(out.device)
-    getattr(_native, f"region_embedding_{direction}_{out.device.type}")(
-        source,
-        native.address(boxes),
-        native.address(image_index),
-        native.address(out),
-        native.dtype(out),
-        _native.RegionShape(R=len(boxes), **shape),
-        *map(native.address, scratch),
-        *where,
-    )
-
-
 def _check_values(boxes: Tensor, image_index: Tensor, B: int) -> None:
-    if torch.compiler.is_compiling() or (boxes.device.type != "cpu" and os.environ.get("FGCLIP_CHECK") != "1"):
-        return  # a graph cannot look at them, and the host would have to wait for the GPU
+    if torch.compiler.is_compiling() or not native.may_read(boxes):  # a traced graph has no values
+        return
     outside = image_index[(image_index < 0) | (image_index >= B)]
     if len(outside):
         raise ValueError(f"region_embedding: image_index must be in [0, B) = [0, {B}), got {int(outside[0])}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgclip_fast.ops import reference, segment_attention, tile_attention
+from fgclip_fast.ops import native, reference, segment_attention, tile_attention
 from fgclip_fast.ops.tree import REACH, TILE, Tree
 
 MAX_HEAD_DIM = 128
@@ -33,7 +33,7 @@ def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, backend: str = "
         ValueError: A shape, dtype or device does not fit, or ``backend`` does not run here; the message says why.
     """
     _check(q, k, v, tree)
-    if os.environ.get("FGCLIP_REFERENCE") == "1":
+    if native.wants_reference():
         return reference.tree_attention(q, k, v, tree.end)
     return _ATTENTIONS[_chosen(backend, q)](q, k, v, tree)
 
