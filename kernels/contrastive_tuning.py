@@ -1,6 +1,6 @@
-"""Which configurations of the contrastive loss's kernels fit a GPU, by arithmetic, and which of these is fastest there.
+"""Compute which configurations of the contrastive loss's kernels fit a GPU, and autotune among these.
 
-Apart from the kernels, since choosing by time needs a device, and compiling ahead of time or interpreting does not.
+This is apart from the kernels, since timing needs a device; compiling ahead of time or interpreting does not.
 """
 
 import json
@@ -153,7 +153,7 @@ def _remembered() -> dict[str, list[int]]:
 
 
 def _remember(known: dict[str, list[int]]) -> None:
-    """Whole or not at all; a home that cannot be written to costs the next run its tuning, nothing else."""
+    """Write the choices, whole or not at all; where that fails, the next run only has to time again."""
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         new = _file().with_suffix(f".{os.getpid()}")

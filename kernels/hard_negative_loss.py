@@ -58,12 +58,15 @@ def _forward_kernel(
         m = start + tl.arange(0, BLOCK_M)
         texts = _text_tile(texts_ptr, text_stride, m, last, D, statistics, BLOCK_D)
         text_inverse = _inverse_length(tl.sum(texts * texts, 1))
+        # Cosines of a tile of texts, kept for the backward pass.
         similarity = tl.sum(texts * region[None, :], 1) * text_inverse
         tl.store(text_inverse_ptr + m, text_inverse, mask=m < last)
         tl.store(similarity_ptr + m, similarity, mask=m < last)
+        # The right text is the first; count the others that beat it.
         positive = tl.where(start == first, tl.sum(tl.where(m == first, similarity, 0.0)), positive)
         beats = (m > first) & (m < last) & ((similarity <= positive) == 0)  # not `>`: NaN must not pass for the best
         rank += tl.sum(beats.to(tl.int64))
+        # Raise the running maximum, and add the tile's exponentials.
         logit = tl.where(m < last, scale * similarity, -float("inf"))
         raised = tl.maximum(maximum, tl.max(logit))
         total = total * tl.exp(maximum - raised) + tl.sum(tl.exp(logit - raised))
@@ -94,15 +97,19 @@ def _backward_kernel(
         texts = _text_tile(texts_ptr, text_stride, m, last, D, statistics, BLOCK_D)
         similarity = tl.load(similarity_ptr + m, mask=m < last, other=0.0)
         text_inverse = tl.load(text_inverse_ptr + m, mask=m < last, other=0.0)
+        # Gradient of the logits: the softmax, less 1 for the right text.
         probability = tl.exp(scale * (similarity - positive) - loss)
         grad_logit = tl.where(m < last, grad_loss * (probability - (m == first).to(statistics)), 0.0)
+        # The tile's part of the gradients of the scale and of the region's direction.
         grad_scale += tl.sum(grad_logit * similarity)
         unit_texts = texts * text_inverse[:, None]
         grad_unit += tl.sum((scale * grad_logit)[:, None] * unit_texts, 0)
-        across = region[None, :] - similarity[:, None] * unit_texts  # what turns the text, rather than stretches it
+        # Gradient of the texts, without its radial component: their lengths do not matter.
+        across = region[None, :] - similarity[:, None] * unit_texts
         grad_texts = (scale * grad_logit * text_inverse)[:, None] * across
         at = grad_texts_ptr + m[:, None] * D + column[None, :]
         tl.store(at, grad_texts, mask=_tile_mask(m, last, D, BLOCK_D))
+    # Gradient of the region, again without its radial component.
     grad_region = region_inverse * (grad_unit - scale * grad_scale * region)
     tl.store(grad_regions_ptr + r * D + column, grad_region, mask=column < D)
     tl.store(grad_scale_ptr + r, grad_scale)

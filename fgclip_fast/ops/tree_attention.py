@@ -119,12 +119,12 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | list[Non
     return *_backward(grad, q, k, v, out, lse, tree), [None] * len(tree)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, tree = inputs
     ctx.save_for_backward(q, k, v, *output, *tree)
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+_forward.register_autograd(_differentiate, setup_context=_setup_context)
 
 
 _ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tree], Tensor]] = {
