@@ -138,9 +138,9 @@ void bind_block_ops(py::module_& m) {
         "grad_total"_a, "grad_normed"_a, "total"_a, "statistics"_a, "weight"_a, "grad_residual"_a, "grad_other"_a,
         "columns"_a, "rows"_a, "width"_a, "stream"_a, "normed_dtype"_a, "other_dtype"_a, WithoutGil());
   m.def("activation_linear_forward_cpu", by_address(&fgclip::activation_forward_cpu), "hidden"_a, "bias"_a, "out"_a,
-        "rows"_a, "width"_a, "dtype"_a, WithoutGil());
+        "rows"_a, "width"_a, "quick"_a, "dtype"_a, WithoutGil());
   m.def("activation_linear_backward_cpu", by_address(&fgclip::activation_backward_cpu), "grad"_a, "hidden"_a, "bias"_a,
-        "out"_a, "grad_bias"_a, "rows"_a, "width"_a, "dtype"_a, WithoutGil());
+        "out"_a, "grad_bias"_a, "rows"_a, "width"_a, "quick"_a, "dtype"_a, WithoutGil());
 }
 
 }  // namespace

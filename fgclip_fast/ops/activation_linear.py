@@ -61,7 +61,7 @@ class _ActivationLinear(torch.autograd.Function):
 
 @torch.library.custom_op("fgclip_fast::activation", mutates_args=())
 def _forward(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
-    server = _server(hidden, kind)
+    server = _server(hidden)
     if server == "torch":
         return reference.activation((hidden.to(bias.dtype) + bias), kind).to(hidden.dtype)
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
@@ -78,6 +78,7 @@ def _forward(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
             out=native.address(out),
             rows=out.numel() // len(bias),
             width=len(bias),
+            quick=kind == "quick_gelu",
             dtype=native.dtype(hidden),
         )
     return out
@@ -91,7 +92,7 @@ def _(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
 @torch.library.custom_op("fgclip_fast::activation_backward", mutates_args=("grad",))
 def _backward(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Turn ``grad`` into the gradient of ``hidden``; return the activation's output and the gradient of ``bias``."""
-    server = _server(hidden, kind)
+    server = _server(hidden)
     if server == "torch":
         x = hidden.to(bias.dtype) + bias
         if kind == "gelu":
@@ -116,6 +117,7 @@ def _backward(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Te
         grad_bias=native.address(grad_bias),
         rows=active.numel() // len(bias),
         width=len(bias),
+        quick=kind == "quick_gelu",
         dtype=native.dtype(hidden),
     )
     return active, grad_bias
@@ -126,13 +128,11 @@ def _(grad: Tensor, hidden: Tensor, bias: Tensor, kind: str) -> tuple[Tensor, Te
     return torch.empty_like(hidden, memory_format=torch.contiguous_format), torch.empty_like(bias)
 
 
-def _server(hidden: Tensor, kind: str) -> str:
-    """ "triton", "native" or "torch": the fastest that takes this dtype and activation on this device."""
+def _server(hidden: Tensor) -> str:
+    """The fastest that takes this dtype on this device: "triton", "native" or "torch"."""
     if not native.serves("activation_linear", hidden.device) or hidden.dtype == torch.float64 or hidden.numel() == 0:
         return "torch"
-    server = native.SERVERS["activation_linear"][hidden.device.type]
-    # The C++ op lacks erf: torch's own gelu is vectorised.
-    return "torch" if server == "native" and kind == "gelu" else server
+    return native.SERVERS["activation_linear"][hidden.device.type]
 
 
 def _triton() -> Any:
