@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 GRADIENT_LAUNCH = {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 4}
-"""Of the gradient's kernel: 32 values a thread, 512 bytes a row."""
+"""Tile of the gradient kernel: 32 values a thread, 512 bytes a row."""
 
 
 class Target(NamedTuple):
-    """What configurations are computed from."""
+    """The properties of a GPU that configurations are computed from."""
 
     arch: int
     processors: int
@@ -39,7 +39,7 @@ TARGETS = {
 
 
 class LseConfig(NamedTuple):
-    """A program makes tiles of BLOCK_M x BLOCK_N logits, as many down and across as its spans have."""
+    """A launch of the log-sum-exp kernel: tiles of BLOCK_M x BLOCK_N logits, several of which make a program's span."""
 
     block_m: int
     block_n: int
@@ -62,7 +62,7 @@ _FP32 = (64, 64, 16, 16, 2), (64, 64, 8, 8, 2), (32, 32, 16, 4, 2)  # no tensor 
 
 
 def lse_configs(target: Target, dtype: torch.dtype, precision: str, B: int, N: int) -> list[LseConfig]:
-    """Configurations that fit ``target``, the likeliest first."""
+    """Configurations that fit ``target``, the one most likely to be fastest first."""
     tiles = _HALF if dtype.itemsize == 2 else _TF32 if precision == "tf32" else _FP32
     configs = []
     for block_m, block_n, block_k, num_warps, num_stages in tiles:
@@ -76,7 +76,7 @@ def lse_configs(target: Target, dtype: torch.dtype, precision: str, B: int, N: i
 
 
 def _spans(target: Target, block_m: int, block_n: int, B: int, N: int) -> tuple[int, int]:
-    """As long as leaves four programs a processor, up to 2048: longer spans store fewer sums."""
+    """The longest span up to 2048 that leaves four programs a multiprocessor: longer spans store fewer sums."""
     span_m, span_n = block_m, block_n
     while max(span_m, span_n) < 2048:
         longer = (2 * span_m, span_n) if span_m <= span_n else (span_m, 2 * span_n)
@@ -96,7 +96,7 @@ def part_shape(target: Target, dtype: torch.dtype, B: int, N: int) -> tuple[int,
 
 
 def target_of(device: torch.device) -> Target:
-    """The GPU that is there, else (interpreted, or fake tensors) an H100."""
+    """The properties of the current GPU; of an H100 where tensors are fake or the kernel is interpreted."""
     return _present(device.index) if device.type == "cuda" and torch.cuda.is_available() else TARGETS[90]
 
 
@@ -109,7 +109,7 @@ def _present(index: int | None) -> Target:
 
 
 def fastest(configs: list[LseConfig], key: str, run: Callable[[LseConfig], Any], like: Tensor) -> LseConfig:
-    """The config of least time on this device, remembered under ``key`` here and on disk; without a device the first.
+    """The fastest configuration on this device, remembered under ``key`` here and on disk; without a GPU the first one.
 
     ``run`` is called several times for each config where nothing is remembered.
     """
@@ -130,7 +130,7 @@ def _can_measure(like: Tensor) -> bool:
 
 
 def _milliseconds(run: Callable[[], Any], repeats: int = 5) -> float:
-    run()  # compiles
+    run()  # the first run compiles
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(repeats):

@@ -90,7 +90,7 @@ def _backward_kernel(
     first, last = tl.load(offsets_ptr + r).to(tl.int64), tl.load(offsets_ptr + r + 1).to(tl.int64)
     scale, loss, positive = tl.load(scale_ptr), tl.load(losses_ptr + r), tl.load(similarity_ptr + first)
     grad_loss = tl.where(last - first > 1, tl.load(grad_loss_ptr), 0.0)
-    grad_unit = tl.zeros([BLOCK_D], statistics)  # of the region's direction
+    grad_unit = tl.zeros([BLOCK_D], statistics)  # gradient of the region's direction
     grad_scale = scale * 0
     for start in range(first, last, BLOCK_M):
         m = start + tl.arange(0, BLOCK_M)
@@ -124,7 +124,7 @@ def forward(
     R, M = len(regions), len(texts)
     losses, rank = scale.new_empty(R), scale.new_empty(R, dtype=torch.int64)
     similarity, text_inverse = scale.new_empty(M), scale.new_empty(M)
-    if R > 0:  # a grid of no programs is a launch error
+    if R > 0:  # an empty grid is a launch error
         outputs = losses, rank, similarity, text_inverse
         strides = regions.stride(0), texts.stride(0)
         _forward_kernel[(R,)](regions, texts, offsets, scale, *outputs, *strides, regions.shape[1], **_tile(regions))
@@ -155,7 +155,7 @@ def backward(
 
 
 def _choosing(offsets: Tensor) -> Tensor:
-    """How many regions have a negative, at least 1; on the device, so that nothing waits."""
+    """The number of regions with a negative, at least 1; computed on the device, so that the host does not wait."""
     return (offsets.diff() > 1).sum().clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""What each op means, in eager PyTorch: the spec that every fast path is tested against, and the fallback."""
+"""Each op in eager PyTorch: the specification that every fast path is tested against, and the fallback."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from fgclip_fast.ops.tree import LONG_LENGTH, REACH, SHORT_LENGTH, TILE
 
 
 def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, int]) -> Tensor:
-    """RoIAlign with a 1 × 1 output, a mean over samples of x and of y: a cell weighs its row's times its column's.
+    """RoIAlign with a 1 × 1 output. Its mean is separable: the weight of a cell is its row's times its column's.
 
     Unlike in the kernels, a token that is not finite reaches all boxes of its image: a weight of 0 times it is NaN.
     """
@@ -27,11 +27,13 @@ def _axis_weights(start: Tensor, end: Tensor, size: int) -> Tensor:
     """Mean bilinear weight of each of ``size`` cells over ``ceil(length)`` samples of a box's axis: [R, size], fp32."""
     start, end = start * size - 0.5, end * size - 0.5
     length = torch.where((end - start).isfinite(), end - start, 0)
-    samples = length.ceil()  # they lie over half a cell apart, so that few of them touch the axis
+    # Samples are more than half a cell apart, so that few of them touch the axis.
+    samples = length.ceil()
     skipped = ((-1 - start) * samples / length).nan_to_num().floor().sub(2).clamp(min=0)
     i = skipped[:, None] + torch.arange(2 * size + 8, device=start.device)
     at = start[:, None] + (i + 0.5) * length[:, None] / samples[:, None]
-    counts = (i < samples[:, None]) & (at >= -1) & (at <= size)  # the others are zero, and part of the mean
+    # A sample outside the axis counts as zero in the mean.
+    counts = (i < samples[:, None]) & (at >= -1) & (at <= size)
     cell = torch.arange(size, device=start.device)
     bilinear = (1 - (at.clamp(0, size - 1)[:, :, None] - cell).abs()).clamp(min=0)
     return torch.where(counts[:, :, None], bilinear, 0).sum(1) / samples.clamp(min=1)[:, None]
@@ -45,20 +47,21 @@ def unit(rows: Tensor) -> Tensor:
 
 
 def hard_negative_loss(regions: Tensor, texts: Tensor, offsets: Tensor, scale: Tensor) -> Tensor:
-    """As the paper writes it: for each region, a softmax over its own texts, the first being right."""
+    """The paper's formula: for each region, the cross-entropy of a softmax over its own texts; the first is right."""
     sizes = offsets.diff()
     owner, place = _owner_and_place(offsets, len(texts))
     similarity = _similarity(regions.to(scale.dtype), texts.to(scale.dtype), owner)
     logits = similarity.new_full((len(regions), int(sizes.max()) if len(sizes) else 1), -torch.inf)
     logits = logits.index_put((owner, place), scale * similarity)
-    choosing = (sizes > 1).nonzero().squeeze(1)  # a region without a negative has nothing to choose
+    # A region without a negative has nothing to choose, and is left out.
+    choosing = (sizes > 1).nonzero().squeeze(1)
     positive = choosing.new_zeros(len(choosing))
-    losses = F.cross_entropy(logits.index_select(0, choosing), positive, reduction="sum")  # of none: 0, not NaN
+    losses = F.cross_entropy(logits.index_select(0, choosing), positive, reduction="sum")  # 0 without regions, not NaN
     return losses / max(len(choosing), 1)
 
 
 def hard_negative_scores(regions: Tensor, texts: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine similarity of each text to its region, and how many of a region's negatives beat its positive."""
+    """Cosine similarity of each text to its region, and the number of a region's negatives that beat its positive."""
     statistics = torch.promote_types(regions.dtype, torch.float32)
     owner, place = _owner_and_place(offsets, len(texts))
     similarity = _similarity(regions.to(statistics), texts.to(statistics), owner)
@@ -91,13 +94,13 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tenso
 
 
 def prefix_tree(token: Tensor, offsets: Tensor, shorts: int, *, share: bool, multiple: int, eos: int) -> list[Tensor]:
-    """Sorted, a text shares with the one before exactly their common prefix; what it adds is written out."""
+    """Sort the texts; each then shares with the one before exactly their common prefix, and adds the rest."""
     rows = _rows_until_eos(token.tolist(), offsets.tolist(), shorts, eos)
     order = sorted(range(len(rows)), key=lambda r: (r >= shorts, rows[r])) if share else range(len(rows))
     tokens: list[int] = []
     positions: list[int] = []
     pooled = [0] * len(rows)
-    paths: list[list[int]] = []  # of each run of one edge: from the root to its last token
+    paths: list[list[int]] = []  # for each segment, the tokens from the root to its last one
     before: tuple[bool, list[int]] = (False, [])
     for r in order:
         shared = _common_prefix(before[1], rows[r]) if share and before[0] == (r >= shorts) else 0
@@ -135,7 +138,7 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
 
 
 def _lists(paths: list[list[int]]) -> list[list[int]]:
-    """All arrays of a Tree after position, without pooled, from the path of each run."""
+    """All arrays of a Tree after position, without pooled, from the path of each segment."""
     T = paths[-1][-1] + 1 if paths else 0
     end = [0] * T
     path_of: dict[int, list[int]] = {}
