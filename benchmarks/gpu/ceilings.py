@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.gpu.case import Case, Figures
 from benchmarks.gpu.clock import rates, times
+from benchmarks.gpu.machine import asked
 from benchmarks.gpu.sizes import Sizes
 
 
@@ -15,6 +16,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     yield Case("product", lambda: _product(sizes, torch.bfloat16))
     yield Case("product in fp32", lambda: _product(sizes, torch.float32))
     yield Case("empty launch", lambda: _launch(sizes))
+    yield Case("clocks and power during products", lambda: _under_load(sizes))
 
 
 def _copy(sizes: Sizes) -> Figures:
@@ -39,3 +41,14 @@ def _launch(sizes: Sizes) -> Figures:
 
     took = times(run, sizes)
     return {name: None if ms is None else float(ms) / 100 for name, ms in took.items()}
+
+
+def _under_load(sizes: Sizes) -> Figures:
+    """The answers of nvidia-smi while about two seconds of products are enqueued."""
+    a, b = (torch.randn(sizes.product, sizes.product, device=sizes.device).bfloat16() for _ in range(2))
+    out = torch.empty_like(a)
+    for _ in range(2_000 if sizes.on_gpu else 1):
+        torch.mm(a, b, out=out)
+    figures = {question: asked(sizes, question) for question in ("clocks.sm", "clocks.mem", "power.draw")}
+    torch.cuda.synchronize()
+    return figures

@@ -1,6 +1,7 @@
 """Each op at the size of a step against fp64: all of it where that fits, else the exact values of sampled rows."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,13 +31,13 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     """A check for each op and dtype."""
     for N in (sizes.pairs[0], sizes.pairs[-1]):
         for dtype in (HALF, SINGLE):
-            yield Case(f"contrastive_loss, {N} pairs, {dtype}", lambda N=N, dtype=dtype: _contrastive(sizes, N, dtype))
+            yield Case(f"contrastive_loss, {N} pairs, {dtype}", partial(_contrastive, sizes, N, dtype))
     yield Case("tree_attention, bf16, sampled rows in fp64", lambda: _tree_rows(sizes))
     yield Case("tree_attention, bf16, gradients against tiles in fp32", lambda: _tree_gradients(sizes))
     for dtype in (HALF, SINGLE):
-        yield Case(f"region_embedding, {dtype}", lambda dtype=dtype: _regions(sizes, dtype))
-        yield Case(f"region_embedding, {dtype}, against roi_align", lambda dtype=dtype: _roi_align(sizes, dtype))
-        yield Case(f"hard_negative_loss, {dtype}", lambda dtype=dtype: _hard_negatives(sizes, dtype))
+        yield Case(f"region_embedding, {dtype}", partial(_regions, sizes, dtype))
+        yield Case(f"region_embedding, {dtype}, against roi_align", partial(_roi_align, sizes, dtype))
+        yield Case(f"hard_negative_loss, {dtype}", partial(_hard_negatives, sizes, dtype))
     yield Case("norm_linear, bf16", lambda: _norm_linear(sizes))
     yield Case("activation_linear, bf16", lambda: _activation_linear(sizes))
 
@@ -124,8 +125,7 @@ def _regions(sizes: Sizes, dtype: torch.dtype) -> Figures:
     some = image_index < images
     exact = tokens.detach()[:images].double().requires_grad_()
     out = reference.region_embedding(exact, boxes[some], image_index[some], grid)
-    upstream = torch.linspace(0.5, 1.5, ours[0].numel(), device=out.device).view(ours[0].shape).to(dtype)[some]
-    (grad,) = torch.autograd.grad(out, exact, upstream.double())
+    (grad,) = torch.autograd.grad(out, exact, problems.upstream_of(ours[0])[some].double())
     return judged([ours[0][some], ours[1][:images]], [out.detach(), grad], dtype)
 
 

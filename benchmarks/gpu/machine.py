@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,12 +27,12 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     yield Case("commit", _commit)
     yield Case("card", lambda: _card(sizes))
     for question in ASKED:
-        yield Case(question, lambda question=question: _asked(question))
+        yield Case(question, lambda question=question: {"value": asked(sizes, question)})
     for package in PACKAGES:
-        yield Case(package, lambda package=package: _version(package))
+        yield Case(package, partial(_version, package))
     yield Case("CUDA of torch", lambda: {"value": str(torch.version.cuda)})
     for op in native.SERVERS:
-        yield Case(op, lambda op=op: _server(op, sizes))
+        yield Case(op, partial(_server, op, sizes))
 
 
 def _server(op: str, sizes: Sizes) -> Figures:
@@ -59,14 +60,16 @@ def _card(sizes: Sizes) -> Figures:
                      f"{memory:.0f} GiB, L2 {l2:.0f} MiB"}  # fmt: skip
 
 
-def _asked(question: str) -> Figures:
-    if shutil.which("nvidia-smi") is None:
-        raise NotHereError("nvidia-smi is not on PATH")
-    command = ["nvidia-smi", f"--query-gpu={question}", "--format=csv,noheader", "--id=0"]
+def asked(sizes: Sizes, question: str) -> str:
+    """The answer of nvidia-smi to one of its ``--query-gpu`` fields, for the card that torch uses."""
+    if not sizes.on_gpu or shutil.which("nvidia-smi") is None:
+        raise NotHereError("nvidia-smi is not on PATH" if sizes.on_gpu else "no GPU")
+    card = f"--id=GPU-{torch.cuda.get_device_properties(sizes.device).uuid}"
+    command = ["nvidia-smi", card, f"--query-gpu={question}", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     if done.returncode:
         raise NotHereError((done.stdout or done.stderr).strip())
-    return {"value": done.stdout.strip()}
+    return done.stdout.strip()
 
 
 def _version(package: str) -> Figures:

@@ -1,6 +1,7 @@
 """Each op, forward and backward, beside what others offer for the same; shares are of the ceilings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from benchmarks.gpu.clock import rates, times
 from benchmarks.gpu.problems import with_gradients
 from benchmarks.gpu.sizes import Sizes
 from fgclip_fast.ops import (
+    Tree,
     activation_linear,
     contrastive_loss,
     hard_negative_loss,
@@ -36,26 +38,40 @@ def cases(sizes: Sizes) -> Iterator[Case]:
 
 
 def race(
-    sizes: Sizes, problem: str, ours: Make, others: dict[str, Make], flop: float = 0, bytes: float = 0
+    sizes: Sizes,
+    problem: str,
+    ours: Make,
+    others: Mapping[str, Make],
+    flop: float = 0,
+    bytes: Callable[[], float] = float,
 ) -> Iterator[Case]:
-    """Ours first; of a peer also by how many times longer it takes, and by how much its results differ."""
+    """Ours first; of a peer also by how many times longer it takes, and by how much its results differ.
+
+    Args:
+        sizes: Where they run.
+        problem: First part of the rows' names.
+        ours: Makes our run.
+        others: Make the peers' runs, by name.
+        flop: Of the problem.
+        bytes: Counts the least bytes that the problem moves.
+    """
     took: list[float] = []
 
     def run_ours() -> Figures:
-        figures = _timed(ours(), sizes, flop, bytes)
+        figures = _timed(ours(), sizes, flop, bytes())
         took.append(float(figures["GPU ms"] or figures["wall ms"] or 0))
         return figures
 
     def run_peer(make: Make) -> Figures:
         run = make()
         differs = _difference(ours()(), run()) if took else None
-        figures = _timed(run, sizes, flop, bytes)
+        figures = _timed(run, sizes, flop, bytes())
         theirs = float(figures["GPU ms"] or figures["wall ms"] or 0)
         return {**figures, "times ours": theirs / took[0] if took else None, "differs from ours by": differs}
 
     yield Case(f"{problem}: **ours**", run_ours)
     for name, make in others.items():
-        yield Case(f"{problem}: {name}", lambda make=make: run_peer(make))
+        yield Case(f"{problem}: {name}", partial(run_peer, make))
 
 
 def _timed(run: Callable[[], Result | None], sizes: Sizes, flop: float, bytes: float) -> Figures:
@@ -97,7 +113,7 @@ def _contrastive(sizes: Sizes) -> Iterator[Case]:
 
                 return make
 
-            others = {"its four products by cuBLAS": lambda N=N, dtype=dtype: peers.products(sizes, N, dtype)}
+            others = {"its four products by cuBLAS": partial(peers.products, sizes, N, dtype)}
             if sizes.pairs_with_logits >= N:
                 others["open_clip's ClipLoss"] = with_loss(peers.clip_loss)
                 others["Liger's cross-entropy on both logits"] = with_loss(peers.liger_clip_loss)
@@ -117,7 +133,7 @@ def _tree(sizes: Sizes) -> Iterator[Case]:
         return make
 
     def backend(name: str) -> Callable[..., Tensor]:
-        def attention(q: Tensor, k: Tensor, v: Tensor, tree: object) -> Tensor:
+        def attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
             if reason := why_not(name, q.device.type, q.dtype, q.shape[2]):
                 raise NotHereError(reason)
             return tree_attention(q, k, v, tree, backend=name)
@@ -127,10 +143,10 @@ def _tree(sizes: Sizes) -> Iterator[Case]:
     others = {f"{name}, by {'tiles' if name == 'sdpa' else 'segments'}": attending(backend(name))
               for name in BACKENDS if name != "triton"}  # fmt: skip
     others["aten's flash attention, by segments"] = attending(peers.aten_flash)
-    bytes = 12.0 * len(tree.end) * sizes.model.text.width * 2  # q, k, v, out; these, two gradients read, three written
-    yield from race(
-        sizes, f"tree_attention, {len(tree.end)} tokens, bf16", attending(tree_attention), others, bytes=bytes
-    )
+    # Forward q, k, v and out; backward these and the gradient of out are read, and three gradients are written.
+    least = 12.0 * len(tree.end) * sizes.model.text.width * 2
+    name = f"tree_attention, {len(tree.end)} tokens, bf16"
+    yield from race(sizes, name, attending(tree_attention), others, bytes=lambda: least)
 
 
 def _regions(sizes: Sizes) -> Iterator[Case]:
@@ -143,14 +159,17 @@ def _regions(sizes: Sizes) -> Iterator[Case]:
 
             return make
 
-        out, grad = pooled(region_embedding)()()
-        touched = int((grad != 0).any(-1).sum()) * grad.shape[-1] * grad.itemsize
-        bytes = touched + grad.nbytes + 2 * out.nbytes
-        name = f"region_embedding, {len(out)} boxes, {_name(dtype)}"
-        del out, grad
-        yield from race(
-            sizes, name, pooled(region_embedding), {"torchvision's roi_align": pooled(peers.roi)}, bytes=bytes
-        )
+        ours = pooled(region_embedding)
+
+        def least(make: Make = ours) -> float:
+            """Bytes of the tokens that any box touches, of the gradient of all, and of the regions twice."""
+            out, grad = make()() or []
+            touched = int((grad != 0).any(-1).sum()) * grad.shape[-1] * grad.itemsize
+            return touched + grad.nbytes + 2 * out.nbytes
+
+        name = f"region_embedding, {problems.BOXES * sizes.images} boxes, {_name(dtype)}"
+        others = {"torchvision's roi_align": pooled(peers.roi)}
+        yield from race(sizes, name, ours, others, bytes=least)
 
 
 def _hard_negatives(sizes: Sizes) -> Iterator[Case]:
@@ -164,10 +183,10 @@ def _hard_negatives(sizes: Sizes) -> Iterator[Case]:
             return make
 
         R = problems.BOXES * sizes.images
-        bytes = 3.0 * R * (1 + problems.TEXTS) * sizes.dim * dtype.itemsize
+        least = 3.0 * R * (1 + problems.TEXTS) * sizes.dim * dtype.itemsize
         name = f"hard_negative_loss, {R} x {problems.TEXTS} x {sizes.dim}, {_name(dtype)}"
         others = {"einsum and cross_entropy": with_loss(peers.einsum_loss)}
-        yield from race(sizes, name, with_loss(hard_negative_loss), others, bytes=bytes)
+        yield from race(sizes, name, with_loss(hard_negative_loss), others, bytes=lambda least=least: least)
 
 
 def _block(sizes: Sizes) -> Iterator[Case]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     yield step_speed.case(sizes, sizes.peer_images, "FineHARD", "ours", {})
     for precision in ("bf16 autocast", "fp32"):
         name = f"{sizes.peer_images} images, FineHARD, released step in {precision}"
-        yield Case(name, lambda precision=precision: _released(sizes, precision == "fp32"))
+        yield Case(name, partial(_released, sizes, precision == "fp32"))
     yield Case(f"{sizes.steps[0]} images, one text each, open_clip's CLIP", lambda: _open_clip(sizes))
 
 

@@ -89,5 +89,9 @@ def block(sizes: Sizes, rows: int) -> dict[str, Tensor]:
 
 def with_gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     """The output, and the gradients of its sum with fixed weights by ``inputs``."""
-    upstream = torch.linspace(0.5, 1.5, out.numel(), device=out.device).view(out.shape).to(out.dtype)
-    return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+    return [out.detach(), *torch.autograd.grad(out, inputs, upstream_of(out).to(out.dtype))]
+
+
+def upstream_of(out: Tensor) -> Tensor:
+    """Gradient of an output, the same numbers in every dtype."""
+    return torch.linspace(0.5, 1.5, out.numel(), device=out.device).view(out.shape).bfloat16()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,9 +22,9 @@ REPEATS = 20
 def cases(sizes: Sizes) -> Iterator[Case]:
     """Three checks of each op, then those of a step."""
     for name, call in calls(sizes.device).items():
-        yield Case(f"{name}: {REPEATS} repeats", lambda call=call: _repeats(call))
-        yield Case(f"{name}: a side stream", lambda call=call: _side_stream(call, sizes))
-        yield Case(f"{name}: nothing waits", lambda call=call: _without_waiting(call, sizes))
+        yield Case(f"{name}: {REPEATS} repeats", partial(_repeats, call))
+        yield Case(f"{name}: a side stream", partial(_side_stream, call, sizes))
+        yield Case(f"{name}: nothing waits", partial(_without_waiting, call, sizes))
     yield Case("step: same bits twice", lambda: _step_twice(sizes))
     yield Case("step: nothing waits", lambda: _step_without_waiting(sizes))
     yield Case("step with metrics and stop flag: nothing waits", lambda: _loop_without_waiting(sizes))

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.gpu.case import Case, Figures
@@ -17,7 +18,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     """A case for each file of tests/ops; of a rehearsal the quickest."""
     pattern = "test_prefix_tree.py" if sizes.rehearsal else "test_*.py"
     for file in sorted((ROOT / "tests" / "ops").glob(pattern)):
-        yield Case(file.name, lambda file=file: _tests(file))
+        yield Case(file.name, partial(_tests, file))
 
 
 def _tests(file: Path) -> Figures:

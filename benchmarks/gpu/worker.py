@@ -36,6 +36,8 @@ def _figures(case: Case) -> Figures:
         return case.run()
     except NotHereError as reason:
         return {"note": str(reason)}
+    except torch.OutOfMemoryError:
+        return {"note": "does not fit the card's memory"}
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(OURS):
             return {"note": f"{error.name} is not installed"}
