@@ -32,6 +32,7 @@ from fgclip_fast.scenes.locate import Source
 from fgclip_fast.suites import Task
 from fgclip_fast.training import distributed, grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
+from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.interruption import Interruption
 from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.objective import objective
@@ -88,7 +89,7 @@ def train(config: Config) -> Run:
     monitor = Monitor(run, steps, done, processes=processes.world_size, writes=processes.first)
     watch = Stopwatch(model, monitor.note, processes.device, done)
     stop, batches, figures = StopFlag(processes), loader.batches(after=done), {}
-    on_gpu = processes.device.type == "cuda"
+    to_device = BatchCopy(processes.device)
 
     def embed(batch: Batch) -> Embeddings:
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -102,7 +103,7 @@ def train(config: Config) -> Run:
             arrived = next(batches)
             # Counted before the batches move, since reading the lengths of padded texts would wait for a GPU.
             tokens = sum(batch.texts.processed_tokens for batch in arrived)
-            micro_batches = [batch.to(processes.device, non_blocking=on_gpu) for batch in arrived]
+            micro_batches = to_device(arrived)
             monitor.waited(watch.data_arrived())
             lr = optim.set_lr(optimizer, config.optim, step, steps)
             losses = grad_cache.backward(network, embed, micro_batches, losses_of)

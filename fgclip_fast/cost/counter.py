@@ -54,6 +54,7 @@ class StepCounter(TorchDispatchMode):
 
     Attributes:
         phase: What the operations that follow belong to.
+        step: Number of the step that they belong to.
         operations: So far.
         waits: How often the host waited for the device, by reason and place in this package.
         memory: Of all tensors that were made in this mode.
@@ -62,6 +63,7 @@ class StepCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.phase = "forward"
+        self.step = 0
         self.operations: list[Operation] = []
         self.waits: Counter[tuple[str, str]] = Counter()
         self.memory = Memory()

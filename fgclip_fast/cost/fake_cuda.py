@@ -5,8 +5,8 @@ answer is given here.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
@@ -36,7 +36,11 @@ def fake_cuda(counter: StepCounter) -> Iterator[None]:
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
         (torch.cuda, "synchronize", lambda *_: counter.waited("synchronize")),
-        (torch.cuda, "Event", _Event),
+        (torch.cuda, "Event", partial(_Event, counter)),
+        (torch.cuda, "Stream", _Stream),
+        (torch.cuda, "current_stream", _Stream),
+        (torch.cuda, "stream", nullcontext),
+        (Tensor, "record_stream", lambda *_: None),
         (FakeTensor, "tolist", lambda tensor: _read(tensor, counter)),
         (torch.nn.utils.clip_grad, "_has_foreach_support", lambda *_: True),  # asks for the exact type of a tensor
         (image, "_channels", _constants()),
@@ -64,18 +68,32 @@ def _why_not(backend: str, *here: Any) -> str | None:
 
 
 class _Event:
-    """An event that has happened: who waits for it waits for an earlier step."""
+    """An event; the host that waits for one of an earlier step does not wait for this step."""
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, counter: StepCounter, *_: Any, **__: Any) -> None:
+        self._counter, self._step = counter, counter.step
 
-    def record(self, *_: Any) -> None: ...
+    def record(self, *_: Any) -> None:
+        self._step = self._counter.step
 
     def wait(self, *_: Any) -> None: ...
 
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:
+        if self._step == self._counter.step:
+            self._counter.waited("event of this step")
 
     def query(self) -> bool:
         return True
+
+
+class _Stream:
+    """A stream; what is queued on any runs at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def wait_event(self, *_: Any) -> None: ...
+
+    def wait_stream(self, *_: Any) -> None: ...
 
 
 class _Functions(TorchFunctionMode):

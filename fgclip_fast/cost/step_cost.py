@@ -22,6 +22,7 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.network import Network
 from fgclip_fast.training import grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
+from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.objective import Losses, objective
 
@@ -119,7 +120,7 @@ class _Step:
             self.network = Network(replace(config.model, compile=False)).train()
         self.optimizer = optim.adamw(self.network, config.optim)
         self.monitor = Monitor(folder, steps=2, writes=processes.first, quiet=True)
-        self.stop = StopFlag(processes)
+        self.stop, self.to_device = StopFlag(processes), BatchCopy(DEVICE)
         for parameter in self.network.parameters():
             parameter.grad = torch.zeros_like(parameter)
         self._end(Losses(*torch.zeros(len(Losses._fields), device=DEVICE)), 1)
@@ -127,9 +128,10 @@ class _Step:
     def run(self, batches: list[Batch]) -> int:
         """One step, counted; returns the bytes that are held throughout."""
         counter, config = self.counter, self.config
-        micro_batches = [batch.to(DEVICE, non_blocking=True) for batch in batches]
-        counter.operations.clear()
         counter.waits.clear()
+        counter.step += 1
+        micro_batches = self.to_device(batches)
+        counter.operations.clear()
         resident = counter.memory.peak = counter.memory.live
         counter.phase = "forward"
         losses_of = partial(objective, weights=config.loss, group=self.processes.group)

@@ -11,7 +11,7 @@ from fgclip_fast.config import Config
 from fgclip_fast.scenes.locate import Source, resolve
 from fgclip_fast.suites import FIGURES
 from fgclip_fast.training import checkpoint
-from fgclip_fast.training.monitor import LOG
+from fgclip_fast.training.log_writer import LOG
 from fgclip_fast.training.provenance import PROVENANCE
 from fgclip_fast.whole_file import finite
 

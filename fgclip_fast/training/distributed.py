@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from fgclip_fast.training.host_copy import HostCopy
 
 T = TypeVar("T")
 
@@ -78,26 +80,41 @@ def without_averaging(model: nn.Module) -> Any:
 
 
 class StopFlag:
-    """An agreement of all processes on the step to stop after; read one step after it is made, so that none waits."""
+    """An agreement of all processes on the step to stop after; read one step after it is made, so that none waits.
+
+    On a GPU the flag lives there and comes to the host on a stream of its own, so that a step's kernels do not wait for
+    the other processes either.
+    """
 
     def __init__(self, processes: Processes) -> None:
-        self._processes = processes
-        self._pending: tuple[Tensor, Any] | None = None
+        self._group, self._device = processes.group, processes.device
+        self._pending: tuple[Any, HostCopy] | None = None
+        on_gpu = self._group is not None and self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device) if on_gpu else None
 
     def agreed(self, wanted: bool) -> bool:
         """Tell the other processes whether this one wants to stop; return the agreement of the step before."""
-        if self._processes.group is None:
+        if self._group is None:
             return wanted
-        agreed = False
-        if self._pending is not None:
-            flag, work = self._pending
-            work.wait()
-            agreed = bool(flag.item())
-        flag = torch.tensor(float(wanted), device=self._processes.device)
-        self._pending = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._processes.group, async_op=True)
+        agreed = self._read()
+        flag = torch.full((), float(wanted), device=self._device)
+        work = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        if self._stream is None:
+            self._pending = work, HostCopy(flag)
+        else:
+            with torch.cuda.stream(self._stream):
+                work.wait()  # the stream waits, the host does not
+                self._pending = work, HostCopy(flag)
         return agreed
 
     def close(self) -> None:
         """Wait for the last collective: if it outlived the interpreter, the process would abort."""
-        if self._pending is not None:
-            self._pending[1].wait()
+        self._read()
+
+    def _read(self) -> bool:
+        if self._pending is None:
+            return False
+        (work, flag), self._pending = self._pending, None
+        if self._stream is None:
+            work.wait()
+        return bool(flag.read())

@@ -1,9 +1,9 @@
-"""The log of a run: progress, ``log.jsonl`` and TensorBoard.
+"""The figures of a run's steps, read one step late.
 
-Numbers of a step are read from the device one step later; by then they are there, so the host does not wait.
+The copy of a step's figures to the host is queued behind the step's own kernels, and read when the next step has been
+queued: the host waits for the step before, so the GPU always has a step to compute.
 """
 
-import json
 import logging
 import resource
 import time
@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
-from fgclip_fast.progress import Progress
+from fgclip_fast.training.host_copy import HostCopy
+from fgclip_fast.training.log_writer import LogWriter
 from fgclip_fast.training.objective import Losses
-from fgclip_fast.whole_file import write_whole
 
 log = logging.getLogger("fgclip_fast")
-LOG = "log.jsonl"
 
 
 class Monitor:
@@ -37,16 +35,11 @@ class Monitor:
     def __init__(
         self, run: Path, steps: int, done: int = 0, *, processes: int = 1, writes: bool = True, quiet: bool = False
     ) -> None:
-        self._writes, self._processes = writes, processes
-        self._pending: tuple[int, Tensor, dict[str, float]] | None = None
+        self._processes = processes
+        self._writer = LogWriter(run, steps, done, quiet=quiet) if writes else None
+        self._pending: tuple[int, HostCopy, dict[str, float]] | None = None
         self._waited = self._images = self._tokens = 0.0
         self._since = time.perf_counter()
-        if not writes:
-            return
-        truncate_log(run / LOG, done)
-        self._file = (run / LOG).open("a", buffering=1)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
-        self._progress = Progress(steps, done, quiet=quiet)
 
     def waited(self, seconds: float) -> None:
         """Add seconds in which the loop waited for data."""
@@ -68,9 +61,9 @@ class Monitor:
         """
         self._images += images * self._processes
         self._tokens += tokens * self._processes
-        if not self._writes:
+        if self._writer is None:
             return
-        self._write()
+        self._write_pending(self._writer)
         now = time.perf_counter()
         span = max(now - self._since, 1e-9)
         rates = {
@@ -78,21 +71,15 @@ class Monitor:
             "tokens_per_s": self._tokens / span,
             "waiting": self._waited / span,
         }
-        self._pending = step, torch.stack([*losses, norm, skipped]), {"lr": lr, **rates, "memory_gb": peak_memory()}
+        figures = HostCopy(torch.stack([*losses, norm, skipped]))
+        self._pending = step, figures, {"lr": lr, **rates, "memory_gb": peak_memory()}
         self._images = self._tokens = self._waited = 0.0
         self._since = now
 
     def note(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Write figures that are not a training step's, such as those of a validation; people are shown these too."""
-        if not self._writes:
-            return
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-        if kind == "validation":
-            shown = " ".join(f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float))
-            self._progress.say(f"step {step}, validation: {shown}")
+        if self._writer is not None:
+            self._writer.write(step, kind, values)
 
     def pause_clock(self) -> None:
         """Leave the time since the last step (a validation, a checkpoint) out of the rates."""
@@ -100,39 +87,20 @@ class Monitor:
 
     def close(self) -> None:
         """Write the last step and close the files."""
-        if self._writes:
-            self._write()
-            self._progress.close()
-            self._board.close()
-            self._file.close()
+        if self._writer is not None:
+            self._write_pending(self._writer)
+            self._writer.close()
 
-    def _write(self) -> None:
+    def _write_pending(self, writer: LogWriter) -> None:
         if self._pending is None:
             return
-        step, tensors, values = self._pending
+        step, figures, values = self._pending
         self._pending = None
         names = (*Losses._fields, "grad_norm", "skipped")
-        values = {**dict(zip(names, tensors.tolist(), strict=True)), **values}
+        values = {**dict(zip(names, figures.read(), strict=True)), **values}
         if values["skipped"]:
             log.warning("step %d: the gradient is not finite (loss %s); the step was skipped", step, values["total"])
-        self._file.write(json.dumps({"step": step, "kind": "train", **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(f"train/{name}", value, step)
-        self._progress.update(step, _line(values))
-
-
-def truncate_log(path: Path, step: int) -> None:
-    """Remove the lines of a log that come after ``step``, and a last line that a kill left incomplete."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    write_whole(path, "".join(kept))
+        writer.write(step, "train", values)
 
 
 def peak_memory() -> float:
@@ -140,10 +108,3 @@ def peak_memory() -> float:
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def _line(v: dict[str, float]) -> str:
-    terms = f"loss {v['total']:.3f} = short {v['short']:.2f} long {v['long']:.2f} region {v['region']:.2f}"
-    terms += f" hard {v['hard_negative']:.2f}"
-    pace = f"{v['images_per_s']:.0f} images/s {v['tokens_per_s']:.0f} tokens/s data {v['waiting']:.0%}"
-    return f"{terms} | lr {v['lr']:.1e} |g| {v['grad_norm']:.2f} | {pace} {v['memory_gb']:.1f} GB"

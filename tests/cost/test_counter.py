@@ -10,6 +10,7 @@ from fgclip_fast.cost import rules
 from fgclip_fast.cost.backward import Backward
 from fgclip_fast.cost.counter import StepCounter
 from fgclip_fast.cost.fake_cuda import DEVICE, fake_cuda
+from fgclip_fast.training.host_copy import HostCopy
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def test_autocast_casts_a_weight_once_and_runs_its_products_in_bf16():
         (lambda x: x.cpu(), "blocking copy"),
         (lambda x: torch.tensor(1.0, device=DEVICE), "blocking copy"),
         (lambda x: torch.cuda.synchronize(), "synchronize"),
+        (lambda x: HostCopy(x).read(), "event of this step"),
     ],
 )
 def test_each_wait_of_the_host_is_counted_with_its_reason(wait, reason):
@@ -81,6 +83,9 @@ def test_what_makes_no_host_wait_counts_none():
         x = torch.empty(3, 4, device=DEVICE)
         x.to("cpu", non_blocking=True).tolist()
         torch.empty(3, pin_memory=True).to(DEVICE, non_blocking=True)
+        figures = HostCopy(x)
+        counter.step += 1
+        assert figures.read() == [[0.0] * 4] * 3
         x[torch.zeros(2, dtype=torch.int64, device=DEVICE)] + torch.full((), 1.0, device=DEVICE)
     assert not counter.waits
 

@@ -6,13 +6,17 @@ from typing import get_args
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from fgclip_fast.config import Card
 from fgclip_fast.cost import CARDS, Fit, fit, step_cost, table, verdict
+from fgclip_fast.cost.fake_cuda import DEVICE
 from fgclip_fast.cost.fit import resized
 from fgclip_fast.cost.workload import stage2_batch
 from fgclip_fast.inputs import image
 from fgclip_fast.presets import PRESETS
+from fgclip_fast.training.distributed import Processes
 
 B16 = PRESETS["stage2-vit-b16"]
 H100 = CARDS["h100"]
@@ -87,11 +91,20 @@ def test_a_preset_fits_a_card_of_80_gb(name):
     assert step_cost(config, [stage2_batch(images, side, workload, seed) for seed in range(passes)]).fits(H100)
 
 
-def test_the_host_waits_where_it_is_known_to():
-    """Once a step, in the first process: the metrics are read behind the step's own kernels."""
-    (reason, place), *others = b16("hard").waits
-    assert (reason, others) == ("tolist", [])
-    assert place.startswith("training/monitor.py")
+def test_the_host_waits_for_nothing_in_a_step():
+    """Metrics and stop flag are read one step late; waiting for the step before is none in this step."""
+    assert not b16("hard").waits
+
+
+@pytest.mark.parametrize("rank", [0, 7])
+def test_the_host_waits_for_nothing_in_a_step_of_a_group(rank):
+    dist.init_process_group("fake", rank=rank, world_size=8, store=FakeStore())
+    try:
+        cost = step_cost(SHALLOW, [batch()], Processes(rank, 8, dist.group.WORLD, DEVICE))
+    finally:
+        dist.destroy_process_group()
+    assert not cost.waits
+    assert any(x.cost.kind == "collective" for x in cost.operations)
 
 
 def test_memory_holds_weights_moments_gradients_and_activations():

@@ -1,10 +1,16 @@
 """The log: one line for each step, also after an interruption."""
 
 import json
+import subprocess
+import sys
+import threading
 
+import pytest
 import torch
 
-from fgclip_fast.training.monitor import LOG, Monitor, truncate_log
+from fgclip_fast.training.host_copy import HostCopy
+from fgclip_fast.training.log_writer import LOG, LogWriter, truncate_log
+from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.objective import Losses
 
 
@@ -57,3 +63,51 @@ def test_other_processes_write_nothing(tmp_path):
     record(monitor, 1)
     monitor.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_are_read_when_the_next_step_is_queued(tmp_path, monkeypatch):
+    reads = []
+    monkeypatch.setattr(HostCopy, "read", lambda copy: reads.append(copy) or [0.0] * 7)
+    monitor = Monitor(tmp_path, steps=3, quiet=True)
+    for step in (1, 2, 3):
+        record(monitor, step)
+        assert len(reads) == step - 1
+    monitor.close()
+    assert len(reads) == 3
+
+
+def test_the_caller_goes_on_while_a_line_is_written(tmp_path, monkeypatch):
+    going_on = threading.Event()
+    write = LogWriter._write
+    monkeypatch.setattr(LogWriter, "_write", lambda *args: going_on.wait(60) and write(*args))
+    writer = LogWriter(tmp_path, 1, 0, quiet=True)
+    writer.write(1, "records", {"bad": 1})
+    assert lines(tmp_path) == []
+    going_on.set()
+    writer.close()
+    assert lines(tmp_path) == [{"step": 1, "kind": "records", "bad": 1}]
+
+
+def test_a_line_that_cannot_be_written_ends_the_run_with_a_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LogWriter, "_write", full)
+    monitor = Monitor(tmp_path, steps=9, quiet=True)
+    with pytest.raises(OSError, match=r"log.jsonl: the log of the run could not be written: .*No space left"):
+        for step in range(1, 9):
+            record(monitor, step)
+    assert step == 3  # the first step is written at the second, and its failure is met at the third
+
+
+def test_a_crash_of_the_loop_keeps_each_line_that_was_given_to_the_writer(tmp_path):
+    crash = f"""
+from pathlib import Path
+from fgclip_fast.training.log_writer import LogWriter
+writer = LogWriter(Path({str(tmp_path)!r}), 9, 0, quiet=True)
+for step in range(1, 9):
+    writer.write(step, "records", {{}})
+raise RuntimeError("the loop fails")
+"""
+    assert subprocess.run([sys.executable, "-c", crash], capture_output=True, check=False).returncode == 1
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 9))
