@@ -68,14 +68,13 @@ def _devices() -> list[str]:
 def _op(op: str, device_type: str) -> dict[str, str | None]:
     """The function that serves an op on a kind of device; ``why_not_faster`` says why it is the eager reference."""
     reason = native.why_not(op, device_type)
-    if reason is not None:
-        server = f"fgclip_fast.ops.reference.{op}"
-    elif native.SERVERS[op][device_type] == "torch":
-        server = f"fgclip_fast.ops.{op}"
-    elif native.SERVERS[op][device_type] == "triton":
-        server = f"fgclip_fast.kernels.{op}"
-    else:
-        server = f"fgclip_fast._native.{op}_forward_{device_type}"
+    servers = {
+        "torch": f"fgclip_fast.ops.{op}",
+        "triton": f"fgclip_fast.kernels.{op}",
+        "native": f"fgclip_fast._native.{op}_forward_{device_type}",
+    }
+    name = native.server(op, device_type) if reason is None else None
+    server = servers[name] if name else f"fgclip_fast.ops.reference.{op}"
     return {"op": op, "device": device_type, "server": server, "why_not_faster": reason}
 
 

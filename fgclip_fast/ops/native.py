@@ -30,6 +30,9 @@ SERVERS: dict[str, dict[str, str]] = {
     "tree_attention": {"cpu": "torch", "cuda": "triton"},  # other packages: ops/tree_attention.why_not
 }
 
+# Serves where SERVERS cannot: the CUDA part of the extension needs nvcc when it is built, Triton does not.
+SUBSTITUTES: dict[str, dict[str, str]] = {"region_embedding": {"cuda": "triton"}}
+
 
 @cache
 def extension() -> ModuleType | None:
@@ -53,21 +56,37 @@ serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 @cache
 def why_not(op: str, device_type: str) -> str | None:
     """Return None if a fast path serves ``op``, else the reason and the way out in one sentence."""
-    server = SERVERS.get(op, {}).get(device_type)
     if wants_reference():
         return "FGCLIP_REFERENCE=1 asks for the eager reference"
-    if server is None:
+    first = SERVERS.get(op, {}).get(device_type)
+    if first is None:
         return f"no {device_type} kernel exists for it"
-    if server == "torch":
+    return None if server(op, device_type) else _missing(first, op, device_type)
+
+
+def server(op: str, device_type: str) -> str | None:
+    """Return the first that can serve ``op``, "native", "triton" or "torch"; None where only the reference can."""
+    names = (table.get(op, {}).get(device_type) for table in (SERVERS, SUBSTITUTES))
+    return next((name for name in names if name and _missing(name, op, device_type) is None), None)
+
+
+def _missing(name: str, op: str, device_type: str) -> str | None:
+    """What a server lacks here, and the way out; None where it lacks nothing."""
+    if name == "torch":
         return None
-    if server == "triton":
-        return None if importlib.util.find_spec("triton") else "triton is not installed"
+    if name == "triton":
+        return None if _has_triton() else "triton is not installed"
     module = extension()
     if module is None:
         return "the extension is not built; run `pip install -e .` in the source tree"
     if not hasattr(module, f"{op}_forward_{device_type}"):
         return "the extension was built without CUDA; put nvcc on PATH and reinstall with FGCLIP_CUDA=1"
     return None
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def wants_reference() -> bool:

@@ -68,6 +68,8 @@ def _check(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: tuple[int, 
 def _forward(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int) -> Tensor:
     B, _, C = tokens.shape
     _check_values(boxes, image_index, B)
+    if native.server("region_embedding", tokens.device.type) == "triton":
+        return _triton().forward(tokens, boxes, image_index, H, W)
     if tokens.stride(2) != 1:
         tokens = tokens.contiguous()
     out = tokens.new_empty(len(boxes), C)
@@ -93,6 +95,8 @@ def _(tokens: Tensor, boxes: Tensor, image_index: Tensor, H: int, W: int) -> Ten
 
 @torch.library.custom_op("fgclip_fast::region_embedding_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def _backward(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: int) -> Tensor:
+    if native.server("region_embedding", grad_out.device.type) == "triton":
+        return _triton().backward(grad_out, boxes, image_index, B, H, W)
     grad_out, C = grad_out.contiguous(), grad_out.shape[1]
     grad_tokens = grad_out.new_empty(B, H * W, C)
     if grad_tokens.numel() == 0:
@@ -118,6 +122,12 @@ def _backward(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: i
 @_backward.register_fake
 def _(grad_out: Tensor, boxes: Tensor, image_index: Tensor, B: int, H: int, W: int) -> Tensor:
     return grad_out.new_empty(B, H * W, grad_out.shape[1])
+
+
+def _triton() -> Any:
+    from fgclip_fast.kernels import region_embedding  # here, since a CPU-only install has no Triton
+
+    return region_embedding
 
 
 def _check_values(boxes: Tensor, image_index: Tensor, B: int) -> None:
