@@ -17,6 +17,7 @@ from fgclip_fast.config import Config, Data, Model, Optim, Text, Vision
 from fgclip_fast.model import pretrained
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint
+from fgclip_fast.training.timing import Stopwatch
 from tests.refusals import refusal
 
 MODEL = Model(
@@ -182,3 +183,26 @@ def test_an_empty_pattern_is_not_the_current_directory(shards, monkeypatch, caps
 def test_dry_run_tells_how_many_tokens_the_tree_saves(config, capsys):
     train(replace(config, dry_run=True, model=replace(MODEL, packing="prefix-tree")))
     assert "packed texts" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_no_step_makes_the_host_wait_for_the_gpu(config, monkeypatch, micro_batch_size):
+    """The first two steps may wait, since kernels are compiled and moments are made; the last saves a checkpoint."""
+
+    class Watched(Stopwatch):
+        steps = 0
+
+        def step_begins(self):
+            torch.cuda.set_sync_debug_mode("error" if 2 <= Watched.steps < config.steps - 1 else "default")
+            Watched.steps += 1
+            super().step_begins()
+
+    monkeypatch.setattr(command, "Stopwatch", Watched)
+    model = replace(MODEL, packing="prefix-tree")
+    try:
+        train(replace(config, model=model, device="cuda", checkpoint_every=0, micro_batch_size=micro_batch_size))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert Watched.steps == config.steps

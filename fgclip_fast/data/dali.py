@@ -7,7 +7,8 @@ ends the process. So files are checked before DALI gets them, and after an excep
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -39,48 +40,66 @@ class Dali:
         self.device = torch.device(device)
         if self.device == torch.device("cuda"):  # without an index it would be another GPU in another thread
             self.device = torch.device("cuda", torch.cuda.current_device())
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._pipeline = self._build()
         self._thread = ThreadPoolExecutor(1, "dali")
-
-    def start(self, files: list[Tensor]) -> Future[Tensor | None]:
-        """Begin to decode JPEG files, each uint8 [N].
-
-        Returns:
-            The future uint8 [B, 3, S, S]; its result is None if one of the files cannot be decoded.
-        """
-        return self._thread.submit(self._run, files)
 
     def fill(
         self, batches: Iterator[WorkerBatch], on_cpu: Callable[[list[Visit]], WorkerBatch]
     ) -> Iterator[WorkerBatch]:
         """Decode the images of batches, each while the one before it is in use.
 
+        On a GPU this runs on a stream of its own. The host does not wait for it; the caller's current stream does.
+
         Args:
             batches: endless; their JPEG files encoded.
             on_cpu: makes the batch of some visits anew where DALI failed, replacing the file that cannot be decoded.
         """
-        started = ((batch, self.start(_files(batch))) for batch in batches)
-        batch, images = next(started)
+        started = ((batch, self._thread.submit(self._fill, batch)) for batch in batches)
+        batch, filled = next(started)
         for following in started:
-            decoded = images.result()
-            yield on_cpu(batch.visits) if decoded is None else _filled(batch, decoded)
-            batch, images = following
+            yield self._hand_over(filled.result()) or on_cpu(batch.visits)
+            batch, filled = following
 
-    def _run(self, files: list[Tensor]) -> Tensor | None:
+    def decode(self, files: list[Tensor]) -> Tensor | None:
+        """Decode JPEG files, each uint8 [N], on the current stream.
+
+        Returns:
+            uint8 [B, 3, S, S]; None if one of the files cannot be decoded.
+        """
         if not files:
             return torch.empty(0, 3, self._size, self._size, dtype=torch.uint8, device=self.device)
         try:
+            # DALI returns when the device has decoded them; this thread, and no other, waits for that.
             (images,) = self._pipeline.run(encoded=[file.numpy() for file in files])
-            copy = torch.from_dlpack(images.as_tensor()).clone()  # the pipeline will overwrite its buffer
+            return torch.from_dlpack(images.as_tensor()).clone()  # the pipeline will overwrite its buffer
         except Exception as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             reason = lines[-2] if lines[-1].startswith("Current pipeline") else lines[-1]
             log.warning("dali: %s; this batch is decoded on the CPU", reason)
             self._pipeline = self._build()
             return None
-        if copy.is_cuda:  # wait here, so that other threads' streams may use the copy
-            torch.cuda.current_stream(copy.device).synchronize()
-        return copy
+
+    def _fill(self, batch: WorkerBatch) -> tuple[WorkerBatch, torch.cuda.Event | None] | None:
+        """Return the batch with its images, and the event after which they can be read; None if DALI failed."""
+        with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
+            images = self.decode(_files(batch))
+            if images is None:
+                return None
+            filled = _filled(batch, images)
+            return filled, None if self._stream is None else self._stream.record_event()
+
+    def _hand_over(self, filled: tuple[WorkerBatch, torch.cuda.Event | None] | None) -> WorkerBatch | None:
+        """Let the current stream wait until the images are there; the host does not."""
+        if filled is None:
+            return None
+        batch, ready = filled
+        if ready is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(ready)
+            for part in batch.micro_batches:
+                part.image.record_stream(current)  # this stream's memory, which the other will read
+        return batch
 
     def _build(self) -> Any:
         on_gpu = self.device.type == "cuda"
@@ -108,8 +127,8 @@ def _filled(batch: WorkerBatch, images: Tensor) -> WorkerBatch:
     """Give the batch its images, those of DALI and those that a worker has decoded, each in its row."""
     assert batch.encoded is not None
     rows = torch.cat([batch.encoded.rows, batch.encoded.decoded_rows])
-    image = torch.cat([images, batch.encoded.decoded.to(images.device)])
-    image = image.index_select(0, rows.argsort().to(images.device))
+    image = torch.cat([images, batch.encoded.decoded.to(images.device, non_blocking=True)])
+    image = image.index_select(0, rows.argsort().to(images.device, non_blocking=True))
     parts = image.split([len(part.image) for part in batch.micro_batches])
     filled = [part._replace(image=own) for part, own in zip(batch.micro_batches, parts, strict=True)]
     return batch._replace(micro_batches=filled, encoded=None)

@@ -12,6 +12,7 @@ from fgclip_fast.data.dali import Dali
 from fgclip_fast.data.decode import decode, encoded_or_decoded
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.workers import data_loader
+from fgclip_fast.inputs.batch import replace_leaves
 from fgclip_fast.inputs.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.skipif(not dali.available(), reason="DALI is not installed")
@@ -28,6 +29,12 @@ def as_tensor(file):
     """The bytes of a JPEG that is left to DALI."""
     assert encoded_or_decoded(file, SIZE) is file
     return torch.frombuffer(bytearray(file), dtype=torch.uint8)
+
+
+def tensors(value):
+    found = []
+    replace_leaves(value, torch.Tensor, found.append)
+    return found
 
 
 def without_tables(file):
@@ -49,7 +56,7 @@ def mixed(tmp_path_factory, encoded, record, write_shard):
 
 def test_pixels_are_near_those_of_the_cpu_path(encoded):
     files = [encoded(640, 480), encoded(64, 300), encoded(33, 31)]
-    images = Dali(SIZE, 4, "cpu").start([as_tensor(file) for file in files]).result()
+    images = Dali(SIZE, 4, "cpu").decode([as_tensor(file) for file in files])
     for ours, file in zip(images, files, strict=True):
         apart = (ours.int() - decode(file, SIZE).int()).abs()
         assert apart.float().mean() < 0.3 and apart.max() <= 8
@@ -58,14 +65,14 @@ def test_pixels_are_near_those_of_the_cpu_path(encoded):
 def test_batches_of_any_size_up_to_the_largest_are_decoded(encoded):
     ours = Dali(SIZE, 4, "cpu")
     file = as_tensor(encoded())
-    batches = [ours.start([file] * n) for n in (4, 0, 1, 3)]
-    assert [batch.result().shape for batch in batches] == [(n, 3, SIZE, SIZE) for n in (4, 0, 1, 3)]
+    batches = [ours.decode([file] * n) for n in (4, 0, 1, 3)]
+    assert [batch.shape for batch in batches] == [(n, 3, SIZE, SIZE) for n in (4, 0, 1, 3)]
 
 
 def test_a_file_that_cannot_be_decoded_spoils_its_batch_and_no_other(encoded, caplog):
     ours = Dali(SIZE, 4, "cpu")
     good, bad = as_tensor(encoded()), as_tensor(without_tables(encoded()))
-    results = [ours.start(files).result() for files in ([good], [good, bad], [good])]
+    results = [ours.decode(files) for files in ([good], [good, bad], [good])]
     assert results[1] is None and torch.equal(results[0], results[2])
     assert "Failed to decode sample #1" in caplog.text
 
@@ -76,7 +83,7 @@ def test_the_loader_hands_out_the_batches_of_the_cpu_path(mixed, caplog, workers
     peer, ours = load(mixed, "cpu"), load(mixed, "dali", workers)
     for steps, _ in zip(zip(peer.batches(), ours.batches(), strict=False), range(12), strict=False):
         for theirs, mine in zip(*steps, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(theirs[1:8], mine[1:8], strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(tensors(theirs[1:]), tensors(mine[1:]), strict=True))
             apart = (theirs.image.int() - mine.image.int()).abs()
             assert apart.float().mean() < 0.3 and apart.max() <= 8
     assert peer.counts == ours.counts and peer.counts[causes.CORRUPT_IMAGE] > 0
