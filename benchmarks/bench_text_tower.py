@@ -81,7 +81,8 @@ def _tables(tower: TextTower) -> tuple[Tensor, Tensor]:
 
 def _run(tower: TextTower, ids: Tensor, table: Tensor) -> Tensor:
     hidden = tower.embeddings(ids, torch.arange(ids.shape[1], device=DEVICE), table)
-    hidden = tower.encoder(hidden, causal).normed(tower.final_layer_norm)
+    stream = tower.encoder.run(tower.encoder.blocks()[-1], tower.encoder(hidden, causal), causal)
+    hidden = stream.normed(tower.final_layer_norm)
     return _at_eos(hidden, ids)
 
 

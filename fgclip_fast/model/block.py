@@ -7,7 +7,7 @@ block therefore hands on its last product as an update that is still to be added
 
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from fgclip_fast.model.attention import Attend
 from fgclip_fast.model.product_weights import ProductWeights, product_dtype, product_weights
 from fgclip_fast.ops import activation_linear, add_layer_norm, norm_linear
 from fgclip_fast.ops.activation_linear import Kind
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Stream(NamedTuple):
@@ -61,15 +64,15 @@ class MLP(nn.Module):
         self.activation = activation
 
 
-def per_token(part: Callable[..., Any]) -> Callable[..., Any]:
+def per_token(part: Callable[Concatenate["Block", P], R]) -> Callable[Concatenate["Block", P], R]:
     """Compile a method of a block that treats each token by itself, where the config says so.
 
     Attention stays out: its sizes change with each batch, and each change would compile it again.
     """
 
     @wraps(part)
-    def call(block: "Block", *arguments: Any) -> Any:
-        return (_compiled(part) if block.compiled else part)(block, *arguments)
+    def call(block: "Block", /, *arguments: P.args, **options: P.kwargs) -> R:
+        return (_compiled(part) if block.compiled else part)(block, *arguments, **options)
 
     return call
 
@@ -154,20 +157,21 @@ class Encoder(nn.Module):
             for layer in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, mlp.fc1, mlp.fc2):
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: Tensor, attend: Attend, *last: Any) -> Stream:
-        """Run all blocks over Tensor[..., width]; the last one is called with ``last`` too."""
+    def forward(self, hidden: Tensor, attend: Attend) -> Stream:
+        """Run all blocks but the last over Tensor[..., width]; each tower runs its last block itself, by ``run``."""
         products = product_dtype(hidden, hidden)
         stream = Stream(hidden.to(products) if self.rounds_residual else hidden)
-        for block in self.layers[:-1]:
-            stream = self._run(block, stream, attend)
-        return self._run(self.layers[-1], stream, attend, *last)
+        for block in self.blocks()[:-1]:
+            stream = self.run(block, stream, attend)
+        return stream
 
-    def blocks(self) -> list[Block]:
-        """The blocks in order."""
-        return [block for block in self.layers if isinstance(block, Block)]
-
-    def _run(self, block: nn.Module, *arguments: Any) -> Stream:
+    def run(self, block: Callable[..., Stream], *arguments: Any) -> Stream:
+        """Call a block, or a method of one, and recompute it in the backward pass where the config says so."""
         if self.recompute and torch.is_grad_enabled():
             # The random state is not kept, since nothing draws.
             return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
         return block(*arguments)
+
+    def blocks(self) -> list[Block]:
+        """The blocks in order."""
+        return [block for block in self.layers if isinstance(block, Block)]

@@ -23,20 +23,20 @@ IMAGES, TOKENS = 64, 16384
 """Most images and most tokens of one pass through a tower; more are split into several passes."""
 
 Kind = Literal["short", "long"]
-Pictures = ImageInput | Sequence[ImageInput]
+Images = ImageInput | Sequence[ImageInput]
 
 
 class FGCLIP(Network):
     """The fine-grained image-text model of arXiv 2505.05071, from random weights; ``fgclip_fast.load`` reads others.
 
     The ``encode_`` calls make no gradients, take any number of inputs and leave results on the model's device.
-    ``images`` may be one picture or a sequence of paths, PIL images or uint8 Tensor[3, H, W]; or a uint8
+    ``images`` may be one image or a sequence of paths, PIL images or uint8 Tensor[3, H, W]; or a uint8
     Tensor[B, 3, H, W], squashed to the model's size; or a floating-point Tensor[B, 3, S, S], taken as normalised.
 
     Attributes:
         config: the model's geometry and how it runs.
         tokenizer: turns texts into ids.
-        transform: squashes a picture to the uint8 Tensor[3, S, S] that the model takes.
+        transform: squashes an image to the uint8 Tensor[3, S, S] that the model takes.
     """
 
     def __init__(self, config: Model) -> None:
@@ -51,8 +51,8 @@ class FGCLIP(Network):
         return next(self.parameters()).device
 
     @torch.no_grad()
-    def encode_image(self, images: Pictures, normalize: bool = True) -> Tensor:
-        """Tensor[B, D], one embedding a picture, of unit length if ``normalize``."""
+    def encode_image(self, images: Images, normalize: bool = True) -> Tensor:
+        """Tensor[B, D], one embedding an image, of unit length if ``normalize``."""
         none = torch.empty(0, 4), torch.empty(0, dtype=torch.int64)
         parts = [
             self.encode_pixels(self._squash(part).to(self.device), *(x.to(self.device) for x in none))[0]
@@ -61,7 +61,7 @@ class FGCLIP(Network):
         return self._joined(parts, normalize)
 
     @torch.no_grad()
-    def encode_dense(self, images: Pictures, normalize: bool = True) -> Tensor:
+    def encode_dense(self, images: Images, normalize: bool = True) -> Tensor:
         """Tensor[B, G, G, D], one embedding a patch; [b, y, x] is row y, column x."""
         grid = self.config.vision.grid
         parts = [self.encode_patches(self._squash(part).to(self.device)) for part in _parts(_listed(images))]
@@ -70,7 +70,7 @@ class FGCLIP(Network):
     @torch.no_grad()
     def encode_regions(
         self,
-        images: Pictures,
+        images: Images,
         boxes: Sequence[Any],
         unit: box_lists.Unit = "pixel",
         normalize: bool = True,
@@ -78,9 +78,9 @@ class FGCLIP(Network):
         """Embeddings of boxes, those of the first image first.
 
         Args:
-            images: B pictures.
-            boxes: of each picture its boxes, [n, 4] xyxy; n may be 0.
-            unit: "pixel": of the picture as given; "fraction": of its width and height.
+            images: B images.
+            boxes: the boxes of each image, [n, 4] xyxy; n may be 0.
+            unit: "pixel": of the image as given; "fraction": of its width and height.
             normalize: whether to scale to unit length.
 
         Returns:
@@ -90,7 +90,7 @@ class FGCLIP(Network):
             ValueError: a box that is not four finite numbers, has no area or lies outside; the message names it.
         """
         images = _listed(images)
-        flat, image_index = box_lists.flatten(boxes, [width_and_height(picture) for picture in images], unit)
+        flat, image_index = box_lists.flatten(boxes, [width_and_height(image) for image in images], unit)
         parts = []
         for first, part in zip(range(0, len(images), IMAGES), _parts(images), strict=True):
             own = (image_index >= first) & (image_index < first + len(part))
@@ -147,10 +147,10 @@ class FGCLIP(Network):
         """Stack a few images as Tensor[B, 3, S, S]."""
         size = self.config.vision.image_size
         if not isinstance(images, Tensor):
-            return torch.stack([self.transform(picture) for picture in images])
+            return torch.stack([self.transform(image) for image in images])
         if images.is_floating_point() or images.shape[1:] == (3, size, size):
             return images
-        return torch.stack([self.transform(picture) for picture in images])
+        return torch.stack([self.transform(image) for image in images])
 
     def _joined(self, parts: list[Tensor], normalize: bool, *middle: int) -> Tensor:
         if not parts:
@@ -169,7 +169,7 @@ class FGCLIP(Network):
             warnings.warn(f"encode_text: {cut} of {len(texts)} texts were cut to {longest} tokens{other}", stacklevel=4)
 
 
-def _listed(images: Pictures) -> Sequence[ImageInput] | Tensor:
+def _listed(images: Images) -> Sequence[ImageInput] | Tensor:
     """Wrap a single image in a sequence."""
     if isinstance(images, Tensor):
         if images.ndim not in (3, 4):

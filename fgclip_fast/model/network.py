@@ -16,7 +16,7 @@ from fgclip_fast.ops import region_embedding
 
 
 class Network(nn.Module):
-    """The parameters and passes of FG-CLIP; :class:`fgclip_fast.FGCLIP` adds the calls for pictures and strings.
+    """The parameters and passes of FG-CLIP; :class:`fgclip_fast.FGCLIP` adds the calls for images and strings.
 
     Embeddings leave it in fp32 and of any length; under bf16 autocast the towers' matrix products are bf16, while
     LayerNorm, the residual stream and the projections stay fp32.

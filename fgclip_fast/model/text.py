@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Text
 from fgclip_fast.inputs.texts import Texts
-from fgclip_fast.model.attention import causal, over_tree
+from fgclip_fast.model.attention import Attend, causal, over_tree
 from fgclip_fast.model.block import Block, Encoder
 from fgclip_fast.model.positions import long_table, stretch
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
@@ -29,8 +29,7 @@ class TextTower(nn.Module):
         if tree is None:
             return self._padded(token, offsets[: shorts + 1], short), self._padded(token, offsets[shorts:], long)
         hidden = self.embeddings(tree.token, tree.position, torch.cat([short, long]))
-        stream = self.encoder(hidden, over_tree(tree, self.attention), tree.pooled)
-        features = stream.normed(self.final_layer_norm)
+        features = self._encode(hidden, over_tree(tree, self.attention), tree.pooled)
         return features[:shorts], features[shorts:]
 
     def _padded(self, token: Tensor, offsets: Tensor, positions: Tensor) -> Tensor:
@@ -41,7 +40,13 @@ class TextTower(nn.Module):
         if ids.shape[1] > len(positions):
             raise ValueError(f"text tower: this path takes at most {len(positions)} tokens a text, got {ids.shape[1]}")
         hidden = self.embeddings(ids, torch.arange(ids.shape[1], device=ids.device), positions)
-        return self.encoder(hidden, causal, pooled).normed(self.final_layer_norm)
+        return self._encode(hidden, causal, pooled)
+
+    def _encode(self, hidden: Tensor, attend: Attend, pooled: Tensor) -> Tensor:
+        """Features of texts, Tensor[M, width]: of the last block only the rows ``pooled`` are computed."""
+        encoder = self.encoder
+        stream = encoder.run(encoder.blocks()[-1], encoder(hidden, attend), attend, pooled)
+        return stream.normed(self.final_layer_norm)
 
 
 class TokenEmbeddings(nn.Module):

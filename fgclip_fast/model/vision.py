@@ -33,7 +33,10 @@ class VisionTower(nn.Module):
             Tensor[B, width], and Tensor[B, HW, width], patches row by row, or None.
         """
         hidden = self.pre_layrnorm(self.embeddings(pixels))
-        features = self.encoder(hidden, full, dense).normed(self.post_layernorm)
+        last = self.encoder.layers[-1]
+        assert isinstance(last, LastBlock)
+        stream = self.encoder.run(last.image_features, self.encoder(hidden, full), full, dense)
+        features = stream.normed(self.post_layernorm)
         return features[:, 0], features[:, 1:] if dense else None
 
 
@@ -66,7 +69,7 @@ class LastBlock(Block):
     block with attention replaced by its value path (docs/fgclip.md, four embeddings).
     """
 
-    def forward(self, stream: Stream, attend: Attend, dense: bool = True) -> Stream:  # type: ignore[override]
+    def image_features(self, stream: Stream, attend: Attend, dense: bool) -> Stream:
         """Tensor[B, 1 + HW, width] -> the same, or Tensor[B, 1, width] if not ``dense``."""
         weights, norm, attention = self.weights(stream.residual), self.layer_norm1, self.self_attn
         residual, normed = add_layer_norm(*stream, norm.weight, norm.bias, norm.eps, weights.out.dtype)
