@@ -142,10 +142,7 @@ def _forward(
         total = total.to(residual.dtype)
         return total, *_norm_by_torch(total, weight, bias, eps, dtype)
     total, normed, statistics = _empty(residual), _empty(residual, dtype), _empty_statistics(residual)
-    if server == "triton":
-        _triton().forward(residual, update, update_bias, weight, bias, eps, total, normed, statistics)
-    else:
-        _call_forward(residual, update, update_bias, weight, bias, eps, total, normed, statistics)
+    _engine(server).forward(residual, update, update_bias, weight, bias, eps, total, normed, statistics)
     return total, normed, statistics
 
 
@@ -168,8 +165,7 @@ def _norm(residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: tor
     if server == "torch":
         return _norm_by_torch(residual, weight, bias, eps, dtype)
     normed, statistics = _empty(residual, dtype), _empty_statistics(residual)
-    call = _triton().forward if server == "triton" else _call_forward
-    call(residual, None, None, weight, bias, eps, None, normed, statistics)
+    _engine(server).forward(residual, None, None, weight, bias, eps, None, normed, statistics)
     return normed, statistics
 
 
@@ -185,7 +181,7 @@ def _again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtyp
         mean, inverse = statistics.view(2, *total.shape[:-1], 1)
         return ((total - mean) * inverse * weight + bias).to(dtype)
     normed = _empty(total, dtype)
-    (_triton().normed_again if server == "triton" else _call_again)(total, statistics, weight, bias, normed)
+    _engine(server).normed_again(total, statistics, weight, bias, normed)
     return normed
 
 
@@ -209,8 +205,7 @@ def _backward(
     grad_residual = _empty(total)
     grad_other = _empty(total, other_dtype) if other_dtype else None
     inputs = grad_normed, grad_total, total, statistics, weight
-    call = _triton().backward if server == "triton" else _call_backward
-    columns = call(*inputs, grad_residual, grad_other)
+    columns = _engine(server).backward(*inputs, grad_residual, grad_other)
     return grad_residual, total.new_empty(0) if grad_other is None else grad_other, columns
 
 
@@ -255,7 +250,7 @@ def _backward_by_torch(
 
 
 def _server(stream: Tensor, *dtypes: torch.dtype | None) -> str:
-    """ "triton", "native" or "torch": the fastest that takes these dtypes and this width on this device."""
+    """The fastest that takes these dtypes and this width on this device: "triton", "native" or "torch"."""
     if not native.serves("add_layer_norm", stream.device) or torch.float64 in (stream.dtype, *dtypes):
         return "torch"
     if stream.numel() == 0 or stream.shape[-1] > MAX_WIDTH:
@@ -263,96 +258,15 @@ def _server(stream: Tensor, *dtypes: torch.dtype | None) -> str:
     return native.SERVERS["add_layer_norm"][stream.device.type]
 
 
-def _triton() -> Any:
+def _engine(server: str) -> Any:
+    """The module whose ``forward``, ``normed_again`` and ``backward`` fill the outputs: in Triton, or in C++."""
+    if server == "native":
+        from fgclip_fast.ops import add_layer_norm_native
+
+        return add_layer_norm_native
     from fgclip_fast.kernels import add_layer_norm  # here, since a CPU-only install has no Triton
 
     return add_layer_norm
-
-
-def _call_forward(
-    residual: Tensor,
-    update: Tensor | None,
-    update_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    total: Tensor | None,
-    normed: Tensor,
-    statistics: Tensor,
-) -> None:
-    from fgclip_fast import _native  # here, since the extension may not be built
-
-    # The names hold the copies until the extension returns.
-    residual, weight, bias = residual.contiguous(), weight.float().contiguous(), bias.float().contiguous()
-    update = None if update is None else update.contiguous()
-    update_bias = None if update_bias is None else update_bias.float().contiguous()
-    _native.add_layer_norm_forward_cpu(
-        residual=native.address(residual),
-        update=native.address(update),
-        update_bias=native.address(update_bias),
-        weight=native.address(weight),
-        bias=native.address(bias),
-        total=native.address(total),
-        normed=native.address(normed),
-        statistics=native.address(statistics),
-        rows=statistics.shape[1],
-        width=residual.shape[-1],
-        eps=eps,
-        stream=native.dtype(residual),
-        update_dtype=native.dtype(normed if update is None else update),
-        normed_dtype=native.dtype(normed),
-    )
-
-
-def _call_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, normed: Tensor) -> None:
-    from fgclip_fast import _native
-
-    total, statistics = total.contiguous(), statistics.contiguous()
-    weight, bias = weight.float().contiguous(), bias.float().contiguous()
-    _native.layer_norm_again_cpu(
-        total=native.address(total),
-        statistics=native.address(statistics),
-        weight=native.address(weight),
-        bias=native.address(bias),
-        normed=native.address(normed),
-        rows=statistics.shape[1],
-        width=total.shape[-1],
-        stream=native.dtype(total),
-        normed_dtype=native.dtype(normed),
-    )
-
-
-def _call_backward(
-    grad_normed: Tensor,
-    grad_total: Tensor | None,
-    total: Tensor,
-    statistics: Tensor,
-    weight: Tensor,
-    grad_residual: Tensor,
-    grad_other: Tensor | None,
-) -> Tensor:
-    from fgclip_fast import _native
-
-    columns = statistics.new_empty(3, total.shape[-1])
-    grad_total = None if grad_total is None else grad_total.to(total.dtype).contiguous()
-    grad_normed, total, statistics = grad_normed.contiguous(), total.contiguous(), statistics.contiguous()
-    weight = weight.float().contiguous()
-    _native.add_layer_norm_backward_cpu(
-        grad_total=native.address(grad_total),
-        grad_normed=native.address(grad_normed),
-        total=native.address(total),
-        statistics=native.address(statistics),
-        weight=native.address(weight),
-        grad_residual=native.address(grad_residual),
-        grad_other=native.address(grad_other),
-        columns=native.address(columns),
-        rows=statistics.shape[1],
-        width=total.shape[-1],
-        stream=native.dtype(total),
-        normed_dtype=native.dtype(grad_normed),
-        other_dtype=native.dtype(grad_normed if grad_other is None else grad_other),
-    )
-    return columns
 
 
 def _empty(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -365,6 +279,7 @@ def _empty_statistics(rows: Tensor) -> Tensor:
 
 
 def check(residual: Tensor, update: Tensor | None, update_bias: Tensor | None, weight: Tensor, bias: Tensor) -> None:
+    """Raise ValueError, naming the argument, if a shape or device does not fit."""
     if residual.dim() == 0 or not residual.is_floating_point():
         got = f"{list(residual.shape)} {residual.dtype}"
         raise ValueError(f"add_layer_norm: residual must be [..., W] of floats, got {got}")
