@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,9 +11,11 @@ from tyro.conf import Positional
 
 from fgclip_fast import command, config_file, preflight, suites
 from fgclip_fast.config import Config, Data, Device, Positive, check
+from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model import pretrained
 from fgclip_fast.scenes.locate import resolve
 from fgclip_fast.suites import FIGURES, SUITES, Task
+from fgclip_fast.training import distributed
 from fgclip_fast.whole_file import write_json
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class Request:
     limit: Positive[int | None] = None
     """Questions or records at most, for each file; None: all."""
     batch_size: Positive[int] = 32
-    """Images a forward pass."""
+    """Images a forward pass; more than 32 are passed in parts of 32, so that figures do not depend on it."""
     device: Device = "auto"
     """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
@@ -70,15 +73,18 @@ def run(request: Request) -> None:
     """
     _refuse_unused(request)
     output = Path(request.output) if request.output else Path(request.run) / FIGURES
-    device = preflight.device(request.device)
+    processes = distributed.start(preflight.device(request.device))
     model = pretrained.load(request.run)
     preflight.check_output("output", output)
     # A suite replaces its own figures in the file; the whole evaluation of a run replaces the file.
     kept = {} if request.suite == "auto" and not request.output else _read(output)
-    names, task = _task(request)
-    figures = suites.evaluate(model.to(device), names, task)
-    suites.show(figures)
-    write_json(output, kept | figures)
+    names, task = distributed.first_before_others(processes, partial(_task, request))
+    task = replace(task, share=Share(processes.group))
+    figures = suites.evaluate(model.to(processes.device), names, task)
+    if processes.first:
+        suites.show(figures)
+        write_json(output, kept | figures)
+    distributed.stop(processes)
 
 
 def _refuse_unused(request: Request) -> None:

@@ -5,7 +5,7 @@ A new suite is a file in ``evaluation/`` and a row of :data:`SUITES` (docs/add-a
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from torch import Tensor
 from fgclip_fast.config import Data, Loss
 from fgclip_fast.evaluation import fg_ovd, records
 from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import Source, embedded
@@ -35,16 +36,18 @@ class Task:
         loss: weights of the training objective, for validation losses; None leaves the losses out.
         questions: file of questions, or folder of such files.
         images: folder that the image paths of the questions are relative to.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass, at most.
         limit: questions or records at most, for each file; None is all.
+        share: the processes that divide the work; each must evaluate by the same suites.
     """
 
     data: Data
     loss: Loss | None = None
     questions: Path | None = None
     images: Path = Path()
-    batch_size: int = 32
+    batch_size: int = PART
     limit: int | None = None
+    share: Share = field(default_factory=Share)
 
 
 class Suite(NamedTuple):
@@ -115,8 +118,15 @@ def _percent(share: float) -> str:
 def _records(model: FGCLIP, task: Task) -> dict[str, Figures]:
     if not task.data.val:
         raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
-    losses_of = None if task.loss is None else partial(_losses, task.loss)
-    found = records.evaluate(model, task.data, losses_of=losses_of, batch_size=task.batch_size, limit=task.limit)
+    found = records.evaluate(
+        model,
+        task.data,
+        losses_of=None if task.loss is None else partial(_losses, task.loss),
+        weights=task.loss,
+        batch_size=task.batch_size,
+        limit=task.limit,
+        share=task.share,
+    )
     return {"records": found}
 
 
@@ -143,7 +153,7 @@ def _levels(model: FGCLIP, task: Task) -> dict[str, Figures]:
 
 
 def _ask(model: FGCLIP, file: Path, images: Path, task: Task) -> Figures:
-    return fg_ovd.evaluate(model, file, images, batch_size=task.batch_size, limit=task.limit)
+    return fg_ovd.evaluate(model, file, images, batch_size=task.batch_size, limit=task.limit, share=task.share)
 
 
 SUITES = {

@@ -20,6 +20,7 @@ from fgclip_fast import command, command_line, preflight, run_folder, suites
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
+from fgclip_fast.evaluation.share import Share
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.embeddings import Embeddings
@@ -85,7 +86,7 @@ def train(config: Config) -> Run:
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
     losses_of = partial(objective, weights=config.loss, group=processes.group)
-    task = Task(data=source.data, loss=config.loss)
+    task = Task(data=source.data, loss=config.loss, share=Share(processes.group))
     monitor = Monitor(run, steps, done, processes=processes.world_size, writes=processes.first)
     watch = Stopwatch(model, monitor.note, processes.device, done)
     stop, batches, figures = StopFlag(processes), loader.batches(after=done), {}
@@ -116,7 +117,7 @@ def train(config: Config) -> Run:
             if processes.first and (ending or (config.checkpoint_every and step % config.checkpoint_every == 0)):
                 state.save(run, step, config.keep)
                 monitor.note(step, "records", dict(loader.counts))
-            if processes.first and config.eval_every and step % config.eval_every == 0 and not ending:
+            if config.eval_every and step % config.eval_every == 0 and not ending:
                 figures = suites.evaluate(model, suites.during_training(source), task)
                 monitor.note(step, "validation", figures.get("records", {}))
                 monitor.pause_clock()
@@ -124,11 +125,12 @@ def train(config: Config) -> Run:
                 break
     monitor.close()
     stop.close()
-    distributed.stop(processes)  # before the first process evaluates: the others need not wait for that
-    if processes.first and not interruption.wanted:
+    if step == steps:
         figures = suites.evaluate(model, suites.of_run(source), task)
-        write_json(run / suites.FIGURES, figures)
-        suites.show(figures)
+        if processes.first:
+            write_json(run / suites.FIGURES, figures)
+            suites.show(figures)
+    distributed.stop(processes)
     log.info("%s: %d of %d steps done", run, step, steps)
     return Run(run, model, config, figures)
 
@@ -137,14 +139,11 @@ def _find_data(config: Config, processes: Processes) -> tuple[Source, dict[str, 
     """Find the data and list the shards, once; the first process writes the embedded set if it is missing.
 
     The user's own shards come first, so that a typing error in their names does not cost the time of writing that set.
-    Only the first process reads validation shards.
     """
     own = locate.own_patterns(config.data)
-    if not processes.first:
-        own.pop("val", None)
     shards = {name: preflight.list_shards(f"data.{name}", pattern) for name, pattern in own.items()}
     source = distributed.first_before_others(processes, partial(locate.resolve, config.data))
-    patterns = {"train": source.data.train} | ({"val": source.data.val} if processes.first and source.data.val else {})
+    patterns = {"train": source.data.train} | ({"val": source.data.val} if source.data.val else {})
     return source, {name: shards.get(name) or expand(pattern) for name, pattern in patterns.items()}
 
 

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fgclip_fast.data.file_order import examples
     from fgclip_fast.data.importers.jsonl import write_shards
-    from fgclip_fast.data.loader import Loader, examples
+    from fgclip_fast.data.loader import Loader
     from fgclip_fast.data.records import Record, Region, parse
     from fgclip_fast.data.shards import Shards, ShardWriter, expand
 
@@ -20,8 +21,9 @@ __all__ = [
     "write_shards",
 ]
 _FILES = {
+    "file_order": ("examples",),
     "importers.jsonl": ("write_shards",),
-    "loader": ("Loader", "examples"),
+    "loader": ("Loader",),
     "records": ("Record", "Region", "parse"),
     "shards": ("ShardWriter", "Shards", "expand"),
 }

@@ -13,9 +13,9 @@ from tyro.conf import Positional
 from fgclip_fast import command
 from fgclip_fast.config import Data
 from fgclip_fast.data.causes import BAD
+from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.importers.jsonl import Boxes, write_shards
 from fgclip_fast.data.index import index as index_of
-from fgclip_fast.data.loader import examples
 from fgclip_fast.data.shards import expand
 
 _THREADS = 8  # more than cores: indexing waits for disks more than it computes

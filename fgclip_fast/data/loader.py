@@ -1,28 +1,23 @@
-"""Batches for training, endless and from any step on; examples for evaluation, once and in file order."""
+"""Batches for training, endless and from any step on."""
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
 from fgclip_fast import config
-from fgclip_fast.data.augment import plain
 from fgclip_fast.data.dali import Dali, available
-from fgclip_fast.data.decode import decode
-from fgclip_fast.data.index import extent, index
-from fgclip_fast.data.order import Order, SampleAddress
-from fgclip_fast.data.records import Record
-from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch, read_good
+from fgclip_fast.data.index import extent
+from fgclip_fast.data.order import Order
+from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand
 from fgclip_fast.data.transport import SharedTensors, unpack
 from fgclip_fast.data.workers import check_shared_memory, data_loader
-from fgclip_fast.inputs.batch import Batch, Example, Tokenize
+from fgclip_fast.inputs.batch import Batch, Tokenize
 
 _PATIENCE = 5  # seconds of listing shards before the log tells of it
 
@@ -108,47 +103,8 @@ class Loader:
 
     def _counted(self, batches: Iterator[WorkerBatch]) -> Iterator[list[Batch]]:
         for batch in batches:
-            _report(batch.defects, self.counts)
+            batch.defects.report(self.counts)
             yield batch.micro_batches
-
-
-def examples(
-    pattern: str,
-    *,
-    image_size: int,
-    data: config.Data | None = None,
-    limit: int | None = None,
-    counts: Counter[str] | None = None,
-) -> Iterator[Example]:
-    """Read every usable record of some shards once, in file order, without augmentation.
-
-    A region's text is its short expression, its box is as given.
-
-    Args:
-        pattern: shards, as :func:`~fgclip_fast.data.shards.expand` takes them.
-        image_size: side S of the square images.
-        data: gives the prefix of short captions, and how many of the first regions and negatives are taken.
-        limit: largest number of examples.
-        counts: gains the number of defects by cause.
-    """
-    data = data or config.Data()
-    found = _good_records(expand(pattern), image_size, Counter() if counts is None else counts)
-    return (plain(*good, data) for good in islice(found, limit))
-
-
-def _good_records(paths: list[Path], image_size: int, counts: Counter[str]) -> Iterator[tuple[Record, Tensor]]:
-    shards = Shards(paths)
-    for shard, path in enumerate(paths):
-        spans, damaged_at = index(path)  # not extent(): img2dataset's number of samples does not show damage
-        _report_damage(path, damaged_at, len(spans), counts)
-        if len(spans) == 0:
-            log.warning("%s: holds no sample", path)
-        for i in range(len(spans)):
-            defects = DefectCounts()
-            good = read_good(shards, SampleAddress(shard, i), image_size, defects, decode)
-            _report(defects, counts)
-            if good is not None:
-                yield good
 
 
 def _samples(paths: list[Path], counts: Counter[str]) -> list[int]:
@@ -168,13 +124,7 @@ def _report_damage(shard: Path, at: int, samples: int, counts: Counter[str]) -> 
     if at >= 0:
         defects = DefectCounts()
         defects.add_damaged_shard(shard, at, samples)
-        _report(defects, counts)
-
-
-def _report(defects: DefectCounts, counts: Counter[str]) -> None:
-    counts.update(defects.counts)
-    for level, line in defects.lines:
-        log.log(level, line)
+        defects.report(counts)
 
 
 class _Steps(Sampler):

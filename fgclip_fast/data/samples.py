@@ -25,6 +25,7 @@ from fgclip_fast.data.shards import Shards
 from fgclip_fast.data.transport import SharedTensors, pack
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize, make_batch
 
+log = logging.getLogger(__name__)
 ATTEMPTS = 100
 """Samples tried for one position before the set is called unusable."""
 
@@ -62,6 +63,12 @@ class DefectCounts:
         for defect in record.defects:
             if defect.cause in DROPPED:
                 self.lines.append((logging.INFO, f"{name}: {defect.cause}: {defect.detail}; dropped"))
+
+    def report(self, counts: Counter[str]) -> None:
+        """Write the lines to the log and add the numbers to ``counts``."""
+        counts.update(self.counts)
+        for level, line in self.lines:
+            log.log(level, line)
 
 
 class EncodedImages(NamedTuple):

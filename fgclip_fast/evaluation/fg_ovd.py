@@ -19,6 +19,7 @@ import torch
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.questions import Question
+from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.boxes import BadBox, checked, corners, fractions
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import hard_negative_scores
@@ -65,36 +66,70 @@ class Answers:
             "interval": list(interval(self.correct, asked)),
             "chance": self.chance,
             "questions": asked,
-            "skipped": dict(self.skipped),
+            "skipped": dict(sorted(self.skipped.items())),
         }
-        return Figures(values=values, asked=asked, skipped=dict(self.skipped))
+        by_image: dict[str, tuple[int, int]] = {}
+        for line, rank in zip(self.lines, self.ranks, strict=True):
+            right, questions = by_image.get(line.image.name, (0, 0))
+            by_image[line.image.name] = (right + (rank == 0), questions + 1)
+        return Figures(values=values, asked=asked, skipped=dict(self.skipped), outcomes={"top1": by_image})
 
 
-def evaluate(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None) -> Figures:
+def evaluate(
+    model: FGCLIP,
+    path: Path,
+    images: Path,
+    *,
+    batch_size: int = PART,
+    limit: int | None = None,
+    share: Share | None = None,
+) -> Figures:
     """Ask a model the questions of a file and count the right answers.
 
     Args:
         model: the model, on its device.
         path: file in FG-OVD's format.
         images: folder that ``img_path`` is relative to.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
         limit: ask only the first ``limit`` questions; None asks all.
+        share: the processes that divide the images among them; None is this one alone.
 
     Raises:
         OSError: the file does not exist or cannot be read.
     """
-    return answer(model, path, images, batch_size=batch_size, limit=limit).figures()
+    return answer(model, path, images, batch_size=batch_size, limit=limit, share=share).figures()
 
 
-@torch.inference_mode()
-def answer(model: FGCLIP, path: Path, images: Path, *, batch_size: int = 32, limit: int | None = None) -> Answers:
+def answer(
+    model: FGCLIP,
+    path: Path,
+    images: Path,
+    *,
+    batch_size: int = PART,
+    limit: int | None = None,
+    share: Share | None = None,
+) -> Answers:
     """Ask a model the questions of a file and keep each answer. Arguments and errors are those of :func:`evaluate`."""
-    answers = Answers()
-    lines = sorted(islice(read(path, images, answers.skipped), limit), key=lambda line: str(line.image))
+    skipped: Counter[str] = Counter()
+    lines = sorted(islice(read(path, images, skipped), limit), key=lambda line: str(line.image))
     by_image = [list(group) for _, group in groupby(lines, lambda line: line.image)]
-    for start in range(0, len(by_image), batch_size):
-        _answer_batch(model, by_image[start : start + batch_size], answers)
-    return answers
+
+    def ask(part: range) -> Answers:
+        answers = Answers()
+        for start in range(part.start, part.stop, batch_size):
+            _answer_batch(model, by_image[start : min(start + batch_size, part.stop)], answers)
+        return answers
+
+    return (share or Share()).measure(parts_of(len(by_image)), ask, lambda parts: _joined(parts, skipped))
+
+
+def _joined(parts: Sequence[Answers], skipped: Counter[str]) -> Answers:
+    whole = Answers(skipped=skipped)
+    for part in parts:
+        whole.lines += part.lines
+        whole.ranks += part.ranks
+        whole.skipped.update(part.skipped)
+    return whole
 
 
 def read(path: Path, images: Path, skipped: Counter[str]) -> Iterator[Line]:
@@ -142,6 +177,7 @@ def _question(raw: dict[str, Any]) -> Question:
     return Question(box, texts)
 
 
+@torch.inference_mode()
 def _answer_batch(model: FGCLIP, by_image: Sequence[list[Line]], answers: Answers) -> None:
     """Ask the questions of some images in one forward pass and add the answers."""
     pixels, groups = [], []

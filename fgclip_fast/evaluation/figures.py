@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+Outcomes = dict[str, dict[str, tuple[int, int]]]
+"""Figure → image → (right answers, questions): what a share is a mean of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
@@ -13,8 +16,10 @@ class Figures:
             allow are left out, or NaN.
         asked: questions that the model answered, or images where the suite has no questions.
         skipped: cause → number of questions or records that could not be used.
+        outcomes: the right answers behind each share, image by image; two models are compared by them.
     """
 
     values: dict[str, Any]
     asked: int
     skipped: dict[str, int] = field(default_factory=dict)
+    outcomes: Outcomes = field(default_factory=dict)

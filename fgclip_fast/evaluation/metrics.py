@@ -28,6 +28,30 @@ def recall_at(similarity: Tensor, targets: Tensor, ks: tuple[int, ...] = (1, 5, 
     return {f"r@{k}": (before < k).float().mean().item() for k in ks}
 
 
+def hits_at(queries: Tensor, answers: Tensor, ks: tuple[int, ...] = (1, 5, 10), chunk: int = 1024) -> list[Tensor]:
+    """Tell for each row whether its answer, in the same row, is among the k nearest.
+
+    Ties count against the answer. Queries are compared ``chunk`` at a time, so that memory grows with N and not with
+    its square.
+
+    Args:
+        queries: Tensor[N, D], unit rows.
+        answers: Tensor[N, D], unit rows; the answer to query i is row i.
+        ks: the values of k.
+        chunk: queries compared at a time.
+
+    Returns:
+        Tensor[N], bool, for each k.
+    """
+    before = []
+    for start in range(0, len(queries), chunk):
+        similarity = queries[start : start + chunk] @ answers.T
+        own = similarity.diagonal(start)[:, None]
+        before.append((similarity >= own).sum(dim=1) - 1)
+    rank = torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
+    return [rank < k for k in ks]
+
+
 def interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
     """Compute Wilson's score interval of a share, at 95 % by default.
 

@@ -1,132 +1,216 @@
 """The user's own validation records: hard negatives, regions and captions, from the records themselves."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fgclip_fast.config import Data
+from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.causes import FILLED
-from fgclip_fast.data.loader import examples
-from fgclip_fast.evaluation.figures import Figures
-from fgclip_fast.evaluation.metrics import interval, retrieval
+from fgclip_fast.data.file_order import FileOrder, Found
+from fgclip_fast.evaluation.figures import Figures, Outcomes
+from fgclip_fast.evaluation.metrics import hits_at, interval
+from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.batch import Example, make_batch
-from fgclip_fast.model.embeddings import Embeddings
+from fgclip_fast.model.embeddings import Embeddings, join
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import hard_negative_scores
 
-LossesOf = Callable[[Embeddings], dict[str, Tensor]]
-"""The training objective: embeddings of a batch → name → loss, Tensor[]."""
+LossesOf = Callable[[Embeddings], Mapping[str, Tensor]]
+"""The training objective: embeddings of a batch → name → unweighted term, Tensor[]; of them, the four are read."""
+RECALLS = (1, 5, 10)
 
 
 def evaluate(
-    model: FGCLIP, data: Data, *, losses_of: LossesOf | None = None, batch_size: int = 32, limit: int | None = None
+    model: FGCLIP,
+    data: Data,
+    *,
+    losses_of: LossesOf | None = None,
+    weights: Loss | None = None,
+    batch_size: int = PART,
+    limit: int | None = None,
+    share: Share | None = None,
 ) -> Figures:
     """Evaluate a model on the validation shards of a config.
 
     The figures are top-1 accuracy among each region's own negatives, top-1 of each region's text among those of its
-    image, and recall of captions over all images.
+    image, and recall of captions over all images. Validation losses are those of :data:`PART` records that follow each
+    other, weighted by what each part holds: images for the terms of captions, regions, or regions with negatives.
 
     Args:
         model: the model, on its device.
         data: its ``val`` names the shards; prefix, regions and negatives are those of training, without augmentation.
-        losses_of: the training objective, for validation losses; None leaves them out.
-        batch_size: images a forward pass.
+        losses_of: the terms of the training objective, for validation losses; None leaves them out.
+        weights: of the terms in the total.
+        batch_size: images a forward pass, up to :data:`PART`.
         limit: use only the first ``limit`` records; None uses all.
+        share: the processes that divide the records among them; None is this one alone.
 
     Raises:
         OSError: a shard does not exist or cannot be read.
     """
+    share = share or Share()
     counts: Counter[str] = Counter()
-    found = examples(data.val, image_size=model.config.vision.image_size, data=data, limit=limit, counts=counts)
-    values = evaluate_examples(model, found, losses_of=losses_of, batch_size=batch_size)
-    skipped = {cause: count for cause, count in counts.items() if cause not in FILLED}
-    return Figures(values=values, asked=values["images"], skipped=skipped)
+    samples = FileOrder(
+        data.val, image_size=model.config.vision.image_size, data=data, counts=counts if share.first else None
+    )
+
+    def read(positions: range) -> _Part:
+        own: Counter[str] = Counter()
+        return _evaluate_part(model, list(samples.read(positions, own)), own, losses_of, batch_size)
+
+    parts = parts_of(min(len(samples), limit or len(samples)))
+    return share.measure(parts, read, partial(_figures, weights=weights or Loss(), counts=counts))
 
 
-@torch.inference_mode()
 def evaluate_examples(
-    model: FGCLIP, found: Iterable[Example], *, losses_of: LossesOf | None = None, batch_size: int = 32
+    model: FGCLIP,
+    examples: Iterable[Example],
+    *,
+    losses_of: LossesOf | None = None,
+    weights: Loss | None = None,
+    batch_size: int = PART,
 ) -> dict[str, Any]:
-    """Evaluate a model on decoded examples.
+    """Evaluate a model on decoded examples, in this process.
 
     Args:
         model: the model, on its device.
-        found: the examples.
-        losses_of: the training objective, for validation losses; None leaves them out.
-        batch_size: images a forward pass.
+        examples: the examples.
+        losses_of, weights, batch_size: as of :func:`evaluate`.
 
     Returns:
         Shares in [0, 1], mean losses and counts, without those that the examples do not allow.
     """
-    scores = _Scores()
-    for batch in _batches(found, batch_size):
-        embeddings = model(make_batch(batch, model.tokenizer).to(model.device))
-        losses = None if losses_of is None else losses_of(embeddings)
-        scores.add(embeddings, [len(example.boxes) for example in batch], losses)
-    return scores.figures()
+    found = [Found(str(number), example) for number, example in enumerate(examples)]
+    parts = [found[part.start : part.stop] for part in parts_of(len(found))]
+    results = [_evaluate_part(model, part, Counter(), losses_of, batch_size) for part in parts]
+    return _figures(results, weights=weights or Loss(), counts=Counter()).values
 
 
-class _Scores:
-    """Counts and normalised embeddings of the batches so far."""
+@dataclass(frozen=True)
+class _Part:
+    """The results of some records that follow each other.
 
-    def __init__(self) -> None:
-        self.images = self.groups = self.right_groups = self.regions = self.right_regions = 0
-        self.embeddings: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.losses: list[dict[str, Tensor]] = []
+    Attributes:
+        names: of the records.
+        groups, right_groups: for each record, its regions with negatives, and how many are answered rightly.
+        regions, right_regions: the same for regions among those of their image.
+        rows: what each mean loss is a mean over: term → number of rows.
+        losses: term → mean loss.
+        embeddings: Tensor[n, D] each, fp32 unit rows: images, short and long captions.
+        counts: cause → defects of the records.
+    """
 
-    def add(self, e: Embeddings, regions: Sequence[int], losses: dict[str, Tensor] | None) -> None:
-        """Add a batch; ``regions`` is the number of regions of each image."""
-        self.images += len(e.image)
-        self.embeddings.append((_unit(e.image), _unit(e.short), _unit(e.long)))
-        scores = hard_negative_scores(e.regions.index_select(0, e.hard_region), e.hard_texts, e.hard_offsets)
-        self.groups += len(e.hard_region)
-        self.right_groups += int(scores.correct.sum())
-        self._add_regions(_unit(e.regions), _unit(e.region_texts), e.region_ids, regions)
-        if losses is not None:
-            self.losses.append(losses)
+    names: list[str]
+    groups: list[int]
+    right_groups: list[int]
+    regions: list[int]
+    right_regions: list[int]
+    rows: dict[str, int]
+    losses: dict[str, float]
+    embeddings: tuple[Tensor, Tensor, Tensor] | None
+    counts: Counter[str]
 
-    def _add_regions(self, regions: Tensor, texts: Tensor, ids: Tensor, counts: Sequence[int]) -> None:
-        """Count the regions whose nearest text among those of their image is their own, or equal to it.
 
-        The only region of an image has no other text to be taken for, so it is left out.
-        """
-        for own, text, same in zip(*(x.split(list(counts)) for x in (regions, texts, ids)), strict=True):
-            if len(own) > 1:
-                self.regions += len(own)
-                self.right_regions += int((same[(own @ text.T).argmax(dim=1)] == same).sum())
+@torch.inference_mode()
+def _evaluate_part(
+    model: FGCLIP, found: Sequence[Found], counts: Counter[str], losses_of: LossesOf | None, batch_size: int
+) -> _Part:
+    if not found:
+        return _Part([], [], [], [], [], {}, {}, None, counts)
+    examples = [one.example for one in found]
+    passes = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
+    e = join([model(make_batch(own, model.tokenizer).to(model.device)) for own in passes])
+    groups, right_groups = _choices_among_negatives(e, examples)
+    regions, right_regions = _choices_in_image(e, [len(example.boxes) for example in examples])
+    # A group of one text has nothing to choose from, so the loss leaves it out too.
+    asked = int((e.hard_offsets.diff() > 1).sum())
+    rows = {"short": len(found), "long": len(found), "region": len(e.regions), "hard_negative": asked}
+    terms = None if losses_of is None else losses_of(e)
+    losses = {} if terms is None else {name: float(terms[name]) for name in rows}
+    embeddings = (_unit(e.image).cpu(), _unit(e.short).cpu(), _unit(e.long).cpu())
+    names = [one.name for one in found]
+    return _Part(names, groups, right_groups, regions, right_regions, rows, losses, embeddings, counts)
 
-    def figures(self) -> dict[str, Any]:
-        """Shares, mean losses and counts over all batches."""
-        figures: dict[str, Any] = {"images": self.images}
-        if self.losses:
-            names = self.losses[0]
-            means = torch.stack([torch.stack(list(terms.values())) for terms in self.losses]).mean(dim=0)
-            figures |= {f"loss_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
-        if self.groups:
-            figures["hard_negative_top1"] = self.right_groups / self.groups
-            figures["hard_negative_interval"] = list(interval(self.right_groups, self.groups))
-            figures["hard_negative_groups"] = self.groups
-        if self.regions:
-            figures["region_top1_in_image"] = self.right_regions / self.regions
-            figures["regions"] = self.regions
-        if self.images > 1:
-            image, short, long = (torch.cat(column) for column in zip(*self.embeddings, strict=True))
-            own = torch.arange(self.images, device=image.device)
-            for name, text in (("short", short), ("long", long)):
-                figures |= {f"{name}_{key}": value for key, value in retrieval(image, text, own).items()}
-        return figures
+
+def _choices_among_negatives(e: Embeddings, examples: Sequence[Example]) -> tuple[list[int], list[int]]:
+    """For each image, its regions with negatives, and those whose own text is the nearest."""
+    scores = hard_negative_scores(e.regions.index_select(0, e.hard_region), e.hard_texts, e.hard_offsets)
+    asked = [sum(bool(group) for group in example.hard_texts) for example in examples]
+    return asked, [int(right.sum()) for right in scores.correct.cpu().split(asked)]
+
+
+def _choices_in_image(e: Embeddings, counts: Sequence[int]) -> tuple[list[int], list[int]]:
+    """For each image, its regions, and those whose nearest text of the image is their own, or equal to it.
+
+    The only region of an image has no other text to be taken for, so it is left out.
+    """
+    asked, right = [], []
+    columns = (_unit(e.regions), _unit(e.region_texts), e.region_ids)
+    for own, text, same in zip(*(x.split(list(counts)) for x in columns), strict=True):
+        several = len(own) > 1
+        asked.append(len(own) if several else 0)
+        right.append(int((same[(own @ text.T).argmax(dim=1)] == same).sum()) if several else 0)
+    return asked, right
+
+
+def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> Figures:
+    """Shares, mean losses and counts over all parts, with the outcome of each image."""
+    for part in parts:
+        counts.update(part.counts)
+    names = [name for part in parts for name in part.names]
+    values: dict[str, Any] = {"images": len(names), **_mean_losses(parts, asdict(weights))}
+    outcomes: Outcomes = {}
+    groups, right_groups, regions, right_regions = (
+        [n for part in parts for n in getattr(part, field)]
+        for field in ("groups", "right_groups", "regions", "right_regions")
+    )
+    if asked := sum(groups):
+        values["hard_negative_top1"] = sum(right_groups) / asked
+        values["hard_negative_interval"] = list(interval(sum(right_groups), asked))
+        values["hard_negative_groups"] = asked
+        outcomes["hard_negative_top1"] = _by_image(names, right_groups, groups)
+    if asked := sum(regions):
+        values["region_top1_in_image"] = sum(right_regions) / asked
+        values["regions"] = asked
+        outcomes["region_top1_in_image"] = _by_image(names, right_regions, regions)
+    if len(names) > 1:
+        columns = zip(*(part.embeddings for part in parts if part.embeddings is not None), strict=True)
+        image, short, long = (torch.cat(column) for column in columns)
+        for kind, text in (("short", short), ("long", long)):
+            for way, (queries, answers) in {"image_to_text": (image, text), "text_to_image": (text, image)}.items():
+                for k, hits in zip(RECALLS, hits_at(queries, answers, RECALLS), strict=True):
+                    name = f"{kind}_{way}_r@{k}"
+                    values[name] = hits.float().mean().item()
+                    outcomes[name] = _by_image(names, hits.int().tolist(), [1] * len(names))
+    skipped = {cause: count for cause, count in sorted(counts.items()) if cause not in FILLED}
+    return Figures(values=values, asked=len(names), skipped=skipped, outcomes=outcomes)
+
+
+def _mean_losses(parts: Sequence[_Part], weights: Mapping[str, Any]) -> dict[str, float]:
+    """Mean of each term over its rows, and their weighted sum."""
+    names = next((list(part.losses) for part in parts if part.losses), [])
+    terms = {}
+    for name in names:
+        rows = sum(part.rows[name] for part in parts if part.losses)
+        total = sum(part.losses[name] * part.rows[name] for part in parts if part.losses)
+        terms[name] = total / rows if rows else 0.0
+    if not terms:
+        return {}
+    return {
+        "loss_total": sum(weights[name] * value for name, value in terms.items()),
+        **{f"loss_{name}": value for name, value in terms.items()},
+    }
+
+
+def _by_image(names: Sequence[str], right: Sequence[int], asked: Sequence[int]) -> dict[str, tuple[int, int]]:
+    return {name: (r, a) for name, r, a in zip(names, right, asked, strict=True) if a}
 
 
 def _unit(rows: Tensor) -> Tensor:
     return F.normalize(rows.float(), dim=-1)
-
-
-def _batches(found: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    found = iter(found)
-    while batch := list(islice(found, size)):
-        yield batch

@@ -1,7 +1,10 @@
 """The embeddings of a batch, which are all that the objective sees."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -32,3 +35,24 @@ class Embeddings(NamedTuple):
     scale: Tensor
     region_scale: Tensor
     hard_scale: Tensor
+
+
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Join the embeddings of batches that one model made into those of one batch.
+
+    Raises:
+        ValueError: no parts.
+    """
+    if not parts:
+        raise ValueError("join: parts must hold at least one batch's embeddings, got none")
+    first = parts[0]
+    rows = ("image", "short", "long", "regions", "region_texts", "hard_texts", "short_ids", "long_ids", "region_ids")
+    regions = accumulate((len(part.regions) for part in parts), initial=0)
+    texts = accumulate((len(part.hard_texts) for part in parts), initial=0)
+    hard_region = torch.cat([part.hard_region + shift for part, shift in zip(parts, regions, strict=False)])
+    offsets = [part.hard_offsets[1:] + shift for part, shift in zip(parts, texts, strict=False)]
+    return first._replace(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in rows},
+        hard_region=hard_region,
+        hard_offsets=torch.cat([first.hard_offsets[:1], *offsets]),
+    )

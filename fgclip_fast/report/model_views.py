@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.fingerprint import fingerprint
-from fgclip_fast.data.loader import examples
 from fgclip_fast.evaluation import views
 from fgclip_fast.evaluation.views import ValidationImage, View, spread_evenly
 from fgclip_fast.inputs.batch import make_batch

@@ -17,8 +17,9 @@ import torch
 from fgclip_fast.config import Data
 from fgclip_fast.data import causes, workers
 from fgclip_fast.data import loader as loader_module
+from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.index import index
-from fgclip_fast.data.loader import Loader, examples
+from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.order import Order
 from fgclip_fast.inputs import boxes
 from fgclip_fast.inputs.tokenizer import Tokenizer

@@ -7,8 +7,8 @@ import pytest
 
 from fgclip_fast.data import causes
 from fgclip_fast.data.__main__ import main
+from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.importers.jsonl import write_shards
-from fgclip_fast.data.loader import examples
 from fgclip_fast.inputs import boxes
 
 

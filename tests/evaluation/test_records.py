@@ -65,6 +65,20 @@ def test_validation_losses_are_means_of_the_objective(model):
     assert figures["loss_total"] == pytest.approx(total, rel=1e-5)
 
 
+def test_validation_losses_weigh_each_part_by_what_it_holds(model):
+    """33 records: the last is alone, so it has no caption to be taken for another, and three regions of 67."""
+    examples = [example(number, regions=2 if number < 32 else 3) for number in range(33)]
+    losses_of = lambda e: objective(e, Loss())._asdict()  # noqa: E731
+    whole, first, last = (
+        records.evaluate_examples(model, own, losses_of=losses_of) for own in (examples, examples[:32], examples[32:])
+    )
+    assert last["loss_short"] == pytest.approx(0.0, abs=1e-6)
+    assert whole["loss_short"] == pytest.approx(32 / 33 * first["loss_short"], rel=1e-6)
+    for term in ("region", "hard_negative"):
+        mean = (64 * first[f"loss_{term}"] + 3 * last[f"loss_{term}"]) / 67
+        assert whole[f"loss_{term}"] == pytest.approx(mean, rel=1e-6)
+
+
 def test_no_examples_give_no_figures(model):
     assert records.evaluate_examples(model, []) == {"images": 0}
     figures = records.evaluate_examples(model, [example(0, regions=0)])

@@ -1,0 +1,109 @@
+"""An evaluation divided among processes: each does its share, and all end with the same figures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
+PART = 32
+"""Images of a part. Parts are the same for any number of processes, so each embedding has the same bits."""
+
+
+class _Failure(NamedTuple):
+    error: Exception
+
+
+class Share:
+    """The share of this process in the work on many parts.
+
+    Args:
+        group: the processes; None is this process alone.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self._group = group
+        self._rank, self._world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+
+    @property
+    def first(self) -> bool:
+        """True for the process that counts what all of them read."""
+        return self._rank == 0
+
+    def measure(
+        self, parts: Sequence[Part], work: Callable[[Part], Result], figures: Callable[[list[Result]], Value]
+    ) -> Value:
+        """Work on all parts, each in one of the processes, and make figures of the results.
+
+        Process r takes the parts r, r + W, …, and all meet after each round. So none waits longer for another than a
+        part takes, however long the whole takes, and no collective can run into its time-out.
+
+        Args:
+            parts: equal in all processes.
+            work: its results are sent to the first process: tensors on the CPU, plain values.
+            figures: called by the first process with all results, in the order of ``parts``.
+
+        Returns:
+            The figures, in every process.
+
+        Raises:
+            Exception: one that ``work`` raised in any process, in all of them.
+        """
+        done: list[tuple[int, Result]] = []
+        for start in range(0, len(parts), self._world_size):
+            mine, failure = start + self._rank, None
+            try:
+                if mine < len(parts):
+                    done.append((mine, work(parts[mine])))
+            except Exception as error:
+                if self._group is None:
+                    raise
+                failure = _Failure(error)
+            self._meet(failure)
+        results = [result for _, result in sorted(self._gathered(done), key=lambda pair: pair[0])]
+        return self._told(figures, results)
+
+    def _meet(self, failure: _Failure | None) -> None:
+        """Wait for all processes at the end of a round; raise what one of them met, in all."""
+        if self._group is None:
+            return
+        on_gpu = dist.get_backend(self._group) == "nccl"
+        failed = torch.tensor(float(failure is not None), device="cuda" if on_gpu else "cpu")
+        dist.all_reduce(failed, dist.ReduceOp.MAX, group=self._group)
+        if failed.item():
+            every: list[Any] = [None] * self._world_size
+            dist.all_gather_object(every, failure, group=self._group)
+            raise next(one.error for one in every if one is not None)
+
+    def _gathered(self, done: list[tuple[int, Result]]) -> list[tuple[int, Result]]:
+        """The results of all processes, in the first one; nothing in the others."""
+        if self._group is None:
+            return done
+        every: list[Any] | None = [None] * self._world_size if self.first else None
+        dist.gather_object(done, every, group=self._group, group_dst=0)
+        return [pair for own in every or () for pair in own]
+
+    def _told(self, figures: Callable[[list[Result]], Value], results: list[Result]) -> Value:
+        """Make the figures in the first process and tell the others."""
+        if self._group is None:
+            return figures(results)
+        told: list[Any] = [None]
+        if self.first:
+            try:
+                told = [figures(results)]
+            except Exception as error:
+                told = [_Failure(error)]
+        dist.broadcast_object_list(told, group=self._group, group_src=0)
+        if isinstance(told[0], _Failure):
+            raise told[0].error
+        value: Value = told[0]
+        return value
+
+
+def parts_of(count: int) -> list[range]:
+    """Cut ``range(count)`` into parts of :data:`PART`, of which the last may be smaller."""
+    return [range(start, min(start + PART, count)) for start in range(0, count, PART)]

@@ -1,0 +1,117 @@
+"""An evaluation by several processes: the figures of one, no wait that grows with the set, errors told in all."""
+
+import datetime
+import io
+import json
+import os
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from PIL import Image
+
+from fgclip_fast import suites
+from fgclip_fast.config import Data, Loss
+from fgclip_fast.data.shards import ShardWriter
+from fgclip_fast.evaluation.share import Share, parts_of
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.suites import Task
+from tests.models import MINI
+
+TIME_OUT = 4
+"""Seconds after which a collective of the slow evaluation fails."""
+
+
+def test_parts_do_not_depend_on_the_processes():
+    assert [len(part) for part in parts_of(70)] == [32, 32, 6] and parts_of(0) == []
+
+
+def figures(shard, questions, share, **settings):
+    torch.manual_seed(0)
+    data = Data(train="", val=str(shard))
+    task = Task(data=data, loss=Loss(), questions=questions, images=questions.parent, share=share, **settings)
+    return suites.evaluate(FGCLIP(MINI), ["records", "fg-ovd"], task)
+
+
+def divided(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=4)
+    groups = {2: dist.new_group([0, 1], timeout=datetime.timedelta(seconds=TIME_OUT)), 4: dist.group.WORLD}
+    if rank < 2:
+        share = Share(groups[2])
+        slow = share.measure(range(8), lambda part: time.sleep(TIME_OUT / 2.5 * (rank == 0)) or part, sum)
+        told = "nothing"
+        try:
+            share.measure([0, 1], lambda part: 1 // (1 - part), sum)
+        except ZeroDivisionError as error:
+            told = str(error)
+        (folder / f"slow-{rank}.json").write_text(json.dumps([slow, told]))
+    for world, group in groups.items():
+        if rank < world:
+            found = figures(folder / "val.tar", folder / "questions.jsonl", Share(group))
+            (folder / f"{world}-{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)  # gloo's threads now and then abort an interpreter that shuts down; all is written
+
+
+def noise(number):
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 30), 40 + 3 * number).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three parts of records, the last ragged, one record bad; questions about two parts of images."""
+    with ShardWriter(tmp_path / "val.tar") as writer:
+        for number in range(70):
+            regions = [
+                {
+                    "bbox": box,
+                    "short_expr": f"thing {number}",
+                    "short_expr_negs": {"0": f"thing {number + 1}", "1": "it"},
+                }
+                for box in ([0.1, 0.1, 0.5, 0.9], [0.4, 0.2, 0.9, 0.8], [0.0, 0.0, 0.3, 0.3])[: number % 4]
+            ]
+            record = {"short_caption": f"picture {number}", "caption": f"long {number}", "bbox_info": regions}
+            image = noise(number) if number != 33 else b"not an image"
+            writer.write(f"{number:06d}", jpg=image, json=json.dumps(record).encode())
+    lines = []
+    for number in range(40):
+        (tmp_path / f"{number:02d}.png").write_bytes(noise(number))
+        box = {"bbox": [1, 2, 20, 20], "width": 40, "height": 30}
+        texts = {"pos_expression": [f"thing {number}"], "neg_expression": ["another", f"thing {number + 1}"]}
+        lines += [json.dumps({"img_path": f"{number:02d}.png", **box, **texts})] * (1 + number % 3)
+    lines.append(json.dumps({**json.loads(lines[0]), "img_path": "missing.png"}))
+    (tmp_path / "questions.jsonl").write_text("\n".join([*lines, "no JSON"]))
+    return tmp_path
+
+
+def test_one_two_and_four_processes_give_the_same_json(folder):
+    alone = json.loads(json.dumps(figures(folder / "val.tar", folder / "questions.jsonl", Share())))
+    assert alone["records"]["images"] == 69 and alone["fg-ovd/questions"]["questions"] == 79
+    assert alone["fg-ovd/questions"]["skipped"] == {"malformed line": 1, "missing or unreadable image": 1}
+    mp.spawn(divided, (folder,), nprocs=4)
+    for world in (2, 4):
+        for rank in range(world):
+            assert json.loads((folder / f"{world}-{rank}.json").read_text()) == alone, (world, rank)
+    # Four parts of 1.6 seconds each in one of two processes are more than the time-out of a collective.
+    slow = [json.loads((folder / f"slow-{rank}.json").read_text()) for rank in range(2)]
+    assert slow == [[28, "integer division or modulo by zero"]] * 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_figures_do_not_depend_on_the_batch_size(folder, size):
+    usual = figures(folder / "val.tar", folder / "questions.jsonl", Share())
+    found = figures(folder / "val.tar", folder / "questions.jsonl", Share(), batch_size=size)
+    for suite, values in usual.items():
+        losses = {name for name in values if name.startswith("loss_")}
+        assert {k: v for k, v in found[suite].items() if k not in losses} == {
+            k: v for k, v in values.items() if k not in losses
+        }
+        # A product of fewer rows may round differently; larger batches are cut into the usual parts.
+        for name in losses:
+            assert found[suite][name] == pytest.approx(values[name], rel=0 if size > 32 else 1e-5), name
