@@ -154,6 +154,9 @@ class Loss:
     """Hard-negative term; 0 leaves it out, and training then reads no negatives."""
     mask_equal_texts: bool = False
     """Equal texts of a batch are not negatives of each other. Off in the paper; for small sets with repeated texts."""
+    precision: Precision | None = None
+    """Embeddings enter the contrastive terms rounded to bf16, for a GPU's tensor cores, or in fp32; statistics and sums
+    are fp32 in both. None: bf16 on a GPU where a term has 8,192 pairs or more (over all processes), else fp32."""
 
     def __post_init__(self) -> None:
         check(self, "loss.")
@@ -209,7 +212,7 @@ class Config:
     epochs: Positive[float] = 1.0
     """Passes over the training set; ignored if steps is given."""
     precision: Precision = "fp32"
-    """bf16 runs the towers under autocast; weights, losses and statistics stay fp32."""
+    """bf16 runs the towers under autocast; weights and statistics stay fp32. Of the losses, see loss.precision."""
     device: Device = "auto"
     """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
     threads: Positive[int | None] = None

@@ -3,12 +3,16 @@
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from fgclip_fast.config import Loss
+from fgclip_fast.config import Loss, Precision
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.ops import contrastive_loss, hard_negative_loss
+
+MANY_PAIRS = 8192
+"""From here a contrastive term's products are 0.27 TFLOP and more (8 N² D, D = 512), too many without tensor cores."""
 
 
 class Losses(NamedTuple):
@@ -30,7 +34,7 @@ def objective(embeddings: Embeddings, weights: Loss, group: ProcessGroup | None 
 
     Args:
         embeddings: of a batch; rows of any length.
-        weights: weight of each term.
+        weights: weight of each term, what counts as a negative, and the precision of the contrastive terms' products.
         group: processes that share the global terms; None is this process alone.
     """
     e = embeddings
@@ -40,17 +44,29 @@ def objective(embeddings: Embeddings, weights: Loss, group: ProcessGroup | None 
     )
     short = long = region = hard_negative = zero
     if weights.short > 0:
-        short = contrastive_loss(e.image, e.short, e.scale, group=group, text_ids=short_ids)
+        pair = _operands(e.image, e.short, weights.precision, group)
+        short = contrastive_loss(*pair, e.scale, group=group, text_ids=short_ids)
     if weights.long > 0:
-        long = contrastive_loss(e.image, e.long, e.scale, group=group, text_ids=long_ids)
+        pair = _operands(e.image, e.long, weights.precision, group)
+        long = contrastive_loss(*pair, e.scale, group=group, text_ids=long_ids)
     if weights.region > 0:
-        region = contrastive_loss(e.regions, e.region_texts, e.region_scale, text_ids=region_ids)
+        pair = _operands(e.regions, e.region_texts, weights.precision)
+        region = contrastive_loss(*pair, e.region_scale, text_ids=region_ids)
     if weights.hard_negative > 0:
         regions = e.regions.index_select(0, e.hard_region)
         hard_negative = hard_negative_loss(regions, e.hard_texts, e.hard_offsets, e.hard_scale)
     total = weights.short * short + weights.long * long + weights.region * region
     total = total + weights.hard_negative * hard_negative + zero
     return Losses(total, short, long, region, hard_negative)
+
+
+def _operands(
+    image: Tensor, text: Tensor, precision: Precision | None, group: ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return both sides of a contrastive term in the dtype of its products."""
+    pairs = len(image) * (1 if group is None else dist.get_world_size(group))
+    rounds = precision == "bf16" or (precision is None and image.is_cuda and pairs >= MANY_PAIRS)
+    return (image.bfloat16(), text.bfloat16()) if rounds else (image, text)
 
 
 def _zero_in_graph(e: Embeddings) -> Tensor:

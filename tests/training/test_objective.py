@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fgclip_fast.config import Loss
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.training.grad_cache import ROWS, SCALES
-from fgclip_fast.training.objective import objective
+from fgclip_fast.training.objective import MANY_PAIRS, _operands, objective
 
 
 def embeddings(B=3, groups=((0, 11), (2, 4)), R=4, D=8, seed=0):
@@ -98,3 +99,22 @@ def test_losses_are_fp32_whatever_the_towers_ran_in():
     half = e._replace(**{name: getattr(e, name).detach().bfloat16().requires_grad_() for name in ROWS})
     losses = objective(half, Loss())
     assert losses.total.dtype == torch.float32 and math.isfinite(losses.total)
+
+
+def test_in_bf16_the_contrastive_terms_are_those_of_rounded_embeddings():
+    e = embeddings()
+    rounded = e._replace(**{name: getattr(e, name).bfloat16().float() for name in ROWS})
+    half, exact = objective(e, Loss(precision="bf16")), objective(rounded, Loss(precision="fp32"))
+    for name in ("short", "long", "region"):
+        torch.testing.assert_close(getattr(half, name), getattr(exact, name), rtol=1e-5, atol=1e-6)
+    assert half.hard_negative.equal(objective(e, Loss()).hard_negative) and half.total.dtype == torch.float32
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients(e, half.total))
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(MANY_PAIRS - 1, torch.float32), (MANY_PAIRS, torch.bfloat16)])
+def test_by_default_many_pairs_on_a_gpu_are_multiplied_in_bf16_and_none_on_a_cpu(pairs, expected):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for device, dtype in (("cuda", expected), ("cpu", torch.float32)):
+            rows = torch.empty(pairs, 4, device=device)
+            assert [x.dtype for x in _operands(rows, rows, None)] == [dtype, dtype]
+            assert _operands(rows, rows, "fp32")[0].dtype == torch.float32
