@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fgclip_fast.whole_file import write_json
+
 GRADIENT_LAUNCH = {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 4}
 """Tile of the gradient kernel: 32 values a thread, 512 bytes a row."""
 
@@ -153,11 +155,9 @@ def _remembered() -> dict[str, list[int]]:
 
 
 def _remember(known: dict[str, list[int]]) -> None:
-    """Write the choices, whole or not at all; where that fails, the next run only has to time again."""
+    """Write the choices; where that fails, the next run only has to time again."""
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
-        new = _file().with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(known, indent=1))
-        new.replace(_file())
+        write_json(_file(), known)
     except OSError:
         pass

@@ -147,3 +147,15 @@ def test_tf32_loss_and_gradients_are_those_of_the_rounded_rows():
     assert (lse[0] + lse[1] >= positive).all()
     for mine, truth in zip(gradients, exact, strict=True):
         assert error(3 * mine, truth) <= 1e-5 * max(1.0, truth.abs().max().item())
+
+
+def test_what_was_fastest_is_remembered_and_a_folder_that_refuses_does_not_matter(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tuning._remember({"a card": [128, 128]})
+    tuning._remembered.cache_clear()
+    assert tuning._remembered() == {"a card": [128, 128]}
+    tuning._remembered.cache_clear()
+    assert [f.name for f in (tmp_path / "fgclip_fast").iterdir()] == ["contrastive_loss.json"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    tuning._remember({})
