@@ -21,24 +21,14 @@ struct AddLayerNormForward {
 };
 void add_layer_norm_forward_cpu(const AddLayerNormForward& call);
 
-// Computes normed again, from total and the statistics.
-struct LayerNormAgain {
-  const void* total;
-  const float *statistics, *weight, *bias;
-  void* normed;
-  int64_t rows;
-  int width;
-  Dtype stream, normed_dtype;
-};
-void layer_norm_again_cpu(const LayerNormAgain& call);
-
-// grad_residual is the gradient of residual and update; grad_other, unless null, is the same in another dtype.
+// grad_residual is the gradient of residual and update; grad_other, unless null, is the same in another dtype. normed,
+// unless null, is made again for the gradients of the products that read it; else bias is not read.
 // columns [3, width]: the gradients of weight, bias and update_bias. Sums over rows have the same bits on any number of
 // threads.
 struct AddLayerNormBackward {
   const void *grad_total, *grad_normed, *total;
-  const float *statistics, *weight;
-  void *grad_residual, *grad_other;
+  const float *statistics, *weight, *bias;
+  void *grad_residual, *grad_other, *normed;
   float* columns;
   int64_t rows;
   int width;

@@ -121,22 +121,18 @@ void bind_contrastive_loss(py::module_& m) {
 }
 
 void bind_block_ops(py::module_& m) {
-  using fgclip::AddLayerNormBackward, fgclip::AddLayerNormForward, fgclip::Dtype, fgclip::LayerNormAgain;
+  using fgclip::AddLayerNormBackward, fgclip::AddLayerNormForward, fgclip::Dtype;
   m.def("add_layer_norm_forward_cpu",
         by_fields<AddLayerNormForward, const void*, const void*, const float*, const float*, const float*, void*, void*,
                   float*, int64_t, int, float, Dtype, Dtype, Dtype>(&fgclip::add_layer_norm_forward_cpu),
         "residual"_a, "update"_a, "update_bias"_a, "weight"_a, "bias"_a, "total"_a, "normed"_a, "statistics"_a,
         "rows"_a, "width"_a, "eps"_a, "stream"_a, "update_dtype"_a, "normed_dtype"_a, WithoutGil());
-  m.def("layer_norm_again_cpu",
-        by_fields<LayerNormAgain, const void*, const float*, const float*, const float*, void*, int64_t, int, Dtype,
-                  Dtype>(&fgclip::layer_norm_again_cpu),
-        "total"_a, "statistics"_a, "weight"_a, "bias"_a, "normed"_a, "rows"_a, "width"_a, "stream"_a, "normed_dtype"_a,
-        WithoutGil());
   m.def("add_layer_norm_backward_cpu",
-        by_fields<AddLayerNormBackward, const void*, const void*, const void*, const float*, const float*, void*, void*,
-                  float*, int64_t, int, Dtype, Dtype, Dtype>(&fgclip::add_layer_norm_backward_cpu),
-        "grad_total"_a, "grad_normed"_a, "total"_a, "statistics"_a, "weight"_a, "grad_residual"_a, "grad_other"_a,
-        "columns"_a, "rows"_a, "width"_a, "stream"_a, "normed_dtype"_a, "other_dtype"_a, WithoutGil());
+        by_fields<AddLayerNormBackward, const void*, const void*, const void*, const float*, const float*, const float*,
+                  void*, void*, void*, float*, int64_t, int, Dtype, Dtype, Dtype>(&fgclip::add_layer_norm_backward_cpu),
+        "grad_total"_a, "grad_normed"_a, "total"_a, "statistics"_a, "weight"_a, "bias"_a, "grad_residual"_a,
+        "grad_other"_a, "normed"_a, "columns"_a, "rows"_a, "width"_a, "stream"_a, "normed_dtype"_a, "other_dtype"_a,
+        WithoutGil());
   m.def("activation_linear_forward_cpu", by_address(&fgclip::activation_forward_cpu), "hidden"_a, "bias"_a, "out"_a,
         "rows"_a, "width"_a, "quick"_a, "dtype"_a, WithoutGil());
   m.def("activation_linear_backward_cpu", by_address(&fgclip::activation_backward_cpu), "grad"_a, "hidden"_a, "bias"_a,

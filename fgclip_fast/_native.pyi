@@ -123,25 +123,16 @@ def add_layer_norm_forward_cpu(
     update_dtype: Dtype,
     normed_dtype: Dtype,
 ) -> None: ...
-def layer_norm_again_cpu(
-    total: int,
-    statistics: int,
-    weight: int,
-    bias: int,
-    normed: int,
-    rows: int,
-    width: int,
-    stream: Dtype,
-    normed_dtype: Dtype,
-) -> None: ...
 def add_layer_norm_backward_cpu(
     grad_total: int,
     grad_normed: int,
     total: int,
     statistics: int,
     weight: int,
+    bias: int,
     grad_residual: int,
     grad_other: int,
+    normed: int,
     columns: int,
     rows: int,
     width: int,

@@ -46,32 +46,18 @@ def _forward_kernel(
 
 
 @triton.jit
-def _again_kernel(
-    total_ptr, statistics_ptr, weight_ptr, bias_ptr,  # [rows, W], [2, rows], [W], [W]
-    normed_ptr,                                       # [rows, W]
-    rows, W: tl.constexpr, BLOCK_W: tl.constexpr,
-):  # fmt: skip
-    r = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK_W)
-    inside = column < W
-    row = tl.load(total_ptr + r * W + column, mask=inside, other=0.0).to(tl.float32)
-    mean, inverse = tl.load(statistics_ptr + r), tl.load(statistics_ptr + rows + r)
-    weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(normed_ptr + r * W + column, (row - mean) * inverse * weight + bias, mask=inside)
-
-
-@triton.jit
 def _backward_kernel(
-    grad_total_ptr, grad_normed_ptr, total_ptr, statistics_ptr, weight_ptr,  # [rows, W] thrice, [2, rows], [W]
-    grad_residual_ptr, grad_other_ptr, partial_ptr,                          # [rows, W] twice, [strips, 3, W]
-    rows, rows_of_a_strip,
-    W: tl.constexpr, BLOCK_W: tl.constexpr, HAS_GRAD_TOTAL: tl.constexpr, HAS_OTHER: tl.constexpr,
+    grad_total_ptr, grad_normed_ptr, total_ptr, statistics_ptr, weight_ptr, bias_ptr,  # [rows, W]; [2, rows]; [W]
+    grad_residual_ptr, grad_other_ptr, normed_ptr, partial_ptr,                        # [rows, W]; [strips, 3, W]
+    rows, rows_of_a_strip, W: tl.constexpr, BLOCK_W: tl.constexpr,
+    HAS_GRAD_TOTAL: tl.constexpr, HAS_OTHER: tl.constexpr, HAS_NORMED: tl.constexpr,
 ):  # fmt: skip
     strip = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_W)
     inside = column < W
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    if HAS_NORMED:
+        bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
     grad_weight, grad_bias, grad_update_bias = weight * 0, weight * 0, weight * 0
     first = strip * rows_of_a_strip
     for r in range(first, tl.minimum(first + rows_of_a_strip, rows)):
@@ -81,6 +67,9 @@ def _backward_kernel(
         grad = tl.load(grad_normed_ptr + at, mask=inside, other=0.0).to(tl.float32)
         mean, inverse = tl.load(statistics_ptr + r), tl.load(statistics_ptr + rows + r)
         unit = tl.where(inside, (row - mean) * inverse, 0.0)
+        # The normalised row again, for the gradients of the products that read it.
+        if HAS_NORMED:
+            tl.store(normed_ptr + at, unit * weight + bias, mask=inside)
         # LayerNorm's derivative: what changes the mean or the length of the row is taken off.
         weighted = grad * weight
         along, across = tl.sum(weighted * unit) / W, tl.sum(weighted) / W
@@ -120,32 +109,31 @@ def forward(
 
 
 @on_own_device
-def normed_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, normed: Tensor) -> None:
-    """Fills ``normed [..., W]``."""
-    rows, W = statistics.shape[1], total.shape[-1]
-    inputs = total.contiguous(), statistics, weight, bias
-    _again_kernel[(rows,)](*inputs, normed, rows, W=W, **_block(W))
-
-
-@on_own_device
 def backward(
     grad_normed: Tensor,
     grad_total: Tensor | None,
     total: Tensor,
     statistics: Tensor,
     weight: Tensor,
+    bias: Tensor,
     grad_residual: Tensor,
     grad_other: Tensor | None,
+    normed: Tensor | None,
 ) -> Tensor:
-    """Fills the gradients of the stream, and of the update where it has another dtype; returns Tensor[3, W], fp32."""
+    """Fill the gradients of the stream and, unless None, of the update in another dtype, and the normalised rows.
+
+    Returns:
+        Tensor[3, W], fp32: gradients of ``weight``, ``bias`` and the update's bias.
+    """
     rows, W = statistics.shape[1], total.shape[-1]
     rows_of_a_strip = triton.cdiv(rows, MAX_STRIPS)
     strips = triton.cdiv(rows, rows_of_a_strip)
     partial = statistics.new_empty(strips, 3, W)
     inputs = grad_total if grad_total is None else grad_total.contiguous(), grad_normed.contiguous(), total, statistics
-    flags = {"HAS_GRAD_TOTAL": grad_total is not None, "HAS_OTHER": grad_other is not None}
-    outputs = grad_residual, grad_other, partial
-    _backward_kernel[(strips,)](*inputs, weight, *outputs, rows, rows_of_a_strip, W=W, **flags, **_block(W))
+    parts = {"GRAD_TOTAL": grad_total, "OTHER": grad_other, "NORMED": normed}
+    flags = {f"HAS_{name}": part is not None for name, part in parts.items()}
+    outputs = grad_residual, grad_other, normed, partial
+    _backward_kernel[(strips,)](*inputs, weight, bias, *outputs, rows, rows_of_a_strip, W=W, **flags, **_block(W))
     return partial.sum(0)
 
 

@@ -13,10 +13,12 @@ from benchmarks.gpu.sizes import Sizes
 from fgclip_fast.ops import (
     activation_linear,
     contrastive_loss,
+    dense_attention,
     hard_negative_loss,
     norm_linear,
     reference,
     region_embedding,
+    split_joint,
     tree_attention,
 )
 
@@ -40,6 +42,8 @@ def cases(sizes: Sizes) -> Iterator[Case]:
         yield Case(f"hard_negative_loss, {dtype}", partial(_hard_negatives, sizes, dtype))
     yield Case("norm_linear, bf16", lambda: _norm_linear(sizes))
     yield Case("activation_linear, bf16", lambda: _activation_linear(sizes))
+    yield Case("split_joint, bf16", lambda: _split_joint(sizes))
+    yield Case("dense_attention, bf16", lambda: _dense_attention(sizes))
 
 
 def judged(ours: Sequence[Tensor], exact: Sequence[Tensor], dtype: torch.dtype) -> Figures:
@@ -162,3 +166,21 @@ def _activation_linear(sizes: Sizes) -> Figures:
     ours = with_gradients(activation_linear(*inputs), inputs)
     exact = [value.detach().double().requires_grad_() for value in inputs]
     return judged(ours, with_gradients(reference.activation_linear(*exact), exact), HALF)
+
+
+def _split_joint(sizes: Sizes) -> Figures:
+    stream = problems.block(sizes, 8 * (sizes.images + 1) + 1)["stream"]
+    inputs = [stream[:, : stream.shape[1] // 3 * 3].detach().to(HALF).requires_grad_()]
+    inputs.append(inputs[0][0].detach().clone().requires_grad_())
+    ours = with_gradients(torch.cat([part.square() for part in split_joint(*inputs)]), inputs)
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    return judged(ours, with_gradients(torch.cat([x.square() for x in reference.split_joint(*exact)]), exact), HALF)
+
+
+def _dense_attention(sizes: Sizes) -> Figures:
+    random, vision = torch.Generator().manual_seed(0), sizes.model.vision
+    shape = 4, vision.heads, vision.grid**2 + 1, vision.width // vision.heads
+    inputs = [torch.randn(shape, generator=random).to(sizes.device, HALF).requires_grad_() for _ in range(3)]
+    ours = with_gradients(dense_attention(*inputs), inputs)
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    return judged(ours, with_gradients(reference.dense_attention(*exact), exact), HALF)

@@ -10,11 +10,11 @@ from fgclip_fast.presets import B16
 
 @dataclass(frozen=True)
 class Sizes:
-    """Where the sections run, and on how much.
+    """The device and the sizes of all sections.
 
     Attributes:
         device: Of all tensors.
-        rehearsal: Whether times mean nothing; what takes long for a reason other than size is left out.
+        rehearsal: True where times mean nothing; what takes long for a reason other than size is left out.
         product: Side of the square product that is the ceiling of arithmetic.
         copied: Bytes of the copy that is the ceiling of memory.
         pairs: Sizes of the contrastive loss, rising.
@@ -42,7 +42,7 @@ class Sizes:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether there is a card."""
+        """True on a card."""
         return self.device.type == "cuda"
 
 

@@ -126,20 +126,6 @@ void forward(const AddLayerNormForward& call) {
   }
 }
 
-template <typename T, typename N>
-void again(const LayerNormAgain& call) {
-#pragma omp parallel
-  {
-    std::vector<float> row(call.width);
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < call.rows; ++r) {
-      load(row_of<T>(call.total, r, call.width), call.width, row.data());
-      norm_row(row.data(), call.width, call.statistics[r], call.statistics[call.rows + r], call.weight, call.bias,
-               row_of<N>(call.normed, r, call.width));
-    }
-  }
-}
-
 // Gradients of rows [first, last); their column sums are added to columns [3, width].
 template <typename T, typename N, typename O>
 void backward_strip(const AddLayerNormBackward& call, int64_t first, int64_t last, float* columns) {
@@ -150,6 +136,9 @@ void backward_strip(const AddLayerNormBackward& call, int64_t first, int64_t las
     load(row_of<N>(call.grad_normed, r, width), width, grad.data());
     if (call.grad_total) load(row_of<T>(call.grad_total, r, width), width, grad_total.data());
     const float mean = call.statistics[r], inverse = call.statistics[call.rows + r];
+    if (call.normed) {
+      norm_row(row.data(), width, mean, inverse, call.weight, call.bias, row_of<N>(call.normed, r, width));
+    }
     const Moments moments = to_unit(row.data(), grad.data(), width, mean, inverse, call.weight);
     differentiate_row(row.data(), grad.data(), grad_total.data(), width, inverse, moments, call.weight, columns,
                       columns + width, columns + 2 * width);
@@ -173,12 +162,6 @@ void add_layer_norm_forward_cpu(const AddLayerNormForward& call) {
       with_type(call.normed_dtype,
                 [&](auto normed) { forward<decltype(stream), decltype(update), decltype(normed)>(call); });
     });
-  });
-}
-
-void layer_norm_again_cpu(const LayerNormAgain& call) {
-  with_type(call.stream, [&](auto stream) {
-    with_type(call.normed_dtype, [&](auto normed) { again<decltype(stream), decltype(normed)>(call); });
   });
 }
 

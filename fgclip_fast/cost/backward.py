@@ -106,16 +106,15 @@ class Backward:
             pairs = zip(grads, metadata, strict=True)
             passed = node.apply(*(_zeros(like) if grad is None else grad for grad, like in pairs))
             passed = passed if isinstance(passed, tuple) else (passed,)
-            # Arguments that are not tensors have no edge; where only some tensors want a gradient, all have one.
-            wanted = [grad for grad, needed in zip(passed, node.needs_input_grad, strict=False) if needed]
-            if len(wanted) == len(node.next_functions) < len(passed):
-                passed = tuple(wanted)
+            # It returns one for each argument. Tensors alone have an edge, and it leads nowhere if none is needed.
+            wanted = iter([grad for grad, needed in zip(passed, node.needs_input_grad, strict=False) if needed])
+            passed = [None if target is None else next(wanted) for target, _ in node.next_functions]
         else:
             passed = node(*grads)
         for saved in self._unpacked:
             saved.tensor = None
         self._unpacked.clear()
-        return passed if isinstance(passed, tuple) else (passed,)
+        return passed if isinstance(passed, tuple | list) else (passed,)
 
 
 def _uses(roots: list[Node]) -> Counter[Node]:

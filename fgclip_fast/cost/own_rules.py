@@ -92,6 +92,12 @@ def _add_layer_norm_backward(arguments: Sequence[Any], result: Any) -> Cost:
     return Cost("elementwise", bytes=size(list(arguments)) + size(result), launches=2)
 
 
+@rule("fgclip_fast::join")
+def _join(arguments: Sequence[Any], result: Any) -> Cost:
+    """A second kernel adds up the column sums of the strips, which are small beside the rows."""
+    return Cost("elementwise", bytes=size(list(arguments)) + size(result), launches=2)
+
+
 @rule("fgclip_fast::activation_backward")
 def _activation_backward(arguments: Sequence[Any], result: Any) -> Cost:
     """The gradient is read, and written in its place."""

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.model.attention import Attend
 from fgclip_fast.model.product_weights import ProductWeights, product_dtype, product_weights
-from fgclip_fast.ops import activation_linear, add_layer_norm, norm_linear
+from fgclip_fast.ops import activation_linear, add_layer_norm, norm_linear, split_joint
 from fgclip_fast.ops.activation_linear import Kind
 
 P = ParamSpec("P")
@@ -48,9 +48,9 @@ class Attention(nn.Module):
         self.heads = heads
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def split(self, projected: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def split(self, projected: Sequence[Tensor], bias: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Queries, keys and values, Tensor[..., heads, d] each, of their products in one tensor or three."""
-        parts = projected[0].chunk(3, dim=-1) if len(projected) == 1 else projected
+        parts = split_joint(projected[0], bias[0]) if len(projected) == 1 else projected
         return tuple(x.unflatten(-1, (self.heads, -1)) for x in parts)
 
 
@@ -107,7 +107,7 @@ class Block(nn.Module):
         """
         weights = self.weights(stream.residual)
         residual, *qkv = self.project(stream, weights)
-        mixed = attend(*self.self_attn.split(qkv)).flatten(-2)
+        mixed = attend(*self.self_attn.split(qkv, weights.qkv_bias)).flatten(-2)
         if rows is not None:
             residual, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (residual, mixed))  # rows may repeat
         return self.finish(residual, mixed, weights)
@@ -123,8 +123,10 @@ class Block(nn.Module):
     @per_token
     def project(self, stream: Stream, weights: ProductWeights) -> tuple[Tensor, ...]:
         """The sum of the stream, and queries, keys and values in one tensor or three."""
-        norm = self.layer_norm1
-        return norm_linear(*stream, norm.weight, norm.bias, weights.qkv, weights.qkv_bias, norm.eps)
+        norm, biases = self.layer_norm1, weights.qkv_bias
+        if len(biases) == 1:
+            biases = [biases[0].detach()]  # its gradient comes from split_joint
+        return norm_linear(*stream, norm.weight, norm.bias, weights.qkv, biases, norm.eps)
 
     @per_token
     def finish(self, residual: Tensor, mixed: Tensor, weights: ProductWeights) -> Stream:

@@ -9,6 +9,7 @@ from fgclip_fast.ops.hard_negative_loss import hard_negative_loss, hard_negative
 from fgclip_fast.ops.norm_linear import norm_linear
 from fgclip_fast.ops.prefix_tree import prefix_tree
 from fgclip_fast.ops.region_embedding import region_embedding
+from fgclip_fast.ops.split_joint import split_joint
 from fgclip_fast.ops.tree import Tree
 from fgclip_fast.ops.tree_attention import tree_attention
 
@@ -25,5 +26,6 @@ __all__ = [
     "norm_linear",
     "prefix_tree",
     "region_embedding",
+    "split_joint",
     "tree_attention",
 ]

@@ -59,7 +59,7 @@ class _AddLayerNorm(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         total, normed, statistics = add_norm(residual, update, update_bias, weight, bias, eps, dtype)
-        ctx.save_for_backward(total, statistics, weight)
+        ctx.save_for_backward(total, statistics, weight, bias)
         ctx.update_dtype = None if update is None else update.dtype
         ctx.has_update_bias = update_bias is not None
         ctx.set_materialize_grads(False)
@@ -68,11 +68,11 @@ class _AddLayerNorm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_total: Tensor | None, grad_normed: Tensor | None) -> tuple[Tensor | None, ...]:
-        total, statistics, weight = ctx.saved_tensors
+        total, statistics, weight, bias = ctx.saved_tensors
         if grad_normed is None:
             grad_normed = torch.zeros_like(total)
-        grads = add_norm_backward(grad_total, grad_normed, total, statistics, weight, ctx.update_dtype)
-        grad_residual, grad_update, (grad_weight, grad_bias, grad_update_bias) = grads
+        grads = add_norm_backward(grad_total, grad_normed, total, statistics, weight, bias, ctx.update_dtype)
+        grad_residual, grad_update, (grad_weight, grad_bias, grad_update_bias), _ = grads
         return (
             grad_residual,
             grad_update,
@@ -84,7 +84,7 @@ class _AddLayerNorm(torch.autograd.Function):
         )
 
 
-# The three passes, for other ops to build on (norm_linear). Rows stand flat in the ops below them.
+# The two passes, for other ops to build on (norm_linear). Rows stand flat in the ops below them.
 
 
 def add_norm(
@@ -103,27 +103,28 @@ def add_norm(
     return _forward(residual, update, update_bias, weight, bias, eps, dtype)
 
 
-def normed_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """The normalised rows again, in one elementwise pass over the sum."""
-    return _again(total, statistics, weight, bias, dtype)
-
-
 def add_norm_backward(
     grad_total: Tensor | None,
     grad_normed: Tensor,
     total: Tensor,
     statistics: Tensor,
     weight: Tensor,
+    bias: Tensor,
     update_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Gradients of the stream and of the update (one tensor where their dtypes are equal), and Tensor[3, W], fp32.
+    again: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Differentiate :func:`add_norm`, and make its normalised rows again if ``again``.
 
-    The rows of the last one are the gradients of LayerNorm's weight and bias and of the update's bias.
+    Returns:
+        The gradients of the stream and of the update, Tensor[..., W], one tensor where their dtypes are equal;
+        Tensor[3, W], fp32: the gradients of LayerNorm's weight and bias and of the update's bias; and the normalised
+        rows, Tensor[..., W] in the dtype of ``grad_normed``, or an empty tensor.
     """
     other = None if update_dtype in (None, total.dtype) else update_dtype
-    grad_residual, grad_other, columns = _backward(grad_total, grad_normed, total, statistics, weight, other)
+    inputs = grad_total, grad_normed, total, statistics, weight, bias
+    grad_residual, grad_other, columns, normed = _backward(*inputs, other, again)
     grad_update = None if update_dtype is None else grad_residual if other is None else grad_other
-    return grad_residual, grad_update, columns
+    return grad_residual, grad_update, columns, normed
 
 
 @torch.library.custom_op("fgclip_fast::add_layer_norm", mutates_args=())
@@ -174,22 +175,6 @@ def _(residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.d
     return _empty(residual, dtype), _empty_statistics(residual)
 
 
-@torch.library.custom_op("fgclip_fast::layer_norm_again", mutates_args=())
-def _again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    server = _server(total, dtype)
-    if server == "torch":
-        mean, inverse = statistics.view(2, *total.shape[:-1], 1)
-        return ((total - mean) * inverse * weight + bias).to(dtype)
-    normed = _empty(total, dtype)
-    _engine(server).normed_again(total, statistics, weight, bias, normed)
-    return normed
-
-
-@_again.register_fake
-def _(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    return _empty(total, dtype)
-
-
 @torch.library.custom_op("fgclip_fast::add_layer_norm_backward", mutates_args=())
 def _backward(
     grad_total: Tensor | None,
@@ -197,16 +182,21 @@ def _backward(
     total: Tensor,
     statistics: Tensor,
     weight: Tensor,
+    bias: Tensor,
     other_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    again: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = grad_total, grad_normed, total, statistics, weight, bias
     server = _server(total, grad_normed.dtype, other_dtype)
     if server == "torch":
-        return _backward_by_torch(grad_total, grad_normed, total, statistics, weight, other_dtype)
+        return _backward_by_torch(*inputs, other_dtype, again)
     grad_residual = _empty(total)
     grad_other = _empty(total, other_dtype) if other_dtype else None
-    inputs = grad_normed, grad_total, total, statistics, weight
-    columns = _engine(server).backward(*inputs, grad_residual, grad_other)
-    return grad_residual, total.new_empty(0) if grad_other is None else grad_other, columns
+    normed = _empty(total, grad_normed.dtype) if again else None
+    outputs = grad_residual, grad_other, normed
+    columns = _engine(server).backward(grad_normed, grad_total, total, statistics, weight, bias, *outputs)
+    others = (total.new_empty(0) if x is None else x for x in (grad_other, normed))
+    return grad_residual, next(others), columns, next(others)
 
 
 @_backward.register_fake
@@ -216,10 +206,13 @@ def _(
     total: Tensor,
     statistics: Tensor,
     weight: Tensor,
+    bias: Tensor,
     other_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    again: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     other = _empty(total, other_dtype) if other_dtype else total.new_empty(0)
-    return _empty(total), other, statistics.new_empty(3, total.shape[-1])
+    normed = _empty(total, grad_normed.dtype) if again else total.new_empty(0)
+    return _empty(total), other, statistics.new_empty(3, total.shape[-1]), normed
 
 
 def _norm_by_torch(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -235,8 +228,10 @@ def _backward_by_torch(
     total: Tensor,
     statistics: Tensor,
     weight: Tensor,
+    bias: Tensor,
     other_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    again: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, grad = (x.reshape(-1, total.shape[-1]).to(statistics.dtype) for x in (total, grad_normed))
     mean, inverse = statistics[:, :, None]
     unit, weighted = (rows - mean) * inverse, grad * weight
@@ -246,7 +241,8 @@ def _backward_by_torch(
         grad_rows = grad_rows + grad_total.reshape(grad_rows.shape)
     columns = torch.stack([(grad * unit).sum(0), grad.sum(0), grad_rows.sum(0)])
     grad_other = grad_rows.to(other_dtype).view(total.shape) if other_dtype else total.new_empty(0)
-    return grad_rows.to(total.dtype).view(total.shape), grad_other, columns
+    normed = (unit * weight + bias).to(grad_normed.dtype).view(total.shape) if again else total.new_empty(0)
+    return grad_rows.to(total.dtype).view(total.shape), grad_other, columns, normed
 
 
 def _server(stream: Tensor, *dtypes: torch.dtype | None) -> str:
@@ -259,7 +255,7 @@ def _server(stream: Tensor, *dtypes: torch.dtype | None) -> str:
 
 
 def _engine(server: str) -> Any:
-    """The module whose ``forward``, ``normed_again`` and ``backward`` fill the outputs: in Triton, or in C++."""
+    """The module whose ``forward`` and ``backward`` fill the outputs: in Triton, or in C++."""
     if server == "native":
         from fgclip_fast.ops import add_layer_norm_native
 

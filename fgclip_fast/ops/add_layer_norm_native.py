@@ -43,45 +43,36 @@ def forward(
     )
 
 
-def normed_again(total: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, normed: Tensor) -> None:
-    """Fill ``normed [..., W]``."""
-    total, statistics = total.contiguous(), statistics.contiguous()
-    weight, bias = weight.float().contiguous(), bias.float().contiguous()
-    _native.layer_norm_again_cpu(
-        total=native.address(total),
-        statistics=native.address(statistics),
-        weight=native.address(weight),
-        bias=native.address(bias),
-        normed=native.address(normed),
-        rows=statistics.shape[1],
-        width=total.shape[-1],
-        stream=native.dtype(total),
-        normed_dtype=native.dtype(normed),
-    )
-
-
 def backward(
     grad_normed: Tensor,
     grad_total: Tensor | None,
     total: Tensor,
     statistics: Tensor,
     weight: Tensor,
+    bias: Tensor,
     grad_residual: Tensor,
     grad_other: Tensor | None,
+    normed: Tensor | None,
 ) -> Tensor:
-    """Fill the gradients of the stream, and of the update where it has another dtype; return Tensor[3, W], fp32."""
+    """Fill the gradients of the stream and, unless None, of the update in another dtype, and the normalised rows.
+
+    Returns:
+        Tensor[3, W], fp32: gradients of ``weight``, ``bias`` and the update's bias.
+    """
     columns = statistics.new_empty(3, total.shape[-1])
     grad_total = None if grad_total is None else grad_total.to(total.dtype).contiguous()
     grad_normed, total, statistics = grad_normed.contiguous(), total.contiguous(), statistics.contiguous()
-    weight = weight.float().contiguous()
+    weight, bias = weight.float().contiguous(), bias.float().contiguous()
     _native.add_layer_norm_backward_cpu(
         grad_total=native.address(grad_total),
         grad_normed=native.address(grad_normed),
         total=native.address(total),
         statistics=native.address(statistics),
         weight=native.address(weight),
+        bias=native.address(bias),
         grad_residual=native.address(grad_residual),
         grad_other=native.address(grad_other),
+        normed=native.address(normed),
         columns=native.address(columns),
         rows=statistics.shape[1],
         width=total.shape[-1],

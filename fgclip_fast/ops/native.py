@@ -26,6 +26,7 @@ SERVERS: dict[str, dict[str, str]] = {
     "region_embedding": {"cpu": "native", "cuda": "native"},
     "add_layer_norm": {"cpu": "native", "cuda": "triton"},
     "activation_linear": {"cpu": "native", "cuda": "triton"},
+    "split_joint": {"cpu": "torch", "cuda": "triton"},
     "prefix_tree": {"cpu": "native"},
     "tree_attention": {"cpu": "torch", "cuda": "triton"},  # other packages: ops/tree_attention.why_not
 }

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fgclip_fast.ops.add_layer_norm import add_norm, add_norm_backward, check, normed_again
+from fgclip_fast.ops.add_layer_norm import add_norm, add_norm_backward, check
 
 
 def norm_linear(
@@ -22,8 +22,8 @@ def norm_linear(
 ) -> tuple[Tensor, ...]:
     """Add an update to the residual stream, normalise the sum and multiply: ``s = residual + update; LN(s) @ W.T``.
 
-    The products run in the dtype of the weights. The normalised rows are not saved: one pass over the sum makes them
-    again in the backward pass, once for all layers.
+    The products run in the dtype of the weights. The normalised rows are not saved: the pass that differentiates
+    LayerNorm makes them again, once for all layers.
 
     Args:
         residual: Tensor[..., W], fp32, bf16 or fp16.
@@ -77,20 +77,20 @@ class _NormLinear(torch.autograd.Function):
         total, statistics, norm_weight, norm_bias, *weights = ctx.saved_tensors
         grads = [None if grad is None else grad.reshape(-1, grad.shape[-1]) for grad in grad_products]
         wanted = ctx.needs_input_grad[6:]
-        grad_weights: list[Tensor | None] = [None] * len(weights)
-        if any(wanted[: len(weights)]):
-            normed = normed_again(total, statistics, norm_weight, norm_bias, weights[0].dtype).view(-1, total.shape[-1])
-            for layer, grad in enumerate(grads):
-                if grad is not None and wanted[layer]:
-                    grad_weights[layer] = grad.T @ normed
-        grad_biases = [
-            grad.sum(0) if grad is not None and wants else None
-            for grad, wants in zip(grads, wanted[len(weights) :], strict=True)
-        ]
+        wants_weight, wants_bias = wanted[: len(weights)], wanted[len(weights) :]
         grad_normed = _sum_of_products(grads, weights, total.shape)
-        grad_residual, grad_update, columns = add_norm_backward(
-            grad_total, grad_normed, total, statistics, norm_weight, ctx.update_dtype
+        parameters = statistics, norm_weight, norm_bias
+        grad_residual, grad_update, columns, normed = add_norm_backward(
+            grad_total, grad_normed, total, *parameters, ctx.update_dtype, again=any(wants_weight)
         )
+        rows = normed.view(-1, total.shape[-1])
+        grad_weights = [
+            grad.T @ rows if grad is not None and wants else None
+            for grad, wants in zip(grads, wants_weight, strict=True)
+        ]
+        grad_biases = [
+            grad.sum(0) if grad is not None and wants else None for grad, wants in zip(grads, wants_bias, strict=True)
+        ]
         grad_update_bias = columns[2] if ctx.needs_input_grad[2] else None
         return grad_residual, grad_update, grad_update_bias, columns[0], columns[1], None, *grad_weights, *grad_biases
 

@@ -208,6 +208,11 @@ def norm_linear(
     return total, *(F.linear(normed, weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
 
+def split_joint(joint: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Three parts of a product that already holds ``bias``, and of the bias's gradient: it adds 0 to the values."""
+    return (joint + (bias - bias.detach()).to(joint.dtype)).chunk(3, dim=-1)
+
+
 def activation_linear(hidden: Tensor, bias: Tensor, weight: Tensor, kind: str = "quick_gelu") -> Tensor:
     """A linear layer over the activation of ``hidden + bias``."""
     return F.linear(activation(hidden + bias, kind).to(weight.dtype), weight)
