@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fgclip_fast.kernels.launch import on_own_device
+from fgclip_fast.kernels.launch import rows as rows_of
 
 MAX_HEAD_DIM = 128
 """Wider heads do not fit into registers."""
@@ -127,7 +128,7 @@ def _forward_kernel(
 @on_own_device
 def forward(q: Tensor, k: Tensor, v: Tensor, tree: TreeArrays, tile: int) -> tuple[Tensor, Tensor]:
     """Compute the output [T, heads, D] and the log-sum-exp to base 2 [heads, T], fp32."""
-    q, k, v = map(dense_rows, (q, k, v))
+    q, k, v = map(rows_of, (q, k, v))
     T, heads, D = q.shape
     out, lse = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(heads, T, dtype=torch.float32)
     if T > 0 and heads > 0:  # a grid of no programs is a launch error
@@ -138,11 +139,6 @@ def forward(q: Tensor, k: Tensor, v: Tensor, tree: TreeArrays, tile: int) -> tup
             T, D**-0.5 * LOG2E, D=D, TILE=tile, **blocks,
         )  # fmt: skip
     return out, lse
-
-
-def dense_rows(x: Tensor) -> Tensor:
-    """``x [T, heads, D]`` with the elements of a row side by side."""
-    return x if x.stride(2) == 1 else x.contiguous()
 
 
 # Block of a program (queries; backward its keys too), step over the other side, warps and stages. All compile without

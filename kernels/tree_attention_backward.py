@@ -13,11 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from fgclip_fast.kernels.launch import on_own_device
+from fgclip_fast.kernels.launch import rows as rows_of
 from fgclip_fast.kernels.tree_attention import (
     LOG2E,
     TreeArrays,
     blocks_of,
-    dense_rows,
     dot,
     load_rows,
     seen_by,
@@ -179,7 +179,7 @@ def backward(
     reach: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, [T, heads, D] each. Takes 8 bytes an element of ``[blocks of a tile, P, heads, D]``."""
-    grad, q, k, v = map(dense_rows, (grad, q, k, v))
+    grad, q, k, v = map(rows_of, (grad, q, k, v))
     T, heads, D = q.shape
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     if T == 0 or heads == 0:

@@ -1,4 +1,4 @@
-"""A tiny model to test with."""
+"""Tiny models to test with."""
 
 from fgclip_fast.config import Model, Text, Vision
 
@@ -8,6 +8,13 @@ TINY = Model(
     projection=24,
 )
 """Towers of two narrow blocks over 3 x 3 patches, with CLIP's vocabulary."""
+
+SMALL = Model(
+    vision=Vision(image_size=32, patch_size=8, width=32, layers=2, heads=2, mlp=64),
+    text=Text(width=32, layers=1, heads=2, mlp=64),
+    projection=16,
+)
+"""Wide enough to learn a handful of scenes."""
 
 MINI = Model(
     vision=Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32),

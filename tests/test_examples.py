@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.model.fgclip import FGCLIP
+from tests.models import MINI
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -19,8 +19,7 @@ def names_of(example: str) -> dict[str, Any]:
 
 @pytest.fixture
 def model() -> FGCLIP:
-    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
-    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=16))
+    return FGCLIP(MINI)
 
 
 def test_a_loop_of_ones_own_trains(shards, capsys):

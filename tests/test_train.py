@@ -13,25 +13,20 @@ import yaml
 
 from fgclip_fast import config_file
 from fgclip_fast import train as command
-from fgclip_fast.config import Config, Data, Model, Optim, Text, Vision
+from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.model import pretrained
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.timing import Stopwatch
+from tests.models import SMALL
 from tests.refusals import refusal
-
-MODEL = Model(
-    vision=Vision(image_size=32, patch_size=8, width=32, layers=2, heads=2, mlp=64),
-    text=Text(width=32, layers=1, heads=2, mlp=64),
-    projection=16,
-)
 
 
 @pytest.fixture
 def config(shards, tmp_path):
     data = Data(train=str(shards / "train-*.tar"), val=str(shards / "val-*.tar"), workers=0, window=2)
     return Config(
-        model=MODEL, data=data, optim=Optim(lr=3e-3, warmup=2, clip=1.0), batch_size=4, steps=8, checkpoint_every=4,
+        model=SMALL, data=data, optim=Optim(lr=3e-3, warmup=2, clip=1.0), batch_size=4, steps=8, checkpoint_every=4,
         output=str(tmp_path / "run"), device="cpu", threads=2,
     )  # fmt: skip
 
@@ -121,7 +116,7 @@ def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
 
 
 def test_dry_run_tells_whether_a_step_fits_a_card(config, capsys):
-    train(replace(config, dry_run=True, card="h100", model=replace(MODEL, packing="prefix-tree")))
+    train(replace(config, dry_run=True, card="h100", model=replace(SMALL, packing="prefix-tree")))
     assert "a step          fits H100 SXM" in capsys.readouterr().out
 
 
@@ -181,7 +176,7 @@ def test_an_empty_pattern_is_not_the_current_directory(shards, monkeypatch, caps
 
 
 def test_dry_run_tells_how_many_tokens_the_tree_saves(config, capsys):
-    train(replace(config, dry_run=True, model=replace(MODEL, packing="prefix-tree")))
+    train(replace(config, dry_run=True, model=replace(SMALL, packing="prefix-tree")))
     assert "packed texts" in capsys.readouterr().out
 
 
@@ -200,7 +195,7 @@ def test_no_step_makes_the_host_wait_for_the_gpu(config, monkeypatch, micro_batc
             super().step_begins()
 
     monkeypatch.setattr(command, "Stopwatch", Watched)
-    model = replace(MODEL, packing="prefix-tree")
+    model = replace(SMALL, packing="prefix-tree")
     try:
         train(replace(config, model=model, device="cuda", checkpoint_every=0, micro_batch_size=micro_batch_size))
     finally:

@@ -8,12 +8,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.config import Loss
 from fgclip_fast.inputs.batch import Example, make_batch
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import distributed, grad_cache
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.objective import objective
+from tests.models import MINI
 
 GLOBAL = Loss(region=0.0, hard_negative=0.0)
 
@@ -33,8 +34,7 @@ def example(number):
 
 def make_model():
     torch.manual_seed(0)
-    vision = Vision(image_size=32, patch_size=8, width=16, layers=2, heads=2, mlp=32)
-    return FGCLIP(Model(vision=vision, text=Text(width=16, layers=1, heads=2, mlp=32), projection=8))
+    return FGCLIP(MINI)
 
 
 def gradients(model, processes, numbers, micro, weights):

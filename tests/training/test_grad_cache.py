@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.config import Loss
 from fgclip_fast.inputs.batch import Example, make_batch
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
@@ -14,6 +14,7 @@ from fgclip_fast.ops import reference
 from fgclip_fast.training import grad_cache
 from fgclip_fast.training.grad_cache import ROWS, SCALES
 from fgclip_fast.training.objective import Losses, objective
+from tests.models import SMALL
 
 WORDS = ("mug", "boat", "tree", "fish", "hat")
 
@@ -37,8 +38,7 @@ def example(number):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    vision = Vision(image_size=32, patch_size=8, width=32, layers=2, heads=2, mlp=64)
-    return FGCLIP(Model(vision=vision, text=Text(width=32, layers=1, heads=2, mlp=64), projection=16))
+    return FGCLIP(SMALL)
 
 
 def gradients(model, sizes, embed=None, losses_of=None):
