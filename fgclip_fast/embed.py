@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, preflight
+from fgclip_fast import command, config_file, heap, preflight
 from fgclip_fast.config import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
 from fgclip_fast.inputs.image import read
@@ -77,6 +77,7 @@ def run(request: Request) -> None:
     """
     paths = list(find(request.images))
     _check(request, paths)
+    heap.keep_freed_memory()
     model = pretrained.load(request.run)
     model.to(preflight.device(request.device)).eval()
     if request.output:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, preflight, suites
+from fgclip_fast import command, config_file, heap, preflight, suites
 from fgclip_fast.config import Config, Data, Device, Positive, check
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model import pretrained
@@ -72,6 +72,7 @@ def run(request: Request) -> None:
         OSError: a file does not exist, or cannot be read or written.
     """
     _refuse_unused(request)
+    heap.keep_freed_memory()
     output = Path(request.output) if request.output else Path(request.run) / FIGURES
     processes = distributed.start(preflight.device(request.device))
     model = pretrained.load(request.run)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import torch
 
-from fgclip_fast import command, command_line, preflight, run_folder, suites
+from fgclip_fast import command, command_line, heap, preflight, run_folder, suites
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
@@ -70,6 +70,7 @@ def train(config: Config) -> Run:
     processes = distributed.start(preflight.device(config.device))
     config, saved = run_folder.place(config, processes)
     source, shards = _find_data(config, processes)
+    heap.keep_freed_memory()
     _seed_everything(config.seed, config.threads)
     model = _model(config, saved).to(processes.device)
     config = replace(config, model=model.config)
