@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from fgclip_fast import load, suites
 from fgclip_fast.config import Config, Model, Text, Vision
-from fgclip_fast.data.importers.jsonl import write_shards
+from fgclip_fast.data.importers import import_records
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import PRESETS
 from fgclip_fast.train import train
@@ -60,7 +60,7 @@ def main(work: Path, weights: Path | None = None, steps: int = 60) -> tuple[floa
         weights: a folder of FG-CLIP or CLIP weights; None: a small random model.
         steps: optimizer steps.
     """
-    written, causes = write_shards(draw_records(work, 64), work, work / "shards", boxes="xyxy-pixel", val=0.3)
+    written, causes = import_records(draw_records(work, 64), work / "shards", val=0.3, workers=1)
     print(f"records: {dict(written)}, defects: {dict(causes) or 'none'}")
     preset = PRESETS["finetune-vit-b16"]
     shards = {"train": f"{work}/shards/train-*.tar", "val": f"{work}/shards/val-*.tar"}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fgclip_fast.data.file_order import examples
-    from fgclip_fast.data.importers.jsonl import write_shards
+    from fgclip_fast.data.importers.importing import import_records
     from fgclip_fast.data.loader import Loader
     from fgclip_fast.data.records import Record, Region, parse
     from fgclip_fast.data.shards import Shards, ShardWriter, expand
@@ -17,12 +17,12 @@ __all__ = [
     "Shards",
     "examples",
     "expand",
+    "import_records",
     "parse",
-    "write_shards",
 ]
 _FILES = {
     "file_order": ("examples",),
-    "importers.jsonl": ("write_shards",),
+    "importers.importing": ("import_records",),
     "loader": ("Loader",),
     "records": ("Record", "Region", "parse"),
     "shards": ("ShardWriter", "Shards", "expand"),

@@ -1,4 +1,4 @@
-"""``fgclip data``: make shards from own records, index shards, check shards."""
+"""``fgclip data``: make shards from images and annotations, index shards, check shards."""
 
 import sys
 from collections import Counter
@@ -14,36 +14,70 @@ from fgclip_fast import command
 from fgclip_fast.config import Data
 from fgclip_fast.data.causes import BAD
 from fgclip_fast.data.file_order import examples
-from fgclip_fast.data.importers.jsonl import Boxes, write_shards
+from fgclip_fast.data.importers.box_unit import BoxUnit
+from fgclip_fast.data.importers.importing import import_records
+from fgclip_fast.data.importers.picture import View
 from fgclip_fast.data.index import index as index_of
 from fgclip_fast.data.shards import expand
 
 _THREADS = 8  # more than cores: indexing waits for disks more than it computes
 
 
-def jsonl(
-    source: Positional[Path],
+def import_(
+    source: Positional[tuple[Path, ...]],
     /,
     *,
-    images: Path,
-    boxes: Boxes,
     output: Path,
+    images: Path | None = None,
+    format: str | None = None,
+    boxes: BoxUnit | None = None,
+    orientation: View | None = None,
+    image_field: str | None = None,
+    text_field: str | None = None,
+    template: str = "{}",
     val: float = 0.0,
     shard_size: int = 1000,
+    workers: int | None = None,
+    retry_failed: bool = False,
 ) -> None:
-    """Make shards from a list of records and a folder of images.
+    """Make shards from images and annotations; the format is recognised by content.
 
     Args:
-        source: JSON lines or a JSON list of records; a folder of such files; or a .txt that lists them.
-        images: folder that the records' image paths start from.
-        boxes: meaning of a box's four numbers.
-        output: new folder for train-00000.tar, … and val-00000.tar, …
-        val: share of the images used for validation, 0 to 1.
+        source: annotations, files or folders; of COCO, instances and captions may be given together.
+        output: folder for train-00000.tar, … and val-00000.tar, …; after a stop, the same command continues.
+        images: folder that image paths start from; by default that of the annotations.
+        format: name of the format, where it is not to be recognised.
+        boxes: meaning of a box's four numbers; by default known from the format or detected from all boxes.
+        orientation: the view of images with an EXIF rotation that boxes refer to, if no annotated size tells.
+        image_field: field or column with the image's path; by default the usual names.
+        text_field: field or column with the text; by default the usual names.
+        template: text of a region that has only a category, whose name replaces {}.
+        val: share of the images used for validation, 0 to 1; near-duplicates stay together.
         shard_size: records of a shard.
+        workers: processes; by default one for each core.
+        retry_failed: try the refused records of a complete import again.
     """
-    written, causes = write_shards(source, images, output, boxes=boxes, val=val, shard_size=shard_size)
+    if not source:
+        raise ValueError("data import: source must be at least one file or folder, got none")
+    written, causes = import_records(
+        source,
+        output,
+        images=images,
+        format=format,
+        boxes=boxes,
+        orientation=orientation,
+        image_field=image_field,
+        text_field=text_field,
+        template=template,
+        val=val,
+        shard_size=shard_size,
+        workers=workers,
+        retry_failed=retry_failed,
+    )
     print(f"{output}: {written['train']} records to train on, {written['val']} to validate on")
     _print(causes)
+    if sum(causes[cause] for cause in BAD):
+        print(f"{output / 'refused.csv'} names what was left out; --retry-failed tries it again")
 
 
 def index(shards: Positional[str], /) -> None:
@@ -88,7 +122,7 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    commands: dict[str, Any] = {"jsonl": jsonl, "index": index, "check": check}
+    commands: dict[str, Any] = {"import": import_, "index": index, "check": check}
     with command.frame("data"):
         tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip data", args=arguments)
 

@@ -16,8 +16,9 @@ TRUNCATED_IMAGE = "truncated image"
 CORRUPT_IMAGE = "corrupt image"
 HUGE_IMAGE = "image too large"
 UNKNOWN_RANGE = "pixels of unknown range"
+OTHER_SIZE = "annotated size of another image"
 BAD_IMAGE = (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
-BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE, *BAD_IMAGE)
+BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE, OTHER_SIZE, *BAD_IMAGE)
 # One region, or one of its negatives, is dropped; a bad box has a reason of its own.
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"
@@ -38,7 +39,7 @@ class BadRecord(ValueError):
 
     def __init__(self, cause: str, detail: str = "") -> None:
         super().__init__(f"{cause}: {detail}" if detail else cause)
-        self.cause = cause
+        self.cause, self.detail = cause, detail
 
 
 class Defect(NamedTuple):

@@ -1,5 +1,5 @@
-"""Make shards from other layouts, one file for each."""
+"""Make shards from other layouts of images and annotations; :mod:`~fgclip_fast.data.importers.formats` lists them."""
 
-from fgclip_fast.data.importers.jsonl import write_shards
+from fgclip_fast.data.importers.importing import Imported, import_records
 
-__all__ = ["write_shards"]
+__all__ = ["Imported", "import_records"]

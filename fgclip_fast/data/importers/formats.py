@@ -1,0 +1,63 @@
+"""The table of formats that can be imported.
+
+A new format is a file in this folder and a row of :data:`FORMATS`. Its ``recognise`` looks at content and returns the
+evidence in words, or None; its ``read`` yields records in a fixed order, each time the same.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from fgclip_fast.data.importers import coco, json_records, json_stream
+from fgclip_fast.data.importers.box_unit import BoxUnit
+from fgclip_fast.data.importers.source import Options, Source, SourceRecord, head
+
+
+class Format(NamedTuple):
+    """One row of the table."""
+
+    about: str
+    """For messages and the documentation."""
+    recognise: Callable[[Source], str | None]
+    """Gives the evidence that a source has this format, None if it does not."""
+    read: Callable[[Source, Options], Iterable[SourceRecord]]
+    """Yields the records; a fault of one record is stated in it, a fault of a whole file raises ValueError."""
+    boxes: BoxUnit | None = None
+    """The unit that the format defines; None: it is detected."""
+
+
+FORMATS = {
+    "coco": Format(
+        "COCO's or LVIS's JSON: images with annotations, captions or both", coco.recognise, coco.read, "xywh-pixel"
+    ),
+    "json": Format(
+        f"JSON lines or a JSON list of records with the image's path in {', '.join(json_records.IMAGE_FIELDS)}",
+        json_records.recognise,
+        json_records.read,
+    ),
+}
+"""Name → format, in the order in which they are tried."""
+
+
+def recognise(source: Source) -> tuple[str, str]:
+    """Find the format of a source by its content.
+
+    Returns:
+        The name of the format, and the evidence.
+
+    Raises:
+        ValueError: no format recognises it; the message lists them.
+    """
+    for name, row in FORMATS.items():
+        evidence = row.recognise(source)
+        if evidence is not None:
+            return name, evidence
+    if source.files and all(head(file).strip() in (b"", b"[]") for file in source.files):
+        raise ValueError(f"data import: {', '.join(map(str, source.paths))} holds no record")
+    known = "; ".join(f"{name}: {row.about}" for name, row in FORMATS.items())
+    first = ", ".join(file.name for file in source.files[:3]) or "no file"
+    lone = any(json_stream.kind(head(file)) == "object" for file in source.files)
+    hint = ", a JSON object: records must be one in each line, or one list" if lone else ""
+    raise ValueError(
+        f"data import: source must have a known format, got {first}"
+        f"{' …' if len(source.files) > 3 else ''}{hint}. Known are: {known}. --format NAME takes one without asking"
+    )
