@@ -211,8 +211,9 @@ class Config:
     """Optimizer steps; None: those of epochs."""
     epochs: Positive[float] = 1.0
     """Passes over the training set; ignored if steps is given."""
-    precision: Precision = "fp32"
-    """bf16 runs the towers under autocast; weights and statistics stay fp32. Of the losses, see loss.precision."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """bf16 runs the towers under autocast; weights and statistics stay fp32. auto: bf16 on a GPU that has it, and on a
+    CPU where its products are faster than in fp32. Of the losses, see loss.precision."""
     device: Device = "auto"
     """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
     threads: Positive[int | None] = None

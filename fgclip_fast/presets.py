@@ -44,7 +44,7 @@ _FINETUNE = Config(
     optim=Optim(lr=2e-6, weight_decay=0.001, warmup=50, clip=1.0),
     batch_size=64,
     epochs=5,
-    precision="bf16",
+    precision="auto",
 )
 
 # By count, a pass of 128 images with four hard regions each takes 68 GB of a card's 80, and one of 512 takes 218

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fgclip_fast import config_file
+from fgclip_fast import config_file, preflight
 from fgclip_fast.config import Config
 from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
@@ -24,22 +24,23 @@ RUNS = Path("runs")
 
 
 def place(config: Config, processes: Processes) -> tuple[Config, Path | None]:
-    """Choose the folder of the run and the checkpoint to resume; the first process chooses for all.
+    """Choose the folder, the precision and the checkpoint to resume; the first process chooses for all.
 
     Returns:
-        The config with ``output`` set and ``resume`` taken away, and the checkpoint, None for a new run.
+        The config with ``output`` and ``precision`` decided and ``resume`` taken away; and the checkpoint, None for a
+        new run.
 
     Raises:
         ValueError: the folder is a file, or holds a run that ``resume`` does not ask for.
         FileNotFoundError: the run or checkpoint to resume does not exist.
     """
-    chosen: list[Any] = [None, None]
+    chosen: list[Any] = [None, None, None]
     if processes.first:
-        chosen = list(_choose(config))
+        chosen = [*_choose(config), preflight.precision(config.precision, processes.device)]
     if processes.group is not None:
         dist.broadcast_object_list(chosen, src=0, group=processes.group)
-    output, saved = chosen
-    return replace(config, output=str(output), resume=None), saved
+    output, saved, precision = chosen
+    return replace(config, output=str(output), precision=precision, resume=None), saved
 
 
 def make(

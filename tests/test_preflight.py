@@ -33,3 +33,20 @@ def test_an_output_must_be_a_file_in_an_existing_folder(tmp_path):
         preflight.check_output("output", tmp_path)
     with pytest.raises(ValueError, match=r"output must lie in an existing folder, got no/x.json"):
         preflight.check_output("output", Path("no/x.json"))
+
+
+def test_auto_precision_follows_the_machine(monkeypatch):
+    cpu = torch.device("cpu")
+    assert preflight.precision("bf16", cpu) == "bf16" and preflight.precision("fp32", cpu) == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    for faster, slower in (("bf16", torch.float32), ("fp32", torch.bfloat16)):
+        monkeypatch.setattr(preflight, "_product_seconds", lambda dtype, slower=slower: float(dtype == slower))
+        assert preflight.precision("auto", cpu) == faster
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
+    assert preflight.precision("auto", cpu) == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    assert preflight.precision("auto", cpu) == "fp32"
+
+
+def test_the_measured_products_take_time():
+    assert preflight._product_seconds(torch.float32) > 0 < preflight._product_seconds(torch.bfloat16)

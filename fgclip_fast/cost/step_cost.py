@@ -140,7 +140,7 @@ class _Step:
         return resident
 
     def _embed(self, batch: Batch) -> Embeddings:
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.config.precision != "fp32"):
             return self.network(batch)
 
     def _end(self, losses: Losses, step: int) -> None:
