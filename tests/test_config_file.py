@@ -22,7 +22,7 @@ def test_every_preset_survives_its_file(name, tmp_path):
         ("loss: {hard_negatve: 1}", r"unknown key 'loss.hard_negatve'; the nearest is 'loss.hard_negative'"),
         ("batch_size: many", r"batch_size must be a valid integer, got 'many'"),
         ("batch_size: true", r"batch_size must be a valid integer, got True"),
-        ("precision: fp8", r"precision must be 'fp32' or 'bf16', got 'fp8'"),
+        ("precision: fp8", r"precision must be 'auto', 'fp32' or 'bf16', got 'fp8'"),
         ("loss: {region: -1}", r"loss.region must be >= 0, got -1"),
         ("loss: {region: .nan}", r"loss.region must be >= 0, got nan"),
         ("[1, 2]", r"a config must be a mapping of fields, got list"),
