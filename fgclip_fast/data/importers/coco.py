@@ -25,7 +25,7 @@ _TEXTS = ("caption", "text", "phrase", "expression", "description")
 _LISTS = re.compile(rb'"(images|annotations)"\s*:\s*\[')
 
 
-def recognise(source: Source) -> str | None:
+def recognise(source: Source, options: Options) -> str | None:
     """Evidence that the source holds COCO's JSON."""
     files = _files(source)
     if not files:

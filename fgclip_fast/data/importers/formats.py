@@ -7,7 +7,7 @@ evidence in words, or None; its ``read`` yields records in a fixed order, each t
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from fgclip_fast.data.importers import coco, json_records, json_stream
+from fgclip_fast.data.importers import arrow_tables, coco, csv_rows, img2dataset, json_records, json_stream
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.source import Options, Source, SourceRecord, head
 
@@ -17,7 +17,7 @@ class Format(NamedTuple):
 
     about: str
     """For messages and the documentation."""
-    recognise: Callable[[Source], str | None]
+    recognise: Callable[[Source, Options], str | None]
     """Gives the evidence that a source has this format, None if it does not."""
     read: Callable[[Source, Options], Iterable[SourceRecord]]
     """Yields the records; a fault of one record is stated in it, a fault of a whole file raises ValueError."""
@@ -34,11 +34,26 @@ FORMATS = {
         json_records.recognise,
         json_records.read,
     ),
+    "img2dataset": Format(
+        "img2dataset's output, and other tars or folders of images with a .txt or .json of the same name",
+        img2dataset.recognise,
+        img2dataset.read,
+    ),
+    "table": Format(
+        "parquet files, and folders of Hugging Face datasets, with images or their paths",
+        arrow_tables.recognise,
+        arrow_tables.read,
+    ),
+    "csv": Format(
+        f"CSV or TSV with a header that names a column {', '.join(csv_rows.IMAGE_COLUMNS)}",
+        csv_rows.recognise,
+        csv_rows.read,
+    ),
 }
 """Name → format, in the order in which they are tried."""
 
 
-def recognise(source: Source) -> tuple[str, str]:
+def recognise(source: Source, options: Options) -> tuple[str, str]:
     """Find the format of a source by its content.
 
     Returns:
@@ -48,7 +63,7 @@ def recognise(source: Source) -> tuple[str, str]:
         ValueError: no format recognises it; the message lists them.
     """
     for name, row in FORMATS.items():
-        evidence = row.recognise(source)
+        evidence = row.recognise(source, options)
         if evidence is not None:
             return name, evidence
     if source.files and all(head(file).strip() in (b"", b"[]") for file in source.files):

@@ -69,11 +69,11 @@ def import_records(
         OSError: a file cannot be read or written.
     """
     paths = (source,) if isinstance(source, Path) else tuple(source)
-    _check_arguments(images, output, val, shard_size, workers, template)
+    _check_arguments(images, output, format, val, shard_size, workers, template)
     given = Source(paths)
-    name, evidence = (format, "as --format says") if format else recognise(given)
-    log.info("%s, %s", name, evidence)
     options = Options(images, image_field, text_field, template)
+    name, evidence = (format, "as --format says") if format else recognise(given, options)
+    log.info("%s, %s", name, evidence)
     plan = {
         "source": files_of(given), "format": name, "images": str(images), "image-field": image_field,
         "text-field": text_field, "template": template, "val": val, "shard-size": shard_size,
@@ -92,7 +92,13 @@ def import_records(
 
 
 def _check_arguments(
-    images: Path | None, output: Path, val: float, shard_size: int, workers: int | None, template: str
+    images: Path | None,
+    output: Path,
+    format: str | None,
+    val: float,
+    shard_size: int,
+    workers: int | None,
+    template: str,
 ) -> None:
     if images is not None and not images.is_dir():
         raise ValueError(f"data import: --images must be a folder, got {images}, which is not a folder")
@@ -103,6 +109,8 @@ def _check_arguments(
         raise ValueError(f"data import: --val must be a share of the images, 0 to 1, got {val}")
     if shard_size < 1:
         raise ValueError(f"data import: --shard-size must be at least 1 record, got {shard_size}")
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"data import: --format must be one of {', '.join(FORMATS)}, got {format}")
     if workers is not None and workers < 1:
         raise ValueError(f"data import: --workers must be at least 1 process, got {workers}")
     if "{}" not in template:

@@ -36,12 +36,12 @@ _FINEHARD_NEWER = re.compile(r"(coyo_image_\d+)/(\d{5})/\2(\d{4})(\.\w+)")
 _TRIED = 100  # entries of a file that may be broken before one is a record
 
 
-def recognise(source: Source) -> str | None:
+def recognise(source: Source, options: Options) -> str | None:
     """Evidence that the source holds records of this kind."""
     for file in _files(source):
         try:
             for fields in _first_objects(file):
-                name = next((name for name in IMAGE_FIELDS if isinstance(fields.get(name), str)), None)
+                name = next((name for name in _image_fields(options) if isinstance(fields.get(name), str)), None)
                 if name is not None:
                     others = ", ".join(other for other in fields if other != name) or "nothing"
                     return f"{file.name}: entries with the image in {name!r}, beside {others:.80}"
@@ -78,6 +78,10 @@ def _files(source: Source) -> tuple[Path, ...]:
     return found or tuple(path for path in source.paths if path.is_file() and json_stream.kind(head(path)))
 
 
+def _image_fields(options: Options) -> tuple[str, ...]:
+    return (options.image_field,) if options.image_field else IMAGE_FIELDS
+
+
 def _first_objects(file: Path) -> Iterator[Mapping[str, Any]]:
     kind = json_stream.kind(head(file))
     if kind in ("list", "lines"):
@@ -92,7 +96,7 @@ def _record(file: Path, line: json_stream.Line, options: Options) -> SourceRecor
     if not isinstance(fields, Mapping):
         bad = WRONG_TYPE, f"a record must be an object, got {type(fields).__name__}"
         return SourceRecord("", *place, None, None, bad=bad)
-    names = (options.image_field,) if options.image_field else IMAGE_FIELDS
+    names = _image_fields(options)
     path = next((fields[name] for name in names if isinstance(fields.get(name), str)), None)
     if path is None:
         bad = NO_IMAGE, f"a record must have a path in {' or '.join(names)}"
