@@ -14,6 +14,8 @@ DISTANCE = 3
 """Bits by which each of the two hashes may differ."""
 SIZE = 72
 """Side of the squashed image of which hashes are taken: 8 and 9 cells fit."""
+# Sum over a cell's 72 pixels of three bytes: two levels of brightness, so that even areas give no random bits.
+_MARGIN = 2 * 72 * 3
 _BANDS = 6  # of the hash; hashes that differ in 3 bits agree in 3 of 6 bands at least
 
 
@@ -26,7 +28,7 @@ def difference_hashes(image: Tensor) -> tuple[int, int]:
     grey = image.numpy().astype(np.int32).sum(0)
     rows = grey.reshape(8, 9, 9, 8).sum((1, 3))
     columns = grey.reshape(9, 8, 8, 9).sum((1, 3))
-    return _bits(rows[:, 1:] > rows[:, :-1]), _bits(columns[1:] > columns[:-1])
+    return _bits(rows[:, 1:] - rows[:, :-1] > _MARGIN), _bits(columns[1:] - columns[:-1] > _MARGIN)
 
 
 def groups(digests: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

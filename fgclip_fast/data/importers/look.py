@@ -64,6 +64,8 @@ class Looked(NamedTuple):
     images: Images
     refused: Sequence[Refusal] = ()
     boxes: Evidence = Evidence()
+    unknown: tuple[Evidence, Evidence] = (Evidence(), Evidence())
+    """Evidence of the boxes whose view is unknown: if they are upright, and if they are stored."""
     views: Views = Views()
     regions: int = 0
     """Regions of all usable records."""
@@ -72,13 +74,15 @@ class Looked(NamedTuple):
         """Return the counts of both, with the images and the refused records given or of the later one."""
         counts = [a + b for a, b in zip(self.views[:3], later.views[:3], strict=True)]
         views = Views(*counts, example=self.views.example or later.views.example)
-        return Looked(images, later.refused, self.boxes.plus(later.boxes), views, self.regions + later.regions)
+        upright, stored = (a.plus(b) for a, b in zip(self.unknown, later.unknown, strict=True))
+        boxes, regions = self.boxes.plus(later.boxes), self.regions + later.regions
+        return Looked(images, later.refused, boxes, (upright, stored), views, regions)
 
 
 def look_at(records: Sequence[tuple[int, SourceRecord]], path: Path) -> list[Refusal]:
     """Look at some records, keep the result in a file, and return the refused ones."""
     looked = _looked(records)
-    notes = json.dumps([looked.refused, looked.boxes, looked.views, looked.regions]).encode()
+    notes = json.dumps([looked.refused, looked.boxes, looked.unknown, looked.views, looked.regions]).encode()
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, notes=np.frombuffer(notes, np.uint8), **looked.images._asdict())
     return looked.refused
@@ -127,9 +131,10 @@ def regions_of(fields: Any) -> list[Mapping[str, Any]]:
 
 def _load(path: Path) -> Looked:
     with np.load(path) as file:
-        refused, boxes, views, regions = json.loads(file["notes"].tobytes())
+        refused, boxes, (upright, stored), views, regions = json.loads(file["notes"].tobytes())
         images = Images(*(file[name] for name in Images._fields))
-    return Looked(images, [Refusal(*entry) for entry in refused], Evidence(*boxes), Views(*views), regions)
+    unknown = Evidence(*upright), Evidence(*stored)
+    return Looked(images, [Refusal(*entry) for entry in refused], Evidence(*boxes), unknown, Views(*views), regions)
 
 
 def _empty(count: int) -> Images:
@@ -141,6 +146,7 @@ def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
     images = _empty(len(records))
     refused: list[Refusal] = []
     boxes, views, regions = Evidence(), Counter[str](), 0
+    upright, stored = Evidence(), Evidence()
     example = ""
     for i, (number, record) in enumerate(records):
         try:
@@ -158,9 +164,12 @@ def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
         if own and found.orientation != 1:
             views[view or "unknown"] += 1
             example = example or ("" if view else record.key)
-        if view or (own and record.size):
-            boxes = boxes.plus(evidence(own, *(record.size or found.size(view or "upright"))))
-    return Looked(images, refused, boxes, Views(**views, example=example), regions)
+        if view:
+            boxes = boxes.plus(evidence(own, *(record.size or found.size(view))))
+        elif own:
+            upright = upright.plus(evidence(own, *(record.size or found.size("upright"))))
+            stored = stored.plus(evidence(own, *(record.size or found.size("stored"))))
+    return Looked(images, refused, boxes, (upright, stored), Views(**views, example=example), regions)
 
 
 def refusal(number: int, record: SourceRecord, cause: str, detail: str, part: str = "record") -> Refusal:

@@ -90,14 +90,7 @@ class Round:
         Raises:
             ValueError: the unit or the view cannot be told, or what is stated fits badly.
         """
-        boxes, views = self._looked.boxes, self._looked.views
-        unit = unit or self._before["boxes"]
-        if boxes.boxes and unit is None:
-            unit, reason = box_unit.detect(boxes)
-            log.info("boxes: %s, detected: %s", unit, reason)
-        elif boxes.boxes and unit is not None:
-            log.info("boxes: %s; %s", unit, box_unit.check(boxes, unit))
-        view = view or self._before["orientation"]
+        views, view = self._looked.views, view or self._before["orientation"]
         if views.upright or views.stored or views.unknown:
             log.info("turned images with boxes: by their stated sizes %d refer to the upright and %d to the stored"
                      " picture, %d do not tell", *views[:3])  # fmt: skip
@@ -107,7 +100,14 @@ class Round:
                 f" since {views.unknown} images, such as {views.example}, have an EXIF rotation, and no annotated"
                 " width and height tells"
             )
-        return Meaning(unit if boxes.boxes or self._before["boxes"] else None, view)
+        boxes, unit = self._looked.boxes.plus(self._looked.unknown[view == "stored"]), unit or self._before["boxes"]
+        if boxes.boxes and unit is None:
+            unit, reason = box_unit.detect(boxes)
+            log.info("boxes: %s, detected: %s", unit, reason)
+        elif boxes.boxes and unit is not None:
+            log.info("boxes: %s; %s", unit, box_unit.check(boxes, unit))
+        self._box_counts = boxes.shares() if boxes.boxes else None
+        return Meaning(unit if boxes.boxes else None, view)
 
     def write(self, meaning: Meaning, val: float, shard_size: int) -> None:
         """Write the shards of this round."""
@@ -147,7 +147,7 @@ class Round:
             "dropped or filled": dict(parts),
             "regions": looked.regions,
             "boxes": self._meaning.unit,
-            "boxes evidence": looked.boxes.shares() if looked.boxes.boxes else None,
+            "boxes evidence": self._box_counts,
             "orientation": self._meaning.view,
             "turned images": looked.views._asdict(),
             "equal images": self._divided.equal,
