@@ -18,6 +18,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "data": {
         "data": "make shards from your own records; index and check shards",
+        "curate": "write hard negatives for the regions of shards",
         "scenes": "write the embedded data set, or look at it",
     },
     "about": {

@@ -123,7 +123,7 @@ COMMANDS = {
     (match[1], flag)
     for page in PAGES
     for line in re.findall(r"^.*fgclip_fast\.\w+ .*$", page.read_text(), flags=re.MULTILINE)
-    for match in [re.search(r"-m fgclip_fast\.(\w+(?: (?:import|index|check)\b)?)", line)]
+    for match in [re.search(r"-m fgclip_fast\.(\w+(?: (?:import|index|check|negatives)\b)?)", line)]
     if match
     for flag in re.findall(r"(?<=\s)--[a-z][\w.-]*", line[match.end() :].partition("#")[0])
 }

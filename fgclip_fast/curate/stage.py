@@ -1,0 +1,199 @@
+"""Write the negatives of a whole set of shards: in parallel, interruptible, the same bytes each time."""
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fgclip_fast.config import NotNegative, Positive, check
+from fgclip_fast.curate.records import texts_of, with_negatives
+from fgclip_fast.curate.rules import Level, NounSwaps, Rules, count_values
+from fgclip_fast.data.shards import Shard, ShardWriter
+from fgclip_fast.progress import Progress
+from fgclip_fast.whole_file import write_json, write_whole
+
+STATE = "_negatives"
+"""Folder in the output that holds the settings, the words of the set, and the outcome of each shard."""
+
+_OTHERS = 10_000  # texts kept for the level "trivial", chosen by their digest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The negatives that are wanted."""
+
+    count: Positive[int] = 10
+    level: Level = "mix"
+    noun_swaps: NounSwaps = "fill"
+    replace: bool = False
+    seed: NotNegative[int] = 0
+
+    def __post_init__(self) -> None:
+        check(self, "curate negatives: ")
+
+
+def write_negatives(
+    shards: Sequence[Path], output: Path, settings: Settings, workers: int | None = None
+) -> Counter[str]:
+    """Write each shard again, under its name in ``output``, with negatives for its regions.
+
+    A first pass counts the words of all texts, so that negatives use the words that the set itself uses. Shards that an
+    interrupted call has finished are not written again. Beside the shards come ``negatives.json``, the counts by kind
+    and cause, and ``without_negatives.csv``, a line for each region that got none.
+
+    Args:
+        shards: their file names must differ.
+        output: a folder; that of the shards themselves replaces each of them, once the new one is whole.
+        settings: the negatives that are wanted.
+        workers: processes; None: one for each core that this process may use.
+
+    Returns:
+        The counts of ``negatives.json``.
+
+    Raises:
+        ValueError: two shards have one name, or ``output`` holds other shards or negatives of other settings.
+    """
+    state = output / STATE
+    _claim(shards, output, settings)
+    rest = [shard for shard in shards if not _is_done(shard, output)]
+    progress = Progress(len(shards), len(shards) - len(rest))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = max(1, min(workers or cores, len(rest)))
+    try:
+        if not (state / "words.json").exists():
+            _count_words(shards, state / "words.json", processes, progress)
+        done = len(shards) - len(rest)
+        negatives = 0
+        for counts in _each(_write_shard, [(shard, output, settings) for shard in rest], processes):
+            done, negatives = done + 1, negatives + counts["negatives"]
+            progress.update(done, f"shards, {negatives} new negatives")
+    finally:
+        progress.close()
+    return _report(shards, output, settings)
+
+
+def _claim(shards: Sequence[Path], output: Path, settings: Settings) -> None:
+    """Note the settings in the output folder, or check that those noted there are the same."""
+    names = [shard.name for shard in shards]
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise ValueError(f"curate negatives: shards must have different names, got {twice[0]} twice")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"curate negatives: --output must be a folder, got the file {output}")
+    noted = output / STATE / "settings.json"
+    wanted = {**asdict(settings), "shards": names}
+    in_place = all(shard.parent.resolve() == output.resolve() for shard in shards)
+    if noted.exists():
+        if json.loads(noted.read_text(encoding="utf-8")) != wanted:
+            hint = "delete its folder _negatives to start anew" if in_place else "choose another folder"
+            raise ValueError(f"curate negatives: {output} holds negatives of other shards or settings; {hint}")
+        return
+    if not in_place and any(output.glob("*.tar")):
+        raise ValueError(f"curate negatives: --output must hold no shards, got {output}; choose another folder")
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    write_json(noted, wanted)
+
+
+def _count_words(shards: Sequence[Path], path: Path, processes: int, progress: Progress) -> None:
+    counts: Counter[str] = Counter()
+    others: set[str] = set()
+    for number, (found, texts) in enumerate(_each(_words_of, [(shard,) for shard in shards], processes), start=1):
+        counts += found
+        others = set(nsmallest(_OTHERS, others.union(texts), key=_digest))
+        progress.update(0, f"shards; words counted in {number}")
+    write_json(path, {"counts": dict(sorted(counts.items())), "others": sorted(others, key=_digest)})
+
+
+def _words_of(shard: Path) -> tuple[Counter[str], list[str]]:
+    opened = Shard(shard)
+    texts = [text for i in range(len(opened)) for text in texts_of(opened.read(i).parts)]
+    return count_values(texts), nsmallest(_OTHERS, set(texts), key=_digest)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _write_shard(shard: Path, output: Path, settings: Settings) -> Counter[str]:
+    rules = _rules(output / STATE / "words.json", settings)
+    source = Shard(shard)
+    counts: Counter[str] = Counter({"shards that end early": int(source.damaged)})
+    without = []
+    with ShardWriter(output / shard.name) as target:
+        for i in range(len(source)):
+            key, parts = source.read(i)
+            if "json" in parts:
+                raw, lacking, found = with_negatives(parts["json"], key, rules, settings.count, settings.replace)
+                parts["json"] = raw
+                without += [(key, *entry) for entry in lacking]
+                counts += found
+            target.write(key, **parts)
+    outcome = {"source": _state_of(shard), "written": _state_of(output / shard.name)}
+    write_json(_outcome(shard, output), {**outcome, "counts": dict(sorted(counts.items())), "without": without})
+    return counts
+
+
+@lru_cache(maxsize=1)
+def _rules(words: Path, settings: Settings) -> Rules:
+    found = json.loads(words.read_text(encoding="utf-8"))
+    level, noun_swaps = settings.level, settings.noun_swaps
+    return Rules(found["counts"], found["others"], level=level, noun_swaps=noun_swaps, seed=settings.seed)
+
+
+def _is_done(shard: Path, output: Path) -> bool:
+    """True if the shard was written, and neither it nor its source has changed since."""
+    written, outcome = output / shard.name, _outcome(shard, output)
+    if not (written.exists() and outcome.exists()):
+        return False
+    noted = json.loads(outcome.read_text(encoding="utf-8"))
+    is_source = written.resolve() == shard.resolve()
+    return noted["written"] == _state_of(written) and (is_source or noted["source"] == _state_of(shard))
+
+
+def _outcome(shard: Path, output: Path) -> Path:
+    return output / STATE / f"{shard.name}.json"
+
+
+def _state_of(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _report(shards: Sequence[Path], output: Path, settings: Settings) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    lines = io.StringIO()
+    table = csv.writer(lines, lineterminator="\n")
+    table.writerow(("shard", "key", "region", "text", "cause"))
+    for shard in shards:
+        outcome = json.loads(_outcome(shard, output).read_text(encoding="utf-8"))
+        counts.update(outcome["counts"])
+        table.writerows((shard.name, *entry) for entry in outcome["without"])
+    write_whole(output / "without_negatives.csv", lines.getvalue())
+    write_json(output / "negatives.json", {"settings": asdict(settings), "counts": dict(sorted(counts.items()))})
+    return counts
+
+
+def _each(function: Callable[..., T], arguments: Sequence[tuple[Any, ...]], processes: int) -> Iterator[T]:
+    """Call a function with each tuple of arguments, in processes if there is more than one; yield as they end."""
+    if processes == 1:
+        yield from (function(*each) for each in arguments)
+        return
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(processes, mp_context=context)
+    try:
+        futures: Iterable = [pool.submit(function, *each) for each in arguments]
+        yield from (future.result() for future in as_completed(futures))
+    finally:
+        pool.shutdown(cancel_futures=True)
