@@ -3,24 +3,20 @@
 Its three functions are those of ``Engine`` in ``fgclip_fast/ops/contrastive_engine.py``.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fgclip_fast.kernels import contrastive_tuning as tuning
-from fgclip_fast.kernels.contrastive_loss import (
-    FP16_LOSS_SCALE,
-    Ids,
-    Side,
-    gradient_grid,
-    gradients,
-    product_,
-    side,
-    statistics,
-)
+from fgclip_fast.kernels.contrastive_gradient import gradients, product_
+from fgclip_fast.kernels.contrastive_lse import statistics
+from fgclip_fast.kernels.contrastive_side import FP16_LOSS_SCALE, Ids, Side, side
 from fgclip_fast.kernels.launch import on_own_device
 from fgclip_fast.kernels.lse import Lse
+
+RANK_BYTES = 2**29
+"""Bytes of sums, or of gradients of logits, that a rank's part of a loss holds at a time."""
 
 
 @on_own_device
@@ -29,23 +25,23 @@ def whole(
 ) -> tuple[Lse, Lse, Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Compute log-sum-exps, own logits and the wanted gradients of one process's batch.
 
-    ``memory_budget`` is accepted and ignored: a part of the logits stays in the L2 cache, and none is kept.
+    No logits are kept: ``memory_budget`` holds the sums of tiles, and then a stripe of the logits' gradient.
     """
     rows, columns = side(image, text_ids), side(text, text_ids)
-    row_lse, column_lse, positive = statistics(rows, columns, scale, 0, with_columns=True)
+    row_lse, column_lse, positive = statistics(rows, columns, scale, 0, True, memory_budget)
     shapes = [x.shape if wants else (0,) for x, wants in zip((image, text, scale), wanted, strict=True)]
     grad_image, grad_text, grad_scale = (scale.new_zeros(shape) for shape in shapes)
-    scale_sums = _scale_sums(rows, columns)
-    for m, n, weights in gradients(rows, columns, row_lse, column_lse, scale, 0, scale_sums) if any(wanted) else ():
+    stripes = gradients(rows, columns, row_lse, column_lse, scale, 0, memory_budget) if any(wanted) else ()
+    for m, weights, scale_sums in stripes:
         if wanted[0]:
-            product_(grad_image[m], weights, columns.operand[n], add=True)
+            product_(grad_image[m], weights, columns.operand)
         if wanted[1]:
-            product_(grad_text[n], weights.T, rows.operand[m], add=True)
+            product_(grad_text, weights.T, rows.operand[m], add=m.start > 0)
+        if wanted[2] and m.stop == len(image):
+            grad_scale = _grad_scale(scale_sums, scale, len(image))
     for grad, own in ((grad_image, rows), (grad_text, columns)):
         if grad.ndim == 2:
             _finish_(grad, own, scale)
-    if wanted[2]:
-        grad_scale = scale_sums.sum() / (2 * max(1, len(image)))
     return row_lse, column_lse, positive, (grad_image, grad_text, grad_scale)
 
 
@@ -53,7 +49,7 @@ def whole(
 def own_lse(rows: Tensor, columns: Tensor, scale: Tensor, ids: Ids | None, first: int) -> tuple[Lse, Tensor]:
     """Compute the log-sum-exps of a rank's rows over all columns, and their own logits; all [B]."""
     row_ids, column_ids = ids or (None, None)
-    lse, _, positive = statistics(side(rows, row_ids), side(columns, column_ids), scale, first, with_columns=False)
+    lse, _, positive = statistics(side(rows, row_ids), side(columns, column_ids), scale, first, False, RANK_BYTES)
     return lse, positive
 
 
@@ -64,18 +60,18 @@ def own_gradient(
     """Compute the gradient of a rank's rows [B, D], times the number of ranks, and their share of the scale's."""
     row_ids, column_ids = ids or (None, None)
     own, others = side(rows, row_ids), side(columns, column_ids)
-    grad, scale_sums = torch.zeros_like(rows, dtype=torch.float32), _scale_sums(own, others)
-    for m, n, weights in gradients(own, others, row_lse, column_lse, scale, first, scale_sums):
-        product_(grad[m], weights, others.operand[n], add=True)
+    grad, grad_scale = torch.empty_like(rows, dtype=torch.float32), scale.new_zeros(())
+    for m, weights, scale_sums in gradients(own, others, row_lse, column_lse, scale, first, RANK_BYTES):
+        product_(grad[m], weights, others.operand)
+        if m.stop == len(rows):
+            grad_scale = _grad_scale(scale_sums, scale, len(rows))
     _finish_(grad, own, scale)
-    return grad, scale_sums.sum() / (2 * max(1, len(rows)))
+    return grad, grad_scale
 
 
-def _scale_sums(rows: Side, columns: Side) -> Tensor:
-    """Make a zero for each program of a part's gradient kernel, which adds its share of the scale's gradient to it."""
-    B, N, dtype = len(rows.embedding), len(columns.embedding), rows.embedding.dtype
-    grid = gradient_grid(*tuning.part_shape(tuning.target_of(rows.inverse.device), dtype, B, N))
-    return rows.inverse.new_zeros(grid[0] * grid[1])
+def _grad_scale(scale_sums: Tensor, scale: Tensor, B: int) -> Tensor:
+    """Turn the sum of gradients times logits in base 2 into the scale's gradient; cosines are logits over the scale."""
+    return scale_sums.sum() / scale * (math.log(2) / (2 * B))
 
 
 def _finish_(grad: Tensor, own: Side, scale: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Compute which configurations of the contrastive loss's kernels fit a GPU, and autotune among these.
+"""Compute which tiles of the contrastive loss's kernels fit a GPU, and autotune among these.
 
 This is apart from the kernels, since timing needs a device; compiling ahead of time or interpreting does not.
 """
@@ -12,89 +12,152 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
+from fgclip_fast.kernels.contrastive_side import Side
 from fgclip_fast.whole_file import write_json
-
-GRADIENT_LAUNCH = {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 4}
-"""Tile of the gradient kernel: 32 values a thread, 512 bytes a row."""
 
 
 class Target(NamedTuple):
-    """The properties of a GPU that configurations are computed from."""
+    """The properties of a GPU that tiles are chosen by."""
 
     arch: int
     processors: int
     shared: int
     """Bytes of shared memory that one program may have."""
-    l2: int
-    """Bytes of L2 cache."""
-    values: int
-    """Logits that a thread's 255 registers hold, with what belongs to their rows and columns. An sm_100 thread gets
-    them from tensor memory as a piece of one row, so that each has a column of its own."""
 
 
 TARGETS = {
-    80: Target(80, 108, 163 * 2**10, 40 * 2**20, 64),  # A100
-    90: Target(90, 132, 227 * 2**10, 50 * 2**20, 64),  # H100, H200
-    100: Target(100, 148, 227 * 2**10, 126 * 2**20, 32),  # B200
+    80: Target(80, 108, 163 * 2**10),  # A100
+    89: Target(89, 142, 99 * 2**10),  # L40S
+    90: Target(90, 132, 227 * 2**10),  # H100, H200
+    100: Target(100, 148, 227 * 2**10),  # B200
+    120: Target(120, 170, 99 * 2**10),  # RTX 5090
 }
 
 
-class LseConfig(NamedTuple):
-    """A launch of the log-sum-exp kernel: tiles of BLOCK_M x BLOCK_N logits, several of which make a program's span."""
+class Tile(NamedTuple):
+    """A launch: tiles of BLOCK_M x BLOCK_N logits, and how a program reads their operands."""
 
     block_m: int
     block_n: int
     block_k: int
     num_warps: int
     num_stages: int
-    span_m: int
-    span_n: int
+    tma: bool = False
+    """Read by TMA descriptors; few programs then walk over all tiles. Else pointers, and a program for each tile."""
+    warp_specialize: bool = False
+    """Let some warps load and multiply while others work on the tile before. Triton 3.8 offers it on sm_100 only."""
 
     def launch(self) -> dict[str, int]:
         """Arguments of the launch."""
         blocks = {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_K": self.block_k}
-        spans = {"SPAN_M": self.span_m, "SPAN_N": self.span_n}
-        return {**blocks, **spans, "num_warps": self.num_warps, "num_stages": self.num_stages}
+        flags = {"TMA": self.tma, "WARP_SPECIALIZE": self.warp_specialize}
+        return {**blocks, **flags, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+    def operand(self, rows: Tensor, block: int) -> Tensor | TensorDescriptor:
+        """Rows as the kernel reads them, ``block`` at a time."""
+        return TensorDescriptor.from_tensor(rows, [block, self.block_k]) if self.tma else rows
+
+    def result(self, weights: Tensor) -> Tensor | TensorDescriptor:
+        """A matrix as the kernel writes it."""
+        return TensorDescriptor.from_tensor(weights, [self.block_m, self.block_n]) if self.tma else weights
 
 
-_HALF = (128, 128, 64, 8, 3), (256, 64, 64, 8, 3), (128, 64, 64, 4, 4), (128, 64, 64, 8, 4), (64, 64, 64, 4, 4)
-_TF32 = (128, 64, 32, 8, 3), (64, 64, 32, 4, 4)
-_FP32 = (64, 64, 16, 16, 2), (64, 64, 8, 8, 2), (32, 32, 16, 4, 2)  # no tensor cores: operands pass through registers
+# The first that fits is taken where none is timed. No tile spills: tests/kernels compiles every one of them.
+_HALF = {
+    80: (Tile(128, 128, 32, 8, 3), Tile(128, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3)),
+    90: (
+        Tile(256, 128, 64, 8, 3, tma=True),
+        Tile(128, 256, 64, 8, 3, tma=True),
+        Tile(128, 128, 64, 8, 3, tma=True),
+        Tile(64, 64, 64, 4, 3, tma=True),
+    ),
+    100: (
+        Tile(128, 256, 64, 8, 3, tma=True, warp_specialize=True),
+        Tile(128, 128, 64, 8, 3, tma=True, warp_specialize=True),
+        Tile(128, 64, 64, 8, 3, tma=True),
+        Tile(64, 64, 64, 4, 3, tma=True),
+    ),
+}
+_HALF_GRADIENT = {
+    80: (Tile(128, 128, 32, 8, 3), Tile(64, 64, 32, 4, 3)),
+    90: (Tile(128, 128, 64, 8, 3, tma=True), Tile(64, 64, 64, 4, 3, tma=True)),
+    100: (Tile(128, 64, 64, 8, 3, tma=True, warp_specialize=True), Tile(64, 64, 64, 4, 3, tma=True)),
+}
+# Rows that TMA cannot read, of a width that is no multiple of 8 values.
+_UNALIGNED = (Tile(64, 64, 32, 4, 3),)
+_TF32 = Tile(128, 64, 32, 8, 3), Tile(64, 64, 32, 4, 3)
+_FP32 = Tile(64, 64, 16, 8, 2), Tile(32, 32, 16, 4, 2)  # no tensor cores: operands pass through registers
 
 
-def lse_configs(target: Target, dtype: torch.dtype, precision: str, B: int, N: int) -> list[LseConfig]:
-    """Configurations that fit ``target``, the one most likely to be fastest first."""
-    tiles = _HALF if dtype.itemsize == 2 else _TF32 if precision == "tf32" else _FP32
-    configs = []
-    for block_m, block_n, block_k, num_warps, num_stages in tiles:
-        staged = num_stages * (block_m + block_n) * block_k * dtype.itemsize
-        exchanged = 8 * num_warps * (block_m + block_n)  # sums of rows and columns across warps
-        values = block_m * block_n // (32 * num_warps)  # of a thread
-        if staged + exchanged <= target.shared and values <= target.values:
-            spans = _spans(target, block_m, block_n, B, N)
-            configs.append(LseConfig(block_m, block_n, block_k, num_warps, num_stages, *spans))
-    return configs
+def lse_tiles(target: Target, rows: Side, columns: Side, precision: str) -> list[Tile]:
+    """Tiles of the log-sum-exp kernel that fit ``target`` and both sides, the one most likely to be fastest first."""
+    return _fitting(target, rows, columns, precision, _HALF, _WITH_IDS)
 
 
-def _spans(target: Target, block_m: int, block_n: int, B: int, N: int) -> tuple[int, int]:
-    """The longest span up to 2048 that leaves four programs a multiprocessor: longer spans store fewer sums."""
-    span_m, span_n = block_m, block_n
-    while max(span_m, span_n) < 2048:
-        longer = (2 * span_m, span_n) if span_m <= span_n else (span_m, 2 * span_n)
-        if -(-B // longer[0]) * -(-N // longer[1]) < 4 * target.processors:
-            break
-        span_m, span_n = longer
-    return span_m, span_n
+def gradient_tiles(target: Target, rows: Side, columns: Side, precision: str) -> list[Tile]:
+    """The same of the gradient kernel."""
+    return _fitting(target, rows, columns, precision, _HALF_GRADIENT, None)
 
 
-def part_shape(target: Target, dtype: torch.dtype, B: int, N: int) -> tuple[int, int]:
-    """Rows and columns of logits that half the L2 cache holds, with their gradients in ``dtype`` beside them."""
-    values = target.l2 // 2 // (4 if dtype.itemsize == 4 else 4 + dtype.itemsize)
-    side = int(values**0.5) // 256 * 256
-    R = min(B, side)
-    C = min(N, max(256, values // max(1, R) // 256 * 256))
-    return max(1, R if C < N else min(B, values // max(1, N))), max(1, C)
+def _fitting(
+    target: Target, rows: Side, columns: Side, precision: str, half: dict[int, tuple[Tile, ...]], most: int | None
+) -> list[Tile]:
+    dtype, (B, N) = rows.embedding.dtype, (len(rows.embedding), len(columns.embedding))
+    tiles = half[_family(target.arch)] if dtype.itemsize == 2 else _TF32 if precision == "tf32" else _FP32
+    if tiles[0].tma and not all(_has_tma(side.embedding) for side in (rows, columns)):
+        tiles = _UNALIGNED
+    found = []
+    for tile in tiles:
+        staged = tile.num_stages * (tile.block_m + tile.block_n) * tile.block_k * dtype.itemsize
+        stored = tile.block_m * tile.block_n * dtype.itemsize
+        small = rows.ids is None or most is None or tile.block_m * tile.block_n <= most
+        if max(staged, stored) <= target.shared and small:
+            found.append(tile)
+    # A small batch has too few large tiles to occupy the card.
+    busy = [tile for tile in found if -(-B // tile.block_m) * -(-N // tile.block_n) >= target.processors]
+    return busy or found[-1:]
+
+
+_WITH_IDS = 128 * 128
+"""Logits of a tile whose rows and columns have ids: larger ones spill."""
+
+
+def _family(arch: int) -> int:
+    """The architecture whose tiles are taken: sm_89 and sm_120 have neither wgmma nor tcgen05."""
+    return {90: 90, 100: 100, 103: 100}.get(arch, 80)
+
+
+def _has_tma(rows: Tensor) -> bool:
+    """Whether TMA can read ``rows``: it wants multiples of 16 bytes."""
+    aligned = rows.storage_offset() * rows.itemsize % 16 == 0
+    return rows.itemsize == 2 and aligned and rows.stride(0) * rows.itemsize % 16 == 0
+
+
+def online_tile(tile: Tile) -> Tile:
+    """The tile of a launch with maxima, which needs more registers and is rarely met."""
+    block_m, block_n, warps = min(tile.block_m, 128), min(tile.block_n, 64), max(8, tile.num_warps)
+    return tile._replace(block_m=block_m, block_n=block_n, num_warps=warps, warp_specialize=False)
+
+
+def programs(tile: Tile, device: torch.device, B: int, N: int) -> int:
+    """Number of programs of a launch for B x N logits: with TMA as many as run at a time, each for many tiles."""
+    tiles = -(-B // tile.block_m) * -(-N // tile.block_n)
+    together = 2 if tile.block_m * tile.block_n <= 128 * 128 else 1
+    return min(tiles, together * target_of(device).processors) if tile.tma else tiles
+
+
+def rows_that_fit(memory: int, bytes_of_a_row: float, B: int, block: int) -> int:
+    """Rows of a stripe: as many as fit ``memory``, in stripes of nearly equal size that are whole tiles."""
+    stripes = -(-B // max(block, int(memory / bytes_of_a_row) // block * block))
+    return min(B, -(-B // stripes // block) * block)
+
+
+def key_of(rows: Side, columns: Side) -> str:
+    """The name under which a choice is remembered: sizes that change are taken to the next power of two."""
+    B, N = (1 << (len(side.embedding) - 1).bit_length() for side in (rows, columns))
+    return f"{rows.embedding.dtype} {B}x{N}x{rows.embedding.shape[1]} {rows.ids is not None}"
 
 
 def target_of(device: torch.device) -> Target:
@@ -105,12 +168,13 @@ def target_of(device: torch.device) -> Target:
 @cache
 def _present(index: int | None) -> Target:
     properties = torch.cuda.get_device_properties(index)
-    known = TARGETS[max(arch for arch in TARGETS if arch <= max(80, 10 * properties.major))]
+    arch = 10 * properties.major + properties.minor
+    known = TARGETS[max((known for known in TARGETS if known <= arch), default=80)]
     shared = getattr(properties, "shared_memory_per_block_optin", known.shared)
-    return Target(known.arch, properties.multi_processor_count, shared, properties.L2_cache_size, known.values)
+    return Target(arch, properties.multi_processor_count, shared)
 
 
-def fastest(configs: list[LseConfig], key: str, run: Callable[[LseConfig], Any], like: Tensor) -> LseConfig:
+def fastest(configs: list[Tile], key: str, run: Callable[[Tile], Any], like: Tensor) -> Tile:
     """The fastest configuration on this device, remembered under ``key`` here and on disk; without a GPU the first one.
 
     ``run`` is called several times for each config where nothing is remembered.
@@ -123,7 +187,7 @@ def fastest(configs: list[LseConfig], key: str, run: Callable[[LseConfig], Any],
         best = min(configs, key=lambda config: _milliseconds(lambda: run(config)))
         known[key] = list(best)
         _remember(known)
-    return LseConfig._make(known[key])
+    return Tile._make(known[key])
 
 
 def _can_measure(like: Tensor) -> bool:

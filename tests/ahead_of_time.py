@@ -26,6 +26,7 @@ from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 ARCHITECTURES = (80, 90, 100)
 
@@ -71,6 +72,18 @@ class Resources(NamedTuple):
     shared: int
     ptx: str
     warps: int
+    cubin: bytes
+
+    def opcodes(self) -> list[str]:
+        """The kernel's machine instructions (SASS) in order, without operands: ``["LDC", "HGMMA.64x128x16", …]``."""
+        import triton
+
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(self.cubin)
+            file.flush()
+            command = [triton.knobs.nvidia.nvdisasm.path, "-c", file.name]
+            listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", listing, re.MULTILINE)
 
     def ctas(self, arch: int) -> int:
         """How many programs an SM of ``sm_<arch>`` holds at a time, by registers, shared memory and warps."""
@@ -182,6 +195,8 @@ def _unspecialized_names(kernel: Any) -> list[str]:
 
 def _kind(value: Any, unspecialized: bool = False) -> str | None:
     """Type of a launch's argument, as `resources` takes it; None for what a launch makes a constant."""
+    if isinstance(value, TensorDescriptor):
+        return f"tensordesc<{_TYPES[value.base.dtype]}{list(value.block_shape)}>"
     if isinstance(value, torch.Tensor):
         return "*" + _TYPES[value.dtype]
     if isinstance(value, float):
@@ -216,7 +231,8 @@ def _compile(
     source = ASTSource(kernel, types, constexprs, {(i,): [["tt.divisibility", 16]] for i in wide})
     compiled = triton.compile(source, GPUTarget("cuda", arch, 32), options)
     registers, spills = _usage(compiled.asm["cubin"])
-    return Resources(registers, spills, compiled.metadata.shared, compiled.asm["ptx"], options["num_warps"])
+    cubin, shared = compiled.asm["cubin"], compiled.metadata.shared
+    return Resources(registers, spills, shared, compiled.asm["ptx"], compiled.metadata.num_warps, cubin)
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fgclip_fast.cost.rules import Cost, rule, size
 from fgclip_fast.ops.tree import TILE, Tree
 
-PART = 2048  # rows and columns of logits that a contrastive loss makes at a time
+STRIPE = 2**30  # bytes of logits' gradients, at most, that a contrastive loss makes at a time
 BACKWARD_BLOCK = 64  # queries of a program in the backward pass of tree attention
 
 
@@ -43,30 +43,35 @@ def _tree_product(q: Tensor, tree: Tree) -> int:
 
 @rule("fgclip_fast::contrastive_loss")
 def _contrastive_loss(arguments: Sequence[Any], result: Any) -> Cost:
-    """One product for the log-sum-exps; for gradients the logits part by part again, and two products more."""
-    image, _, _, _, _, wanted = arguments
+    """One product for the log-sum-exps; for gradients the logits stripe by stripe again, and two products more."""
+    image, _, _, _, budget, wanted = arguments
     pairs, width = image.shape
-    return _contrastive(image, pairs, pairs, width, products=4 if any(wanted) else 1)
+    return _contrastive(image, pairs, pairs, width, 4 if any(wanted) else 1, budget)
 
 
 @rule("fgclip_fast::contrastive_loss_own_lse")
 def _contrastive_loss_own_lse(arguments: Sequence[Any], result: Any) -> Cost:
     rows, columns, *_ = arguments
-    return _contrastive(rows, len(rows), len(columns), rows.shape[1], products=1)
+    return _contrastive(rows, len(rows), len(columns), rows.shape[1], 1)
 
 
 @rule("fgclip_fast::contrastive_loss_own_gradient")
 def _contrastive_loss_own_gradient(arguments: Sequence[Any], result: Any) -> Cost:
     rows, columns, *_ = arguments
-    return _contrastive(rows, len(rows), len(columns), rows.shape[1], products=2)
+    return _contrastive(rows, len(rows), len(columns), rows.shape[1], 2)
 
 
-def _contrastive(rows: Tensor, B: int, N: int, D: int, products: int) -> Cost:
-    """A product reads both sides; a gradient also reads and writes what it adds to, in fp32."""
-    parts = math.ceil(B / PART) * math.ceil(N / PART) if products > 1 else 0
-    moved = products * (B + N) * D * rows.element_size() + 2 * 4 * max(0, products - 2) * (B + N) * D
-    scratch = 4 * min(B, PART) * min(N, PART) if parts else 0
-    return Cost("loss", products * 2 * B * N * D, moved, launches=48 + 4 * parts, scratch=scratch, dtype=rows.dtype)
+def _contrastive(rows: Tensor, B: int, N: int, D: int, products: int, budget: int = STRIPE // 2) -> Cost:
+    """A product reads both sides. A stripe's gradient is written once and read by each product after the second.
+
+    Of the sums of two such products the columns' are read and written once a stripe, in fp32.
+    """
+    gradient = B * N * rows.element_size() if products > 1 else 0
+    scratch = min(gradient, max(budget, 128 * N * rows.element_size()))
+    stripes = math.ceil(gradient / scratch) if scratch else 0
+    moved = products * (B + N) * D * rows.element_size() + (products - 1) * gradient
+    moved += 4 * (B + 2 * stripes * N) * D if products > 2 else 0
+    return Cost("loss", products * 2 * B * N * D, moved, launches=45 + 4 * stripes, scratch=scratch, dtype=rows.dtype)
 
 
 @rule("fgclip_fast::hard_negative_loss", "fgclip_fast::hard_negative_loss_backward")

@@ -39,7 +39,7 @@ class Engine(Protocol):
             scale: Tensor[], fp32 (of fp64 inputs fp64), as are all results.
             text_ids: Tensor[B], int64; texts of equal id are not negatives of each other.
             wanted: Whether the gradients of image, text and scale are wanted.
-            memory_budget: Bytes of extra memory for keeping logits between the passes; a GPU engine keeps none.
+            memory_budget: Bytes of extra memory for keeping logits between the passes; on a GPU, for stripes.
 
         Returns:
             Log-sum-exps of images over texts and of texts over images; the logit of each pair, Tensor[B]; and the

@@ -37,7 +37,7 @@ def contrastive_loss(
         group: Process group whose ranks share the batch; None: this process alone.
         text_ids: Tensor[B], int64; texts of equal id are not negatives of each other. None: all are.
         memory_budget: Bytes of extra memory that a CPU may use to keep logits between its two passes instead of
-            computing them again. A GPU keeps none, nor does a loss with a ``group``.
+            computing them again; on a GPU, for a stripe of their gradients. A loss with a ``group`` has its own.
 
     Returns:
         Tensor[], fp32 (of fp64 inputs fp64), once differentiable in ``image``, ``text`` and ``scale``, in reverse mode
@@ -132,7 +132,8 @@ def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 def _engine(rows: Tensor) -> Engine:
     """Choose the engine for ``rows``: Triton and cuBLAS on a GPU, torch everywhere else."""
-    fits = rows.is_cuda and rows.dtype != torch.float64 and len(rows) > 0  # a grid without programs is a launch error
+    # A grid without programs is a launch error; a single row's loss is 0 to the last bit in torch alone.
+    fits = rows.is_cuda and rows.dtype != torch.float64 and len(rows) > 1
     if not fits or not native.serves("contrastive_loss", rows.device):
         return contrastive_torch
     from fgclip_fast.kernels import contrastive_engine  # here, since Triton may not be installed

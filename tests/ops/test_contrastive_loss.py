@@ -35,22 +35,24 @@ def device(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(contrastive_torch, "NativeLogits", contrastive_torch.Logits)
     if request.param == "triton":
-        small_spans(monkeypatch)
+        small_stripes(monkeypatch)
         if GPU:
             return torch.device("cuda")
-        monkeypatch.setattr(op, "_engine", lambda rows: contrastive_engine if len(rows) else contrastive_torch)
+        monkeypatch.setattr(op, "_engine", lambda rows: contrastive_engine if len(rows) > 1 else contrastive_torch)
     return torch.device("cpu")
 
 
-def small_spans(monkeypatch):
-    """Two by two tiles a program, and parts of the logits that divide nothing: what large problems have."""
-    plain = tuning.lse_configs
+def small_stripes(monkeypatch):
+    """Small tiles, and stripes of few rows: many of both, as large problems have."""
+    small = [tuning.Tile(32, 16, 16, 4, 2, tma=True), tuning.Tile(16, 32, 16, 4, 2)]
 
-    def configs(*args):
-        return [c._replace(span_m=2 * c.block_m, span_n=2 * c.block_n) for c in plain(*args)]
+    def tiles(target, rows, columns, precision):
+        plain = not all(tuning._has_tma(side.embedding) for side in (rows, columns))
+        return small[plain:]
 
-    monkeypatch.setattr(tuning, "lse_configs", configs)
-    monkeypatch.setattr(tuning, "part_shape", lambda target, dtype, B, N: (min(B, 100), min(N, 72)))
+    monkeypatch.setattr(tuning, "lse_tiles", tiles)
+    monkeypatch.setattr(tuning, "gradient_tiles", tiles)
+    monkeypatch.setattr(tuning, "rows_that_fit", lambda memory, row, B, block: min(B, 64))
 
 
 def small_chunks(monkeypatch, rows=37):
@@ -292,7 +294,7 @@ def test_second_derivative_raises(device):
 
 
 def test_keeps_for_backward_two_gradients_and_no_logits(device):
-    N, D, saved = 300, 16, []
+    N, D, saved = 100, 16, []
     inputs = [x.requires_grad_() for x in problem(N, D, torch.float32, device)]
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         contrastive_loss(*inputs)
