@@ -83,7 +83,7 @@ def main(work: Path, weights: Path | None = None, steps: int = 60) -> tuple[floa
 
 
 def _top1(model: FGCLIP, config: Config) -> float:
-    return suites.evaluate(model, ["records"], suites.Task(data=config.data))["records"]["hard_negative_top1"]
+    return suites.evaluate(model, ["records"], suites.Task(data=config.data))["records"].values["hard_negative_top1"]
 
 
 if __name__ == "__main__":

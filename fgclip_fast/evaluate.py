@@ -1,8 +1,10 @@
 """The command ``fgclip evaluate``: figures of a model by one of the suites, as tables and as JSON."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,11 +14,13 @@ from tyro.conf import Positional
 from fgclip_fast import command, config_file, heap, preflight, suites
 from fgclip_fast.config import Config, Data, Device, Positive, check
 from fgclip_fast.evaluation.share import Share
-from fgclip_fast.model import pretrained
+from fgclip_fast.model import pretrained, weights
 from fgclip_fast.scenes.locate import resolve
 from fgclip_fast.suites import FIGURES, SUITES, Task
-from fgclip_fast.training import distributed
+from fgclip_fast.training import checkpoint, distributed
 from fgclip_fast.whole_file import write_json
+
+log = logging.getLogger("fgclip_fast")
 
 if TYPE_CHECKING:
     SuiteName = str
@@ -37,7 +41,8 @@ class Request:
     images: str = ""
     """fg-ovd: folder that img_path is relative to."""
     output: str | None = None
-    """JSON file for the figures; None: evaluation.json in the run."""
+    """JSON file for the figures. None: the run's evaluation.json; with a limit or other data than there a file in
+    RUN/evaluations/; for a folder of weights none."""
     limit: Positive[int | None] = None
     """Questions or records at most, for each file; None: all."""
     batch_size: Positive[int] = 32
@@ -73,18 +78,18 @@ def run(request: Request) -> None:
     """
     _refuse_unused(request)
     heap.keep_freed_memory()
-    output = Path(request.output) if request.output else Path(request.run) / FIGURES
     processes = distributed.start(preflight.device(request.device))
     model = pretrained.load(request.run)
-    preflight.check_output("output", output)
-    # A suite replaces its own figures in the file; the whole evaluation of a run replaces the file.
-    kept = {} if request.suite == "auto" and not request.output else _read(output)
+    if request.output:
+        preflight.check_output("output", Path(request.output))
+        _read(Path(request.output))
     names, task = distributed.first_before_others(processes, partial(_task, request))
     task = replace(task, share=Share(processes.group))
-    figures = suites.evaluate(model.to(processes.device), names, task)
+    found = suites.evaluate(model.to(processes.device), names, task)
     if processes.first:
+        figures = suites.described(found, task, *_weights(request))
         suites.show(figures)
-        write_json(output, kept | figures)
+        _write(request, figures)
     distributed.stop(processes)
 
 
@@ -118,6 +123,51 @@ def _task(request: Request) -> tuple[list[str], Task]:
         limit=request.limit,
     )
     return suites.of_run(source) if request.suite == "auto" else [request.suite], task
+
+
+def _weights(request: Request) -> tuple[Path, int | None]:
+    """The folder or file of the weights, and the step of training that they are of."""
+    where = weights.find(Path(request.run))
+    at = where.parent.name.removeprefix(checkpoint.PREFIX)
+    return where, int(at) if at.isdigit() else None
+
+
+def _write(request: Request, figures: dict[str, dict[str, Any]]) -> None:
+    """Write the figures where nothing else is lost by it, and say where."""
+    run = Path(request.run)
+    if request.output:
+        path = Path(request.output)
+        write_json(path, _read(path) | figures)
+    elif not (run / "config.yaml").is_file():
+        log.info("evaluate: nothing is written into a folder of weights; pass --output FILE to keep the figures")
+        return
+    elif _of_run(request, run, figures):
+        path = run / FIGURES
+        # A suite replaces its own figures in the file; the whole evaluation of a run replaces the file.
+        write_json(path, figures if request.suite == "auto" else _read(path) | figures)
+    else:
+        path = run / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, figures)
+    log.info("figures written to %s", path)
+
+
+def _of_run(request: Request, run: Path, figures: Mapping[str, Mapping[str, Any]]) -> bool:
+    """True for figures that may stand in the run's own file: whole, and not of other data than those there."""
+    if request.limit is not None:
+        return False
+    if request.suite == "auto":
+        return True
+    if request.suite == "records" and request.data not in (None, config_file.load(run / "config.yaml").data.val):
+        return False
+    before = _read(run / FIGURES)
+    return all(_content(before.get(name, {})) in ({}, _content(own)) for name, own in figures.items())
+
+
+def _content(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of figures without their path, which may be written in several ways; empty if unknown."""
+    data = figures.get("of", {}).get("data", {})
+    return {name: value for name, value in data.items() if name not in ("file", "files")}
 
 
 def _read(path: Path) -> dict[str, Any]:

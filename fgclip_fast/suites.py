@@ -71,11 +71,11 @@ def during_training(source: Source) -> list[str]:
     return ["records"] * bool(source.data.val)
 
 
-def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, dict[str, Any]]:
+def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, Figures]:
     """Evaluate a model, in evaluation mode, by some suites.
 
     Returns:
-        name → figures, as ``evaluation.json`` holds them. A suite of several files gives a name for each.
+        name → figures. A suite of several files gives a name for each.
 
     Raises:
         ValueError: the task lacks what a suite needs.
@@ -84,11 +84,42 @@ def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, dict[
     training = model.training
     model.eval()
     try:
-        return {
-            name: figures.values for suite in names for name, figures in SUITES[suite].evaluate(model, task).items()
-        }
+        return {name: figures for suite in names for name, figures in SUITES[suite].evaluate(model, task).items()}
     finally:
         model.train(training)
+
+
+def described(found: Mapping[str, Figures], task: Task, weights: Path, step: int | None) -> dict[str, dict[str, Any]]:
+    """Describe what figures are of, as ``evaluation.json`` holds them.
+
+    Args:
+        found: name → figures.
+        task: as they were measured.
+        weights: folder or file of the weights.
+        step: steps of training done; None if unknown.
+
+    Returns:
+        name → figures, with weights, step, data, limit, protocol and counts under ``of``.
+    """
+    of = {"weights": str(weights.resolve()), "step": step, "limit": task.limit}
+    return {
+        name: {
+            **figures.values,
+            "of": {
+                **of,
+                "data": figures.data,
+                "protocol": figures.protocol,
+                "asked": figures.asked,
+                "skipped": figures.skipped,
+            },
+        }
+        for name, figures in found.items()
+    }
+
+
+def values(found: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
+    """The figures alone: suite → name → value."""
+    return {name: figures.values for name, figures in found.items()}
 
 
 def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -106,7 +137,7 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
         if "top1" not in f:
             own = Table(name, "value")
             for key, value in f.items():
-                if not isinstance(value, list):
+                if not isinstance(value, list | dict):
                     own.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
             console.print(own)
 

@@ -31,7 +31,7 @@ from fgclip_fast.run_folder import State
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.suites import Task
-from fgclip_fast.training import distributed, grad_cache, optim
+from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.interruption import Interruption
@@ -119,7 +119,7 @@ def train(config: Config) -> Run:
                 state.save(run, step, config.keep)
                 monitor.note(step, "records", dict(loader.counts))
             if config.eval_every and step % config.eval_every == 0 and not ending:
-                figures = suites.evaluate(model, suites.during_training(source), task)
+                figures = suites.values(suites.evaluate(model, suites.during_training(source), task))
                 monitor.note(step, "validation", figures.get("records", {}))
                 monitor.pause_clock()
             if ending:
@@ -127,7 +127,8 @@ def train(config: Config) -> Run:
     monitor.close()
     stop.close()
     if step == steps:
-        figures = suites.evaluate(model, suites.of_run(source), task)
+        found = suites.evaluate(model, suites.of_run(source), task)
+        figures = suites.described(found, task, checkpoint.at(run, step) / "model", step)
         if processes.first:
             write_json(run / suites.FIGURES, figures)
             suites.show(figures)

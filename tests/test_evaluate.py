@@ -120,6 +120,51 @@ def test_output_and_batch_size_hold_without_a_suite_too(shards, tmp_path, monkey
     assert json.loads((run / "evaluation.json").read_text()) == {"records": {}}
 
 
+def figures_of(path):
+    return json.loads(path.read_text())
+
+
+def test_figures_tell_what_they_are_of(shards, tmp_path):
+    val = str(shards / "val-*.tar")
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=val))
+    evaluate.main([str(run)])
+    of = figures_of(run / "evaluation.json")["records"]["of"]
+    assert of["step"] == 3 and of["weights"].endswith("run/checkpoints/step-00000003/model")
+    assert of["data"]["shards"] == 1 and of["data"]["files"] == val and of["data"]["samples"] == 12
+    assert (of["limit"], of["asked"], of["skipped"]) == (None, 12, {})
+    assert "4 regions and 10 negatives" in of["protocol"]
+
+
+@pytest.mark.parametrize("words", ["--limit 5", "--suite records --data {other}", "--suite records --limit 5"])
+def test_a_partial_or_another_result_never_replaces_the_runs_own(shards, tmp_path, words):
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=str(shards / "val-*.tar")))
+    evaluate.main([str(run)])
+    own = (run / "evaluation.json").read_bytes()
+    evaluate.main([str(run), *words.format(other=shards / "train-00000.tar").split()])
+    assert (run / "evaluation.json").read_bytes() == own
+    (other,) = (run / "evaluations").iterdir()
+    assert figures_of(other)["records"]["images"] == (5 if "limit" in words else 20)
+
+
+def test_questions_of_another_file_of_the_same_name_do_not_replace_those_before(shards, tmp_path):
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=""))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        questions(tmp_path / folder, shards)
+    (tmp_path / "b" / "hard.jsonl").write_text("")
+    for folder in ("a", "a", "b"):
+        here = str(tmp_path / folder)
+        evaluate.main([str(run), "--suite", "fg-ovd", "--data", here, "--images", here])
+    assert figures_of(run / "evaluation.json")["fg-ovd/hard"]["questions"] == 1
+    assert [figures_of(file)["fg-ovd/hard"]["questions"] for file in (run / "evaluations").iterdir()] == [0]
+
+
+def test_nothing_is_written_into_a_folder_of_weights(weights, shards, capsys):
+    before = sorted(weights.iterdir())
+    evaluate.main([str(weights), "--suite", "records", "--data", str(shards / "val-*.tar")])
+    assert sorted(weights.iterdir()) == before and "hard_negative_top1" in capsys.readouterr().out
+
+
 def test_no_weights_is_told(tmp_path):
     with pytest.raises(SystemExit, match="error: "):
         evaluate.main([str(tmp_path)])

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from fgclip_fast import report, suites
 from fgclip_fast.config import Data
+from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
 from fgclip_fast.report import charts, explore, files, html, outcomes, page, untrained
@@ -117,6 +118,7 @@ def test_figures_without_a_question_are_null_in_untrained_json(tmp_path, monkeyp
     run = runs.run(tmp_path / "run", data=SCENES, figures=FIGURES)
     nothing = {"top1": math.nan, "interval": [0.0, 1.0], "chance": 0.0, "questions": 0, "skipped": {}}
     found = {"unseen/hard": nothing, "records": {"images": 0, "loss_total": math.nan}}
+    found = {name: Figures(values=values, asked=0) for name, values in found.items()}
     monkeypatch.setattr(suites, "evaluate", lambda *_: found)
     figures = untrained.figures(files.read(run), "cpu")
     written = (run / "untrained.json").read_text()

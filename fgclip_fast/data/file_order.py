@@ -45,10 +45,11 @@ class FileOrder:
         self, pattern: str, *, image_size: int, data: config.Data | None = None, counts: Counter[str] | None = None
     ) -> None:
         self._image_size, self._data = image_size, data or config.Data()
-        self._paths = expand(pattern)
-        self._shards = Shards(self._paths)
+        self.paths = expand(pattern)
+        """The tar files."""
+        self._shards = Shards(self.paths)
         # Not by extent(): img2dataset's number of samples does not show damage.
-        sizes = [_samples(path, Counter() if counts is None else counts) for path in self._paths]
+        sizes = [_samples(path, Counter() if counts is None else counts) for path in self.paths]
         self._ends = list(accumulate(sizes))
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class FileOrder:
             good = read_good(self._shards, address, self._image_size, defects, decode)
             defects.report(counts)
             if good is not None:
-                yield Found(f"{self._paths[shard].name}:{address.sample}", plain(*good, self._data))
+                yield Found(f"{self.paths[shard].name}:{address.sample}", plain(*good, self._data))
 
 
 def examples(

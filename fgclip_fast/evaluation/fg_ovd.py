@@ -5,11 +5,12 @@ text), ``neg_expression`` (texts), and ``width`` and ``height`` of the image. A 
 region. A negative that ties with the right text does not beat it, as in the script released with FG-CLIP.
 """
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.boxes import BadBox, checked, corners, fractions
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import hard_negative_scores
+
+PROTOCOL = "FG-OVD as in FG-CLIP's script: cosine of a region with its texts, short path, no prompt; a tie is right"
 
 
 class Line(NamedTuple):
@@ -72,7 +75,9 @@ class Answers:
         for line, rank in zip(self.lines, self.ranks, strict=True):
             right, questions = by_image.get(line.image.name, (0, 0))
             by_image[line.image.name] = (right + (rank == 0), questions + 1)
-        return Figures(values=values, asked=asked, skipped=dict(self.skipped), outcomes={"top1": by_image})
+        return Figures(
+            values=values, asked=asked, skipped=dict(self.skipped), outcomes={"top1": by_image}, protocol=PROTOCOL
+        )
 
 
 def evaluate(
@@ -97,7 +102,8 @@ def evaluate(
     Raises:
         OSError: the file does not exist or cannot be read.
     """
-    return answer(model, path, images, batch_size=batch_size, limit=limit, share=share).figures()
+    figures = answer(model, path, images, batch_size=batch_size, limit=limit, share=share).figures()
+    return replace(figures, data={"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16]})
 
 
 def answer(

@@ -16,10 +16,14 @@ class Figures:
             allow are left out, or NaN.
         asked: questions that the model answered, or images where the suite has no questions.
         skipped: cause → number of questions or records that could not be used.
+        data: what the questions are read from; two results are of the same data if these are equal.
+        protocol: how they are asked and counted, in a sentence.
         outcomes: the right answers behind each share, image by image; two models are compared by them.
     """
 
     values: dict[str, Any]
     asked: int
     skipped: dict[str, int] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    protocol: str = ""
     outcomes: Outcomes = field(default_factory=dict)

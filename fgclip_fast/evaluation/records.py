@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.causes import FILLED
 from fgclip_fast.data.file_order import FileOrder, Found
+from fgclip_fast.data.fingerprint import fingerprint
 from fgclip_fast.evaluation.figures import Figures, Outcomes
 from fgclip_fast.evaluation.metrics import hits_at, interval
 from fgclip_fast.evaluation.share import PART, Share, parts_of
@@ -24,6 +24,7 @@ from fgclip_fast.ops import hard_negative_scores
 LossesOf = Callable[[Embeddings], Mapping[str, Tensor]]
 """The training objective: embeddings of a batch → name → unweighted term, Tensor[]; of them, the four are read."""
 RECALLS = (1, 5, 10)
+PROTOCOL = "own records: short path for regions, a tie with a negative is right, a tie in a ranking is wrong"
 
 
 def evaluate(
@@ -64,8 +65,15 @@ def evaluate(
         own: Counter[str] = Counter()
         return _evaluate_part(model, list(samples.read(positions, own)), own, losses_of, batch_size)
 
+    def figures(parts: list[_Part]) -> Figures:
+        found = _figures(parts, weights=weights or Loss(), counts=counts)
+        asked = (
+            f"{data.regions} regions and {data.negatives} negatives at most, short captions after {data.short_prefix!r}"
+        )
+        return replace(found, data={"files": data.val, **fingerprint(samples.paths)}, protocol=f"{PROTOCOL}; {asked}")
+
     parts = parts_of(min(len(samples), limit or len(samples)))
-    return share.measure(parts, read, partial(_figures, weights=weights or Loss(), counts=counts))
+    return share.measure(parts, read, figures)
 
 
 def evaluate_examples(

@@ -51,7 +51,7 @@ def figures(run: RunFiles, device: torch.device | str) -> dict[str, Any]:
         return {}
     task = Task(data=run.source.data, loss=run.config.loss, limit=LIMIT)
     try:
-        found = suites.evaluate(began.to(device), suites.of_run(run.source), task)
+        found = suites.values(suites.evaluate(began.to(device), suites.of_run(run.source), task))
     except OSError:  # the validation shards have moved
         return {}
     found = finite(found)

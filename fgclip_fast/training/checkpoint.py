@@ -28,7 +28,7 @@ def save(run: Path, step: int, save_model: Callable[[Path], None], state: dict[s
     Returns:
         Folder of the checkpoint.
     """
-    final = run / "checkpoints" / f"{PREFIX}{step:08d}"
+    final = at(run, step)
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -43,6 +43,11 @@ def save(run: Path, step: int, save_model: Callable[[Path], None], state: dict[s
     for old in every(run)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def at(run: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return run / "checkpoints" / f"{PREFIX}{step:08d}"
 
 
 def every(run: Path) -> list[Path]:

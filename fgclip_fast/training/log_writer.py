@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fgclip_fast.progress import Progress
-from fgclip_fast.whole_file import write_whole
+from fgclip_fast.whole_file import finite, write_whole
 
 LOG = "log.jsonl"
 
@@ -65,7 +65,7 @@ class LogWriter:
             raise OSError(f"{self._path}: the log of the run could not be written: {error}") from error
 
     def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._file.write(json.dumps(finite({"step": step, "kind": kind, **values}), allow_nan=False) + "\n")
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)

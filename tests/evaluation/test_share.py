@@ -5,6 +5,7 @@ import io
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def figures(shard, questions, share, **settings):
     torch.manual_seed(0)
     data = Data(train="", val=str(shard))
     task = Task(data=data, loss=Loss(), questions=questions, images=questions.parent, share=share, **settings)
-    return suites.evaluate(FGCLIP(MINI), ["records", "fg-ovd"], task)
+    found = suites.evaluate(FGCLIP(MINI), ["records", "fg-ovd"], task)
+    return suites.described(found, task, Path("weights"), 3)
 
 
 def divided(rank, folder):

@@ -1,6 +1,7 @@
 """The log: one line for each step, also after an interruption."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -56,6 +57,14 @@ def test_a_skipped_step_is_logged(tmp_path, caplog):
     record(monitor, 1, skipped=1.0)
     monitor.close()
     assert "step 1: the gradient is not finite" in caplog.text
+
+
+def test_a_figure_that_is_not_finite_is_null_since_json_lacks_it(tmp_path):
+    monitor = Monitor(tmp_path, steps=1, quiet=True)
+    monitor.note(1, "validation", {"loss_total": math.nan})
+    monitor.close()
+    text = (tmp_path / LOG).read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "kind": "validation", "loss_total": None}
 
 
 def test_other_processes_write_nothing(tmp_path):
