@@ -39,7 +39,10 @@ def parse(arguments: Sequence[str]) -> Config:
         base = config_file.load(saved, base)
     run = {"resume": given.resume, "output": given.output}
     base = replace(base, **{name: value for name, value in run.items() if value is not None})
-    return command.read(Config, "train", rest, DESCRIPTION, default=base)
+    config = command.read(Config, "train", rest, DESCRIPTION, default=base)
+    if (given.preset or "").startswith("finetune-") and config.init is None and config.resume is None:
+        raise ValueError(f"init must name the weights that {given.preset} starts from, got None; pass --init FOLDER")
+    return config
 
 
 class _Reader(argparse.ArgumentParser):

@@ -21,16 +21,32 @@ class Rule(NamedTuple):
 
 T = TypeVar("T")
 Positive = Annotated[T, Rule("> 0", lambda x: x > 0)]
+Rate = Annotated[float, Rule("> 0 (--freeze holds weights still)", lambda x: x > 0)]
+Share = Annotated[T, Rule("in (0, 1]", lambda x: 0 < x <= 1)]
 NotNegative = Annotated[T, Rule(">= 0", lambda x: x >= 0)]
 BelowOne = Annotated[T, Rule("in [0, 1)", lambda x: 0 <= x < 1)]
 Seed = Annotated[int, Rule("in [-2^63, 2^63)", lambda x: -(2**63) <= x < 2**63)]  # torch takes no more
 Device = Annotated[str, Rule("auto, cpu, cuda or cuda:0", lambda x: re.fullmatch(r"auto|cpu|cuda(:\d+)?", x))]
+# The figures of evaluation/records.py by which one checkpoint can be better than another.
+Metric = Annotated[
+    T,
+    Rule(
+        "hard_negative_top1, region_top1_in_image, a recall such as long_image_to_text_r@1, or a loss",
+        lambda x: re.fullmatch(
+            r"hard_negative_top1|region_top1_in_image|(short|long)_(image_to_text|text_to_image)_r@(1|5|10)"
+            r"|loss_(total|short|long|region|hard_negative)",
+            x,
+        ),
+    ),
+]
+Every = Annotated[T, Rule(">= 0, or epoch", lambda x: x == "epoch" or x >= 0)]
 FilePath = Annotated[T, Rule("a path, not an empty word", bool)]  # Path("") is the current directory
 
 Precision = Literal["fp32", "bf16"]
 Packing = Literal["none", "padding-free", "prefix-tree"]
 Attention = Literal["auto", "sdpa", "triton", "flash", "xformers", "varlen"]
 Decoder = Literal["auto", "cpu", "dali"]
+Freeze = Literal["text", "vision", "all-but-projections"]
 Card = Literal["a10", "rtx4090", "l40s", "a100-40gb", "a100", "h100", "h200", "b200"]
 
 
@@ -117,8 +133,8 @@ class Data:
 
     train: str = "scenes"
     """Training shards: path, glob or {000..999} range of .tar files, their folder, or "scenes": the embedded set."""
-    val: str = "scenes"
-    """Validation shards, likewise; "" for none."""
+    val: str = "auto"
+    """Validation shards, likewise; "" for none. auto: the embedded set where that is trained on, else none."""
     workers: NotNegative[int] = 1
     """Decoding processes of each training process; 0 decodes in the training process itself."""
     decoder: Decoder = "auto"
@@ -166,10 +182,17 @@ class Loss:
 class Optim:
     """AdamW with linear warm-up and half a cosine to zero, per step, as in the released trainer."""
 
-    lr: Positive[float] = 1e-6
+    lr: Rate = 1e-6
     """Peak learning rate."""
     text_lr: NotNegative[float | None] = None
-    """Peak learning rate of the text tower without its projections; None: as lr. 0 freezes it."""
+    """Peak learning rate of the text tower without its projections; None: as lr. 0 changes none of its weights;
+    freeze text does so too, and saves the time and memory of their gradients."""
+    layer_decay: Share[float] = 1.0
+    """The rate of each block is this times that of the block above; embeddings have the lowest, projections lr."""
+    l2_start: NotNegative[float] = 0.0
+    """Pull towards the weights that the run started from: each step moves by lr times this times the distance."""
+    average: BelowOne[float] = 0.0
+    """Decay of a moving average of the weights, such as 0.999, which is evaluated and saved as the model. 0: none."""
     weight_decay: NotNegative[float] = 0.001
     """Decoupled weight decay; never on LayerNorm parameters and biases."""
     decay_scales: bool = True
@@ -178,8 +201,8 @@ class Optim:
     """Decay rates of the two moments."""
     eps: Positive[float] = 1e-8
     """Added to the root of the second moment."""
-    warmup: NotNegative[int] = 200
-    """Steps of linear warm-up."""
+    warmup: NotNegative[float] = 200
+    """Steps of linear warm-up; below 1, a share of all steps."""
     clip: NotNegative[float] = 0.0
     """Largest gradient norm; 0 clips nothing."""
     max_scale: Positive[float | None] = None
@@ -199,6 +222,10 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     init: FilePath[str | None] = None
     """Folder of weights to start from (FG-CLIP, HF CLIP, or a run); its geometry replaces model. None: random."""
+    keep_scales: bool = False
+    """Go on with the fine terms' logit scales of init; else both start from the global one, as in the released code."""
+    freeze: Freeze | None = None
+    """Train without a tower and its projections (text, vision), or only the projections. The logit scales train."""
     output: FilePath[str | None] = None
     """Folder of the run; None: runs/<date-time>. runs/last links to the newest."""
     resume: FilePath[str | None] = None
@@ -220,8 +247,12 @@ class Config:
     """CPU threads of each process; None: torch's choice."""
     seed: Seed = 0
     """Seed of initialisation, order and augmentation."""
-    eval_every: NotNegative[int] = 0
-    """Steps from one validation to the next; 0: validate only at the end."""
+    eval_every: Every[int | Literal["epoch"]] = 0
+    """Steps from one validation to the next, or epoch; 0: validate only at the end."""
+    keep_best: Metric[str | None] = None
+    """A figure of the validation, such as hard_negative_top1: the checkpoint best by it stays in OUTPUT/best."""
+    patience: NotNegative[int] = 0
+    """Stop after this many validations without a better keep_best; 0: never."""
     checkpoint_every: NotNegative[int] = 500
     """Steps from one checkpoint to the next, beside the one at the end; 0: only at the end."""
     keep: Positive[int] = 2
@@ -233,6 +264,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        _require(not self.patience or self.keep_best, "patience needs --keep-best METRIC", self.patience)
         _require(self.card is None or self.dry_run, "card must be left out without dry_run", self.card)
 
 

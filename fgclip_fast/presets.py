@@ -22,7 +22,7 @@ TINY = Config(
         mimetic=True,
         packing="prefix-tree",
     ),
-    data=Data(train="scenes", val="scenes", box_margin=3.0),
+    data=Data(train="scenes", box_margin=3.0),
     loss=Loss(short=0.1, long=0.1, region=0.1, hard_negative=0.5),
     optim=Optim(lr=1e-3, weight_decay=0.05, decay_scales=False, betas=(0.9, 0.98), warmup=100, clip=1.0),
     batch_size=16,
@@ -38,12 +38,15 @@ _STAGE1 = Config(
     precision="bf16",
 )
 _STAGE2 = Config(optim=Optim(lr=1e-6, weight_decay=0.001), batch_size=512, precision="bf16")
-# For a user's own small data set: a low learning rate, a small batch, and equal captions not taken for negatives.
+# For a user's own small data set: a low learning rate, a small batch, equal captions not taken for negatives, and the
+# scales that FG-CLIP has learned.
 _FINETUNE = Config(
     loss=Loss(mask_equal_texts=True),
-    optim=Optim(lr=2e-6, weight_decay=0.001, warmup=50, clip=1.0),
+    optim=Optim(lr=2e-6, weight_decay=0.001, warmup=0.1, clip=1.0),
+    keep_scales=True,
     batch_size=64,
-    epochs=5,
+    epochs=10,
+    eval_every="epoch",
     precision="auto",
 )
 
@@ -63,6 +66,6 @@ PRESETS: dict[str, Config] = {
     "stage1-vit-l14": _sized(replace(_STAGE1, micro_batch_size=_L14_PASS), L14),
     "stage2-vit-b16": _sized(_STAGE2, B16),
     "stage2-vit-l14": _sized(replace(_STAGE2, micro_batch_size=_L14_PASS), L14),
-    "finetune-vit-b16": _sized(_FINETUNE, B16),
-    "finetune-vit-l14": _sized(_FINETUNE, L14),
+    "finetune-vit-b16": _sized(_FINETUNE, B16, workers=2),
+    "finetune-vit-l14-336": _sized(_FINETUNE, L14, workers=2),
 }

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from fgclip_fast.config import Config
 from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.training import checkpoint, provenance
+from fgclip_fast.training import checkpoint, optim, provenance
+from fgclip_fast.training.average import Average
+from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import Processes
 
 log = logging.getLogger("fgclip_fast")
@@ -73,34 +75,50 @@ class State:
     """The changing state of a run, to be saved in a checkpoint and restored from one.
 
     Attributes:
-        model: its weights are saved in the released layout.
+        model: its weights are saved in the released layout; of an averaged run, the average.
         optimizer: its moments are saved.
+        average: of an averaged run, the trained weights are saved beside the model.
         loader: its counts of records are saved.
         order: what decides which samples come when; a resumed run must have the same.
+        settings: those of training that a resumed run may change; a change is said.
     """
 
     model: FGCLIP
     optimizer: torch.optim.Optimizer
+    average: Average
     loader: Loader
     order: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     def save(self, run: Path, step: int, keep: int) -> None:
         """Write the checkpoint of ``step``, and remove the oldest beyond ``keep``."""
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "order": dict(self.order),
-            "counts": dict(self.loader.counts),
-        }
-        checkpoint.save(run, step, self.model.save, state, keep)
+        with self.average.in_model() as trained:
+            state = {
+                "optimizer": optim.state_by_name(self.optimizer),
+                "trained": dict(trained),
+                "order": dict(self.order),
+                "settings": dict(self.settings),
+                "counts": dict(self.loader.counts),
+            }
+            checkpoint.save(run, step, self.model.save, state, keep)
+
+    def save_best(self, best: Best, figures: Mapping[str, Any], step: int, *, writes: bool) -> None:
+        """Save a checkpoint in the folder of ``best`` if the figures of a validation after ``step`` are better."""
+        better = best.improved(figures, step)
+        if writes and better:
+            self.save(best.path, step, keep=len(checkpoint.every(best.path)) + 1)
+        best.note()
 
     def restore(self, saved: Path | None) -> int:
         """Restore optimizer and counts from a checkpoint; the model's weights are loaded when it is built.
+
+        Rates, decays and what is held still are those of the config; each that was another is said.
 
         Returns:
             Steps done; 0 without a checkpoint.
 
         Raises:
-            ValueError: the order of samples is not that of the checkpoint.
+            ValueError: the order of samples is not that of the checkpoint, or an older version wrote it.
         """
         if saved is None:
             return 0
@@ -108,7 +126,16 @@ class State:
         for name, was in state["order"].items():
             if (now := self.order[name]) != was:
                 raise ValueError(f"resume: {name} was {was} and is {now} now; the run would not see the same samples")
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "settings" not in state:
+            raise ValueError(f"resume: {saved} is of an older version; go on from its weights by --init {saved}")
+        for name, now in self.settings.items():
+            if (was := state["settings"].get(name)) != now:
+                log.info("resume: %s was %s, is %s", name, was, now)
+        optim.load_state(self.optimizer, state["optimizer"])
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["trained"].items():
+                parameters[name].copy_(value)
         self.loader.counts = Counter(state["counts"])
         log.info("resuming %s after step %d", saved, state["step"])
         return state["step"]
@@ -125,6 +152,11 @@ def order_of(config: Config, loader: Loader, processes: Processes) -> dict[str, 
         "window": data.window,
         "decoder": loader.decoder,
     }
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings of training that take effect anew when a run is resumed, by name."""
+    return {**{f"optim.{name}": value for name, value in asdict(config.optim).items()}, "freeze": config.freeze}
 
 
 def _choose(config: Config) -> tuple[Path, Path | None]:

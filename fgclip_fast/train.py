@@ -31,7 +31,9 @@ from fgclip_fast.run_folder import State
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.suites import Task
-from fgclip_fast.training import checkpoint, distributed, grad_cache, optim
+from fgclip_fast.training import checkpoint, distributed, freezing, grad_cache, optim
+from fgclip_fast.training.average import Average
+from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.interruption import Interruption
@@ -69,6 +71,7 @@ def train(config: Config) -> Run:
     """
     processes = distributed.start(preflight.device(config.device))
     config, saved = run_folder.place(config, processes)
+    config = replace(config, data=locate.decided(config.data))
     source, shards = _find_data(config, processes)
     heap.keep_freed_memory()
     _seed_everything(config.seed, config.threads)
@@ -80,9 +83,13 @@ def train(config: Config) -> Run:
     if config.dry_run:
         _describe(config, model, loader, steps)
         return Run(run, model, config, {})
-    optimizer = optim.adamw(model, config.optim)
-    state = State(model, optimizer, loader, run_folder.order_of(config, loader, processes))
+    freezing.freeze(model, config.freeze)
+    optimizer, average = optim.adamw(model, config.optim), Average(model, config.optim.average)
+    order, settings = run_folder.order_of(config, loader, processes), run_folder.settings_of(config)
+    state = State(model, optimizer, average, loader, order, settings)
     done = state.restore(saved)
+    best = Best(run, config.keep_best, config.patience, done, writes=processes.first)
+    eval_every = loader.steps_per_epoch if config.eval_every == "epoch" else config.eval_every
     run_folder.make(run, config, processes, steps, shards)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
@@ -113,25 +120,37 @@ def train(config: Config) -> Run:
             norm, skipped = optim.update(model, optimizer, config.optim)
             watch.step_ends()
             step += 1
+            average.update(step)
             monitor.record(step, losses, norm, skipped, lr, config.batch_size, tokens)
             ending = stop.agreed(interruption.wanted) or step == steps
             if processes.first and (ending or (config.checkpoint_every and step % config.checkpoint_every == 0)):
                 state.save(run, step, config.keep)
                 monitor.note(step, "records", dict(loader.counts))
-            if config.eval_every and step % config.eval_every == 0 and not ending:
-                figures = suites.values(suites.evaluate(model, suites.during_training(source), task))
+            if eval_every and step % eval_every == 0 and not ending:
+                with average.in_model():
+                    figures = suites.values(suites.evaluate(model, suites.during_training(source), task))
                 monitor.note(step, "validation", figures.get("records", {}))
+                state.save_best(best, figures.get("records", {}), step, writes=processes.first)
+                if best.exhausted():
+                    log.info("patience: %d validations without a better %s", config.patience, config.keep_best)
+                    steps, ending = step, True
+                    if processes.first:
+                        state.save(run, step, config.keep)
                 monitor.pause_clock()
             if ending:
                 break
     monitor.close()
     stop.close()
     if step == steps:
-        found = suites.evaluate(model, suites.of_run(source), task)
+        with average.in_model():
+            found = suites.evaluate(model, suites.of_run(source), task)
+        state.save_best(best, suites.values(found).get("records", {}), step, writes=processes.first)
         figures = suites.described(found, task, checkpoint.at(run, step) / "model", step)
         if processes.first:
             write_json(run / suites.FIGURES, figures)
             suites.show(figures)
+            best.show()
+    average.swap()
     distributed.stop(processes)
     log.info("%s: %d of %d steps done", run, step, steps)
     return Run(run, model, config, figures)
@@ -171,6 +190,8 @@ def _weights(config: Config, saved: Path | None) -> FGCLIP:
     if config.init is None:
         return FGCLIP(config.model)
     model = pretrained.load(config.init, like=config.model)
+    if config.keep_scales:
+        return model
     # As in the released trainer, both fine scales start from the global one.
     with torch.no_grad():
         for scale in (model.logit_scale_finegraind, model.logit_scale_hardneg):

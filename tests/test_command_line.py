@@ -73,7 +73,7 @@ def test_help_names_every_field(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--eval-every -1", "eval_every must be >= 0, got -1"),
+        ("--eval-every -1", "eval_every must be >= 0, or epoch, got -1"),
         ("--checkpoint-every -3", "checkpoint_every must be >= 0, got -3"),
         ("--batch-size 0", "batch_size must be > 0, got 0"),
         ("--epochs nan", "epochs must be > 0, got nan"),

@@ -15,8 +15,10 @@ from fgclip_fast import config_file
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.model import pretrained
+from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint
+from fgclip_fast.training.freezing import HELD
 from fgclip_fast.training.timing import Stopwatch
 from tests.models import SMALL
 from tests.refusals import refusal
@@ -201,3 +203,70 @@ def test_no_step_makes_the_host_wait_for_the_gpu(config, monkeypatch, micro_batc
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert Watched.steps == config.steps
+
+
+def parameters_of(run):
+    return dict(pretrained.load(run).named_parameters())
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+@pytest.mark.parametrize("part", ["text", "vision", "all-but-projections"])
+def test_what_is_frozen_keeps_its_bits_and_the_rest_trains(config, part, micro_batch_size):
+    run = train(replace(config, steps=2, freeze=part, micro_batch_size=micro_batch_size))
+    torch.manual_seed(config.seed)
+    before = dict(FGCLIP(config.model).named_parameters())
+    changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
+    assert "logit_scale" in changed and not any(name.startswith(HELD[part]) for name in changed)
+    assert any(name.startswith("visual_projection") for name in changed) == (part != "vision")
+    assert any(name.startswith("text_model") for name in changed) == (part == "vision")
+
+
+def test_a_resumed_run_with_everything_held_averaged_and_pulled_equals_the_whole_one(config, tmp_path):
+    optim = replace(config.optim, average=0.9, l2_start=1.0, layer_decay=0.7)
+    config = replace(config, optim=optim, freeze="text", keep=9)
+    whole = train(replace(config, output=str(tmp_path / "whole")))
+    first = tmp_path / "whole" / "checkpoints" / "step-00000004"
+    resumed = train(replace(config, resume=str(first)))
+    assert losses(resumed.path) == {step: loss for step, loss in losses(whole.path).items() if step > 4}
+    saved = parameters_of(resumed.path)
+    for name, p in whole.model.named_parameters():
+        assert torch.equal(p, resumed.model.get_parameter(name)) and torch.equal(p, saved[name]), name
+
+
+def test_a_resumed_run_takes_new_rates_and_says_so(config, caplog):
+    train(replace(config, steps=4))
+    optim = replace(config.optim, lr=1e-5, text_lr=1e-6, weight_decay=0.5, betas=(0.5, 0.6))
+    with caplog.at_level("INFO"):
+        run = train(replace(config, resume="auto", optim=optim))
+    lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    assert all(line["lr"] <= 1e-5 for line in lines if line["kind"] == "train" and line["step"] > 4)
+    assert "resume: optim.lr was 0.003, is 1e-05" in caplog.text
+    assert "resume: optim.text_lr was None, is 1e-06" in caplog.text
+
+
+def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(config):
+    optim = replace(config.optim, lr=1e-12)  # nothing changes, so the second validation is no better
+    run = train(replace(config, optim=optim, eval_every=2, keep_best="short_image_to_text_r@1", patience=1))
+    assert checkpoint.step_of(checkpoint.newest(run.path)) == 4 and (run.path / "evaluation.json").is_file()
+    record = json.loads((run.path / "best" / "best.json").read_text())
+    assert record["step"] == 2 and checkpoint.step_of(checkpoint.newest(run.path / "best")) == 2
+    pretrained.load(run.path / "best")
+
+
+def test_a_run_may_keep_the_fine_scales_that_it_starts_from(config, tmp_path):
+    first = train(replace(config, steps=1))
+    again = dict(init=str(first.path), steps=1, optim=replace(config.optim, lr=1e-12))
+    kept = train(replace(config, keep_scales=True, output=str(tmp_path / "kept"), **again)).model
+    reset = train(replace(config, output=str(tmp_path / "reset"), **again)).model
+    assert kept.logit_scale_hardneg == first.model.logit_scale_hardneg != first.model.logit_scale
+    assert reset.logit_scale_hardneg == first.model.logit_scale
+
+
+def test_own_training_shards_are_not_validated_on_the_embedded_set(config):
+    run = train(replace(config, steps=1, data=replace(config.data, val="auto")))
+    assert run.figures == {} and run.config.data.val == ""
+
+
+def test_a_fine_tuning_preset_wants_weights_to_start_from(shards, capsys):
+    message = refusal(command.main, ["--preset", "finetune-vit-b16", "--data.train", str(shards)], capsys)
+    assert "init must name the weights that finetune-vit-b16 starts from, got None" in message

@@ -46,11 +46,17 @@ class Source(NamedTuple):
     """Folder of the embedded set's questions if the run validates on that set; else None."""
 
 
+def decided(data: Data) -> Data:
+    """Replace "auto" in ``data.val``: the embedded set where that is trained on, else none."""
+    return replace(data, val=EMBEDDED if data.train == EMBEDDED else "") if data.val == "auto" else data
+
+
 def resolve(data: Data) -> Source:
     """Replace "scenes" in ``data.train`` and ``data.val`` by the shards of the embedded set, written first if missing.
 
     Each command calls this once, and hands the result on.
     """
+    data = decided(data)
     if EMBEDDED not in (data.train, data.val):
         return Source(data, None)
     folder = embedded()
@@ -61,7 +67,7 @@ def resolve(data: Data) -> Source:
 
 def own_patterns(data: Data) -> dict[str, str]:
     """The patterns, by field, that the user names: neither the embedded set nor, for validation, nothing."""
-    named = {"train": data.train, "val": data.val}
+    named = {"train": data.train, "val": decided(data).val}
     return {name: pattern for name, pattern in named.items() if pattern != EMBEDDED and (pattern or name == "train")}
 
 

@@ -6,8 +6,11 @@ Modules are imported when they are first asked for. None of them reads data, so 
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "average",
+    "best",
     "checkpoint",
     "distributed",
+    "freezing",
     "grad_cache",
     "host_copy",
     "interruption",
@@ -21,8 +24,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fgclip_fast.training import (
+        average,
+        best,
         checkpoint,
         distributed,
+        freezing,
         grad_cache,
         host_copy,
         interruption,

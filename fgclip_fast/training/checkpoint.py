@@ -55,6 +55,11 @@ def every(run: Path) -> list[Path]:
     return sorted(p for p in (run / "checkpoints").glob(f"{PREFIX}*") if (p / "state.pt").exists())
 
 
+def step_of(checkpoint: Path) -> int:
+    """Steps done in a checkpoint, from its name."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
 def newest(path: Path) -> Path | None:
     """The newest checkpoint of a run, or ``path`` itself if it is a checkpoint; None if there is none."""
     if (path / "state.pt").exists():

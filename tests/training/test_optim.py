@@ -99,3 +99,52 @@ def test_scales_can_be_bounded():
     model(torch.ones(2, 3)).backward()
     optim.update(model, optimizer, config)
     assert model.logit_scale.exp() <= 2.0 + 1e-6
+
+
+class Tower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.vision_model = nn.Module()
+        self.vision_model.embeddings = nn.Linear(2, 2)
+        self.vision_model.encoder = nn.Module()
+        self.vision_model.encoder.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+        self.vision_model.post_layernorm = nn.LayerNorm(2)
+        self.visual_projection = nn.Linear(2, 2)
+
+
+def test_each_block_is_slower_than_the_one_above():
+    model = Tower()
+    groups = optim.adamw(model, Optim(lr=1.0, layer_decay=0.5)).param_groups
+    rate = {name: group["peak"] for group in groups for name in group["param_names"]}
+    assert rate["visual_projection.weight"] == rate["vision_model.post_layernorm.bias"] == 1.0
+    blocks = [rate[f"vision_model.encoder.layers.{i}.weight"] for i in range(3)]
+    assert blocks == [0.125, 0.25, 0.5] and rate["vision_model.embeddings.weight"] == 0.0625
+
+
+def test_weights_are_pulled_to_their_start_by_a_share_of_the_distance():
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = optim.adamw(model, config := Optim(lr=1e-2, l2_start=10.0, weight_decay=0.0))
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1.0
+    model.weight.grad = torch.zeros(1, 2)
+    optim.update(model, optimizer, config)
+    torch.testing.assert_close(model.weight - start, torch.full((1, 2), 0.9))
+
+
+def test_a_warm_up_below_one_is_a_share_of_the_steps():
+    optimizer = optim.adamw(Small(), config := Optim(lr=1.0, warmup=0.1))
+    assert [optim.set_lr(optimizer, config, step, 20) for step in range(2)] == [0.5, 1.0]
+
+
+def test_moments_return_by_name_into_other_groups_with_the_new_rates():
+    before, after = Small(), Small()
+    old = optim.adamw(before, config := Optim(lr=0.1))
+    before(torch.ones(2, 3)).backward()
+    optim.update(before, old, config)
+    new = optim.adamw(after, Optim(lr=0.01, text_lr=0.001, betas=(0.5, 0.6)))
+    optim.load_state(new, optim.state_by_name(old))
+    moments, restored = optim.state_by_name(old), optim.state_by_name(new)
+    assert moments.keys() == restored.keys()
+    assert all(torch.equal(moments[n]["exp_avg_sq"], restored[n]["exp_avg_sq"]) for n in moments)
+    assert {g["lr"] for g in new.param_groups} == {0.01, 0.001} and new.param_groups[0]["betas"] == (0.5, 0.6)
