@@ -70,11 +70,14 @@ def draw() -> str:
 
 
 def _room(file: Path) -> str | None:
-    """The folder ``ops`` of ``ops/native.py``; ``train`` of ``train.py``; None for files that only hand out names."""
+    """The folder ``ops`` of ``ops/native.py``; ``train`` of ``train.py``; None for files that only hand out names.
+
+    A ``__main__.py`` is a command, which may import from every room.
+    """
     if not file.is_relative_to(ROOT / PACKAGE):
         return "kernels"
     parts = file.relative_to(ROOT / PACKAGE).with_suffix("").parts
-    return None if parts[0] in ("__init__", "__main__") else parts[0]
+    return None if parts[0] == "__init__" or parts[-1] == "__main__" else parts[0]
 
 
 def _imported_by(file: Path) -> set[str]:

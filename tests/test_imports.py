@@ -23,6 +23,7 @@ FLOORS = (
     {"scenes"},
     {"suites", "run_folder"},
     {"report", "cost", "curate", "search", "serve", "integrations"},
+    {"inspection"},
 )
 COMMANDS = len(FLOORS)
 MAY_IMPORT_ONLY = {

@@ -1,4 +1,4 @@
-"""``fgclip data``: make shards from images and annotations, index shards, check shards."""
+"""``fgclip data``: make shards from images and annotations, look at them, index and check them."""
 
 import sys
 from collections import Counter
@@ -19,6 +19,8 @@ from fgclip_fast.data.importers.importing import import_records
 from fgclip_fast.data.importers.picture import View
 from fgclip_fast.data.index import index as index_of
 from fgclip_fast.data.shards import expand
+from fgclip_fast.model import config_json
+from fgclip_fast.preflight import check_output
 
 _THREADS = 8  # more than cores: indexing waits for disks more than it computes
 
@@ -120,11 +122,59 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
         raise ValueError(f"data check: {shards} holds no {'good record' if bad else 'record'}")
 
 
+def inspect(
+    shards: Positional[str],
+    /,
+    *,
+    output: Path | None = None,
+    model: str = "vit-b16",
+    workers: int | None = None,
+    limit: int | None = None,
+) -> None:
+    """Look before training: print counts and warnings, and write a page of images with their boxes and texts.
+
+    Args:
+        shards: path, glob or {000..999} range of .tar files, or their folder.
+        output: the page; by default inspect.html beside the first shard.
+        model: vit-b16, vit-l14-336, or a folder of weights: its image and patch size are those that sizes refer to.
+        workers: processes; by default one for each core.
+        limit: records of each shard at most.
+    """
+    from fgclip_fast import inspection  # here, since the other commands need none of it
+
+    if limit is not None and limit < 1:
+        raise ValueError(f"data inspect: --limit must be at least 1 record, got {limit}")
+    paths = expand(shards)
+    page = output or paths[0].parent / "inspect.html"
+    check_output("data inspect: --output", page)
+    found = inspection.survey(paths, _settings(model), workers=workers, limit=limit)
+    for name, value in inspection.figures(found).items():
+        print(f"{name:16s}{value}")
+    _print(found.part.causes)
+    for warning in inspection.write(found, page):
+        print(f"warning: {warning.title}: {warning.detail}")
+    print(f"{page} shows images, boxes and texts")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    commands: dict[str, Any] = {"import": import_, "index": index, "check": check}
+    commands: dict[str, Any] = {"import": import_, "inspect": inspect, "index": index, "check": check}
     with command.frame("data"):
         tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip data", args=arguments)
+
+
+def _settings(model: str) -> Any:
+    """The sizes of a model, by name or from its config.json."""
+    from fgclip_fast.inspection import Settings
+    from fgclip_fast.presets import B16, L14
+
+    named = {"vit-b16": B16, "vit-l14-336": L14}
+    if model not in named and not (Path(model) / "config.json").is_file():
+        raise ValueError(
+            f"data inspect: --model must be {', '.join(named)} or a folder with a config.json, got {model}"
+        )
+    vision = (named[model] if model in named else config_json.read(Path(model) / "config.json")).vision
+    return Settings(image_size=vision.image_size, patch_size=vision.patch_size)
 
 
 def _print(counts: Counter[str]) -> None:

@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from fgclip_fast.report.html import details, escape, percent, table
 
@@ -78,6 +81,19 @@ def lines(title: str, series: Sequence[Line], *, log: bool = False, unit: str = 
         f'<span class="start">step 0</span><span class="end">{ends:,.0f}</span></div>'
         f"{details('As a table', _summary(title, series))}</figure>"
     )
+
+
+def histogram(title: str, values: Sequence[float] | np.ndarray, edges: Sequence[float]) -> str:
+    """Bars of the number of values from each edge to the next; the last bar is of all from the last edge on."""
+    array = np.asarray(values, float)
+    counts = [int(((array >= a) & (array < b)).sum()) for a, b in pairwise([*edges, math.inf])]
+    names = [f"{_number(a)} – {_number(b)}" for a, b in pairwise(edges)] + [f"{_number(edges[-1])} or more"]
+    most = max(counts) or 1
+    bars = "".join(
+        f'<li><span>{escape(name)}</span><i style="width:{100 * n / most:.1f}%"></i><b>{n:,}</b></li>'
+        for name, n in zip(names, counts, strict=True)
+    )
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption><ul class="bars">{bars}</ul></figure>'
 
 
 def stack(parts: Mapping[str, float], title: str) -> str:

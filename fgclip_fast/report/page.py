@@ -72,17 +72,19 @@ def explore_section(runs: Sequence[tuple[str, ModelViews]], note: str = "") -> s
     )
 
 
-def save(path: Path, title: str, parts: Sequence[str]) -> Path:
-    """Write a page with a content security policy that forbids every other script and every address."""
-    style, script = _asset("page.css"), _asset("explore.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+def save(path: Path, title: str, parts: Sequence[str], script: str | None = "explore.js") -> Path:
+    """Write a page with a content security policy that forbids every address, and every script but one beside us."""
+    style, code = _asset("page.css"), _asset(script) if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    allowed = f"'sha256-{digest}'" if script else "'none'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    element = f"<script>{code}</script>" if script else ""
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n"
-        f"<body><main>\n{''.join(parts)}</main>\n<script>{script}</script></body></html>\n"
+        f"<body><main>\n{''.join(parts)}</main>\n{element}</body></html>\n"
     )
     write_whole(path, page)
     return path
