@@ -14,6 +14,7 @@ from fgclip_fast import config_file
 from fgclip_fast.config import Config, Data
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.scenes.locate import decided
 from fgclip_fast.training import checkpoint
 from tests.models import MINI
 
@@ -36,7 +37,7 @@ def run(path: Path, *, data: Data, seed: int = 0, saved: bool = True, **files: A
         files: ``log``, lines of the log; ``figures``, of the evaluation; ``steps``, of the config.
     """
     path.mkdir(parents=True)
-    config = Config(model=MODEL, data=data, output=str(path), steps=files.get("steps", 3), batch_size=2, seed=seed)
+    config = Config(model=MODEL, data=decided(data), output=str(path), steps=files.get("steps", 3), batch_size=2, seed=seed)
     config_file.save(config, path / "config.yaml")
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in files.get("log", steps(3))))
     if "figures" in files:

@@ -22,7 +22,7 @@ from fgclip_fast.scenes.write import write_scenes
 from tests import browser, runs
 from tests.refusals import refusal
 
-SCENES = runs.untouched(Data())
+SCENES = runs.untouched(Data(val="scenes"))
 FIGURES = {f"{kind}/{name}": runs.level(0.91) for kind in ("unseen", "seen") for name in ("hard", "colour")}
 
 
