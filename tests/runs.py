@@ -37,7 +37,9 @@ def run(path: Path, *, data: Data, seed: int = 0, saved: bool = True, **files: A
         files: ``log``, lines of the log; ``figures``, of the evaluation; ``steps``, of the config.
     """
     path.mkdir(parents=True)
-    config = Config(model=MODEL, data=decided(data), output=str(path), steps=files.get("steps", 3), batch_size=2, seed=seed)
+    config = Config(
+        model=MODEL, data=decided(data), output=str(path), steps=files.get("steps", 3), batch_size=2, seed=seed
+    )
     config_file.save(config, path / "config.yaml")
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in files.get("log", steps(3))))
     if "figures" in files:
