@@ -145,7 +145,7 @@ def _graph() -> Any:
             encoded,
             device=device,
             output_type=DALIImageType.RGB,
-            adjust_orientation=False,  # EXIF orientation is ignored, as by the CPU path
+            adjust_orientation=False,  # the workers decode what must be turned
             jpeg_fancy_upsampling=True,  # as libjpeg does
         )
         cubic = DALIInterpType.INTERP_CUBIC

@@ -1,7 +1,7 @@
 """Decode image files to squares of pixels on the CPU: libjpeg-turbo and torch's uint8 bicubic, else Pillow.
 
-The pixels differ from PIL's ``convert("RGB").resize((S, S), BICUBIC)`` by at most 2 of 255. EXIF orientation is
-ignored.
+The image is turned upright as its EXIF orientation says; then the pixels differ from PIL's
+``convert("RGB").resize((S, S), BICUBIC)`` by at most 2 of 255.
 """
 
 import io
@@ -23,17 +23,19 @@ from fgclip_fast.data.causes import (
     UNKNOWN_RANGE,
     BadRecord,
 )
+from fgclip_fast.data.jpeg_header import HARMLESS, with_plain_header
 from fgclip_fast.inputs.image import UnknownRange, rgb, squash
+from fgclip_fast.inputs.orientation import can_be_turned, orientation, upright_pixels, upright_size
 
 MAX_PIXELS = 2**27
 """Larger images are refused: their pixels alone take 400 MB."""
 _END_OF_JPEG = b"\xff\xd9"
 # Pillow runs other programs for some formats, such as EPS; none of these.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
 def decode(encoded: bytes, size: int) -> Tensor:
-    """Decode an image file and squash it.
+    """Decode an image file, turn it upright and squash it.
 
     Returns:
         uint8 Tensor[3, size, size].
@@ -48,23 +50,26 @@ def decode(encoded: bytes, size: int) -> Tensor:
 
 
 def sides(encoded: bytes) -> tuple[int, int]:
-    """Read width and height of an image file from its header, in pixels, as stored: EXIF orientation is ignored.
+    """Read width and height of an image file, upright, in pixels.
 
     Raises:
         BadRecord: as :func:`decode`, as far as the header shows it.
     """
     with _refused_on_failure(encoded):
-        return _open(encoded).size
+        image = _open(encoded)
+        return upright_size(image.size, orientation(image)) if can_be_turned(encoded) else image.size
 
 
 def encoded_or_decoded(encoded: bytes, size: int) -> bytes | Tensor:
-    """Return the file as it is where DALI can decode it, else decode it: uint8 Tensor[3, size, size].
+    """Return the file as it is where DALI can decode it and it is upright, else decode it: uint8 Tensor[3, size, size].
 
     Raises:
         BadRecord: as :func:`decode`.
     """
     if is_plain_jpeg(encoded) and encoded.endswith(_END_OF_JPEG):
-        return encoded
+        with _refused_on_failure(encoded):
+            if _orientation(encoded) == 1:
+                return encoded
     return decode(encoded, size)
 
 
@@ -85,17 +90,37 @@ def is_plain_jpeg(encoded: bytes) -> bool:
 
 
 def _decode_jpeg(encoded: bytes) -> np.ndarray:
-    """uint8 [H, W, 3]. Where libjpeg warns, pixels are wrong, except for the warning of bytes between two markers."""
+    """uint8 [H, W, 3], upright. Where libjpeg warns, pixels are wrong, except for harmless warnings."""
+    try:
+        pixels = simplejpeg.decode_jpeg(encoded, "RGB")
+    except ValueError as error:
+        if not any(words in str(error) for words in HARMLESS):
+            raise
+        pixels = _decode_despite_warning(with_plain_header(encoded))
+    note = _orientation(encoded)
+    return pixels if note == 1 else upright_pixels(pixels, note)
+
+
+def _decode_despite_warning(encoded: bytes) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(encoded, "RGB")
     except ValueError as error:
         if "extraneous bytes" not in str(error):
             raise
-    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)  # raises again if it cannot go on after those bytes
+    return simplejpeg.decode_jpeg(encoded, "RGB", strict=False)  # raises again if it cannot go on after those
+
+
+def _orientation(encoded: bytes) -> int:
+    if not can_be_turned(encoded):
+        return 1
+    try:
+        return orientation(_open(encoded))
+    except (OSError, SyntaxError):  # libjpeg-turbo reads some files that Pillow does not open
+        return 1
 
 
 def _decode_other(encoded: bytes) -> np.ndarray:
-    """uint8 [H, W, 3], decoded by Pillow: grey, CMYK, palettes, other formats; file names do not matter."""
+    """uint8 [H, W, 3], upright, decoded by Pillow: grey, CMYK, palettes, other formats; file names do not matter."""
     image = _open(encoded)
     _check_size(*image.size)
     return np.array(rgb(image))

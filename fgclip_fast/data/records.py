@@ -27,7 +27,7 @@ from fgclip_fast.data.causes import (
 )
 from fgclip_fast.inputs import boxes
 
-IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif", "jp2")
 """Names of a sample's part that is taken as its image."""
 
 

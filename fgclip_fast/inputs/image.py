@@ -11,20 +11,22 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fgclip_fast.inputs.orientation import orientation, upright, upright_size
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of CLIP's training pixels: red, green, blue, each from 0 to 1."""
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Their standard deviation."""
 
 ImageInput = str | Path | Image.Image | Tensor
-"""An image as users give it: a file, a PIL image, or a uint8 Tensor[3, H, W]."""
+"""An image as users give it: a file, a PIL image (its EXIF orientation counts), or a uint8 Tensor[3, H, W]."""
 
 
 class Transform:
     """Squash any image to ``size`` × ``size``, bicubic with antialiasing, as the released preprocessing does.
 
-    The aspect ratio is not kept and nothing is cropped, so boxes as fractions of the image stay valid. EXIF orientation
-    is ignored. Training and evaluation use the same transform.
+    The aspect ratio is not kept and nothing is cropped, so boxes as fractions of the image stay valid. Files and PIL
+    images with an EXIF orientation are turned upright first. Training and evaluation use the same transform.
     """
 
     def __init__(self, size: int) -> None:
@@ -87,16 +89,21 @@ class UnknownRange(ValueError):
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8 bits each of red, green and blue; 16-bit grey keeps its high byte, where Pillow's ``convert`` clips.
+    """Convert to 8 bits each of red, green and blue, and turn upright as its EXIF orientation says.
+
+    16-bit grey keeps its high byte, where Pillow's ``convert`` clips. The result carries no orientation that would turn
+    it once more.
 
     Raises:
         UnknownRange: pixels are floating-point numbers, or integers beyond 16 bits.
     """
+    image.load()  # a PNG's orientation may stand behind its pixels
+    note = orientation(image)
     if image.mode == "F":
         raise UnknownRange("pixels must be integers, got floating-point numbers of unknown range; save them as 8 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray(_high_byte(np.asarray(image)))
-    return image.convert("RGB")
+    return upright(image.convert("RGB"), note)
 
 
 def _high_byte(grey: np.ndarray) -> np.ndarray:
@@ -108,13 +115,13 @@ def _high_byte(grey: np.ndarray) -> np.ndarray:
 
 
 def width_and_height(image: ImageInput) -> tuple[int, int]:
-    """Size of an image in pixels; of a file only the header is read."""
+    """Size of an image in pixels, upright as its EXIF orientation says."""
     if isinstance(image, Tensor):
         return image.shape[-1], image.shape[-2]
     if isinstance(image, str | Path):
         with _named_in_errors(image), Image.open(image) as opened:
-            return opened.size
-    return _checked(image).size
+            return upright_size(opened.size, orientation(opened))
+    return upright_size(_checked(image).size, orientation(image))
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from PIL import Image as Pillow
 
 from fgclip_fast.data.causes import CORRUPT_IMAGE, OTHER_SIZE, BadRecord
 from fgclip_fast.inputs.boxes import Box
+from fgclip_fast.inputs.orientation import can_be_turned, noted, upright_size
 
 View = Literal["upright", "stored"]
 """The picture that boxes refer to: as EXIF turns it for a viewer, or as its pixels are stored."""
-_ORIENTATION = 0x0112  # EXIF tag
 _SAME_ASPECT = 0.02  # relative difference of aspects that rounding a resized image makes, and more
 
 
@@ -39,13 +39,13 @@ def picture(encoded: bytes) -> Picture:
         warnings.simplefilter("ignore")
         try:
             with Pillow.open(io.BytesIO(encoded)) as image:
-                orientation, name = image.getexif().get(_ORIENTATION, 1), image.format or "JPEG"
-                width, height = image.size
-        except Exception as error:  # broken EXIF raises nearly every type
+                note, name = noted(image) if can_be_turned(encoded) else 1, image.format or "JPEG"
+                # The size that Pillow tells of a TIFF is the upright one.
+                width, height = upright_size(image.size, note) if name == "TIFF" else image.size
+        except Exception as error:  # broken headers raise nearly every type
             raise BadRecord(CORRUPT_IMAGE, f"header: {error}") from None
-    valid = isinstance(orientation, int) and 1 <= orientation <= 8
     kind = {"jpeg": "jpg", "tiff": "tif", "mpo": "jpg"}.get(name.lower(), name.lower())
-    return Picture(width, height, orientation if valid else 1, kind)
+    return Picture(width, height, note, kind)
 
 
 def view_of(found: Picture, stated: tuple[float, float] | None) -> View | None:

@@ -22,10 +22,11 @@ def turned(width, height, orientation, box=None, format="JPEG"):
     return file.getvalue()
 
 
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_box_of_the_stored_picture_surrounds_the_same_pixels_upright(orientation):
+def test_a_box_of_the_stored_picture_surrounds_the_same_pixels_upright(orientation, format):
     box = (8, 16, 24, 40)
-    encoded = turned(80, 48, orientation, box)
+    encoded = turned(80, 48, orientation, box, format)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
     found = picture(encoded)
     width, height = found.size("upright")
