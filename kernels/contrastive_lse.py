@@ -197,10 +197,11 @@ def _pass(
             EVEN=size % config.block_m == 0 and N % config.block_n == 0, PRECISION=precision, **config.launch(),
         )  # fmt: skip
         lse = Lse(*(part[top : top + R] for part in row_lse))
-        _total(*row_sums, lse, scale, online, tiles_n, size, with_maxima, begun=False)
+        _total(row_sums[0], row_sums[1], lse, scale, online, tiles_n, size, with_maxima, begun=False)
         if with_columns:
             tiles_m = triton.cdiv(size, config.block_m)
-            _total(*column_sums, column_lse, scale, online, tiles_m, N, with_maxima, begun=top > 0)
+            sums = column_sums[0], column_sums[1]
+            _total(*sums, column_lse, scale, online, tiles_m, N, with_maxima, begun=top > 0)
 
 
 def _total(

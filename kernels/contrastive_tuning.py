@@ -5,7 +5,7 @@ This is apart from the kernels, since timing needs a device; compiling ahead of 
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +102,7 @@ def gradient_tiles(target: Target, rows: Side, columns: Side, precision: str) ->
 
 
 def _fitting(
-    target: Target, rows: Side, columns: Side, precision: str, half: dict[int, tuple[Tile, ...]], most: int | None
+    target: Target, rows: Side, columns: Side, precision: str, half: Mapping[int, tuple[Tile, ...]], most: int | None
 ) -> list[Tile]:
     dtype, (B, N) = rows.embedding.dtype, (len(rows.embedding), len(columns.embedding))
     tiles = half[_family(target.arch)] if dtype.itemsize == 2 else _TF32 if precision == "tf32" else _FP32
@@ -130,9 +130,9 @@ def _family(arch: int) -> int:
 
 
 def _has_tma(rows: Tensor) -> bool:
-    """Whether TMA can read ``rows``: it wants multiples of 16 bytes."""
+    """True if TMA can read ``rows``: it wants multiples of 16 bytes."""
     aligned = rows.storage_offset() * rows.itemsize % 16 == 0
-    return rows.itemsize == 2 and aligned and rows.stride(0) * rows.itemsize % 16 == 0
+    return bool(rows.itemsize == 2 and aligned and rows.stride(0) * rows.itemsize % 16 == 0)
 
 
 def online_tile(tile: Tile) -> Tile:
