@@ -37,9 +37,12 @@ class Request:
     suite: SuiteName = "auto"
     """Suite to evaluate by; auto: those by which the run is evaluated at its end."""
     data: str | None = None
-    """records: shards; fg-ovd: a .jsonl file or a folder of them. None: the run's own validation shards."""
+    """records: shards; fg-ovd: a .jsonl file or a folder of them; other suites: a file of questions, or a folder of
+    data sets in their published layout. None: the run's own validation shards."""
     images: str = ""
-    """fg-ovd: folder that img_path is relative to."""
+    """Folder of the images that the questions name; "": for fg-ovd the current one, else the one of the questions."""
+    text: Literal["auto", "short", "long"] = "auto"
+    """Path of captions: short (77 tokens), long (248), or auto, that of each protocol."""
     output: str | None = None
     """JSON file for the figures. None: the run's evaluation.json; with a limit or other data than there a file in
     RUN/evaluations/; for a folder of weights none."""
@@ -96,9 +99,9 @@ def run(request: Request) -> None:
 def _refuse_unused(request: Request) -> None:
     """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
     used = SUITES[request.suite].options if request.suite in SUITES else ()
-    for option in ("data", "images"):
-        if getattr(request, option) and option not in used:
-            readers = " or ".join(name for name, suite in SUITES.items() if option in suite.options)
+    for option in ("data", "images", "text"):
+        if getattr(request, option) not in ("", None, "auto") and option not in used:
+            readers = ", ".join(name for name, suite in SUITES.items() if option in suite.options)
             raise ValueError(f"{option} is for --suite {readers}, got it with --suite {request.suite}")
 
 
@@ -118,7 +121,8 @@ def _task(request: Request) -> tuple[list[str], Task]:
         data=source.data,
         loss=config.loss,
         questions=Path(request.data) if request.data else None,
-        images=Path(request.images),
+        images=Path(request.images) if request.images else None,
+        text=None if request.text == "auto" else request.text,
         batch_size=request.batch_size,
         limit=request.limit,
     )

@@ -3,6 +3,7 @@
 A new suite is a file in ``evaluation/`` and a row of :data:`SUITES` (docs/add-a-suite.md).
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
-from fgclip_fast.evaluation import fg_ovd, records
+from fgclip_fast.evaluation import fg_ovd, published, records, retrieval
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.embeddings import Embeddings
-from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.fgclip import FGCLIP, Kind
 from fgclip_fast.scenes.locate import Source, embedded
 from fgclip_fast.training.objective import objective
+
+log = logging.getLogger("fgclip_fast")
 
 FIGURES = "evaluation.json"
 """File in a run's folder that holds its figures."""
@@ -34,8 +37,9 @@ class Task:
     Attributes:
         data: its ``val`` names validation shards; prefix, regions and negatives are those of the config.
         loss: weights of the training objective, for validation losses; None leaves the losses out.
-        questions: file of questions, or folder of such files.
-        images: folder that the image paths of the questions are relative to.
+        questions: file of questions, or folder of such files or of public data sets.
+        images: folder that the image paths of the questions are relative to; None is the one of the questions.
+        text: the text path of captions; None is that of each protocol.
         batch_size: images a forward pass, at most.
         limit: questions or records at most, for each file; None is all.
         share: the processes that divide the work; each must evaluate by the same suites.
@@ -44,7 +48,8 @@ class Task:
     data: Data
     loss: Loss | None = None
     questions: Path | None = None
-    images: Path = Path()
+    images: Path | None = None
+    text: Kind | None = None
     batch_size: int = PART
     limit: int | None = None
     share: Share = field(default_factory=Share)
@@ -135,7 +140,7 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
         console.print(table)
     for name, f in figures.items():
         if "top1" not in f:
-            own = Table(name, "value")
+            own = Table(name, "value", caption=f.get("of", {}).get("protocol"))
             for key, value in f.items():
                 if not isinstance(value, list | dict):
                     own.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
@@ -166,7 +171,7 @@ def _losses(weights: Loss, embeddings: Embeddings) -> dict[str, Tensor]:
 
 
 def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    path, images = task.questions, task.images
+    path, images = task.questions, task.images or Path()
     if path is None:
         raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
@@ -187,8 +192,37 @@ def _ask(model: FGCLIP, file: Path, images: Path, task: Task) -> Figures:
     return fg_ovd.evaluate(model, file, images, batch_size=task.batch_size, limit=task.limit, share=task.share)
 
 
+def _retrieval(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    return {
+        f"retrieval/{name}": retrieval.evaluate(
+            model,
+            path,
+            task.images,
+            root=task.questions,
+            kind=task.text,
+            batch_size=task.batch_size,
+            limit=task.limit,
+            share=task.share,
+        )
+        for name, path in _sets("retrieval", task).items()
+    }
+
+
+def _sets(suite: str, task: Task) -> dict[str, Path]:
+    """Data sets of a suite: name → questions. Those that are not there are logged."""
+    if task.questions is None:
+        raise ValueError(f"data: --suite {suite} needs --data, a file of questions or a folder of data sets")
+    found, missing = published.find(suite, task.questions)
+    for one in missing if task.share.first else ():
+        log.info("%s/%s: not in %s; published at %s", suite, one.name, task.questions, one.source)
+    return found
+
+
 SUITES = {
     "records": Suite("your own validation shards", ("data",), _records),
     "fg-ovd": Suite("files in FG-OVD's format", ("data", "images"), _fg_ovd),
     "levels": Suite("the embedded set's questions, by difficulty", (), _levels),
+    "retrieval": Suite(
+        "captions of images and images of captions, recall at 1, 5 and 10", ("data", "images", "text"), _retrieval
+    ),
 }

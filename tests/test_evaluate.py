@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from fgclip_fast import evaluate, suites
 from fgclip_fast.config import Data
@@ -22,8 +23,6 @@ def weights(tmp_path):
 
 
 def questions(folder, shards):
-    from PIL import Image
-
     Image.effect_noise((64, 48), 80).convert("RGB").save(folder / "a.jpg")
     line = {"img_path": "a.jpg", "bbox": [1, 2, 30, 40], "width": 64, "height": 48, "pos_expression": ["a"]}
     for name in ("hard", "easy"):
@@ -68,11 +67,30 @@ def test_records_of_any_shards(weights, shards, tmp_path):
     assert figures["images"] == 12 and 0 <= figures["hard_negative_top1"] <= 1
 
 
+def test_retrieval_of_pairs_prints_its_protocol_and_writes_what_it_is_of(weights, tmp_path, capsys):
+    for number in range(3):
+        Image.effect_noise((64, 48), 80).convert("RGB").save(tmp_path / f"{number}.png")
+    rows = "\n".join(f"{n}.png,picture {n}" for n in range(3))
+    (tmp_path / "pairs.csv").write_text(f"image,caption\n{rows}\nmissing.png,no")
+    words = [str(weights), "--suite", "retrieval", "--data", str(tmp_path / "pairs.csv")]
+    evaluate.main([*words, "--output", str(tmp_path / "f.json"), "--text", "long"])
+    figures = json.loads((tmp_path / "f.json").read_text())["retrieval/pairs"]
+    assert figures["images"] == 3 and figures["of"]["skipped"] == {"missing or unreadable image": 1}
+    assert (
+        figures["of"]["protocol"] == "pairs of pairs.csv: all images, all captions, long text path (not the protocol's)"
+    )
+    assert "long text path" in " ".join(capsys.readouterr().out.split())
+
+
 def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
     output = tmp_path / "figures.json"
     output.write_text('{"other": {"top1": 0.5}}')
     evaluate.main([str(weights), "--suite", "records", "--data", str(shards / "val-*.tar"), "--output", str(output)])
     assert set(json.loads(output.read_text())) == {"other", "records"}
+
+
+def readers(option):
+    return ", ".join(name for name, suite in suites.SUITES.items() if option in suite.options)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +99,18 @@ def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
         ("--suite fg-ovd", "data: --suite fg-ovd needs --data"),
         ("--suite fg-ovd --data nowhere", "data must be a .jsonl file or a folder of them, got nowhere"),
         ("--suite fg-ovd --data {file} --images nowhere", "images must be an existing folder, got nowhere"),
+        ("--suite levels --text long", "text is for --suite retrieval, got it with --suite levels"),
+        ("--suite retrieval", "data: --suite retrieval needs --data"),
+        ("--suite retrieval --data nowhere", "data must be an existing file or folder, got nowhere"),
         ("--suite records", "data: the run has no validation shards"),
         ("--suite records --data nowhere", "data: shards: 'nowhere' names nowhere, where no tar file exists"),
-        ("--suite records --data {val} --images .", "images is for --suite fg-ovd, got it with --suite records"),
-        ("--suite levels --data {val}", "data is for --suite records or fg-ovd, got it with --suite levels"),
-        ("--data {val}", "data is for --suite records or fg-ovd, got it with --suite auto"),
-        ("", "is not a run with a config.yaml, so give one: --suite records, fg-ovd, levels"),
+        (
+            "--suite records --data {val} --images .",
+            f"images is for --suite {readers('images')}, got it with --suite records",
+        ),
+        ("--suite levels --data {val}", f"data is for --suite {readers('data')}, got it with --suite levels"),
+        ("--data {val}", f"data is for --suite {readers('data')}, got it with --suite auto"),
+        ("", "is not a run with a config.yaml, so give one: --suite " + ", ".join(suites.SUITES)),
         ("--suite records --data {val} --output {folder}", "output must be a file, got the folder {folder}"),
         ("--suite records --data {val} --output no/x.json", "output must lie in an existing folder, got no/x.json"),
         ("--suite records --data {val} --output {file}", "output must be a new file, or a file of figures, got {file}"),
@@ -107,7 +131,7 @@ def test_an_argument_that_cannot_be_is_named_and_nothing_written(weights, shards
 def test_a_run_without_validation_shards_needs_a_suite(tmp_path, capsys):
     run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=""))
     refused = refusal(evaluate.main, [str(run)], capsys)
-    assert refused.endswith("run has no validation shards, so give one: --suite records, fg-ovd, levels")
+    assert refused.endswith("run has no validation shards, so give one: --suite " + ", ".join(suites.SUITES))
 
 
 def test_output_and_batch_size_hold_without_a_suite_too(shards, tmp_path, monkeypatch):

@@ -6,10 +6,10 @@ names are imported when they are first asked for.
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Figures", "Question", "fg_ovd", "heatmap", "metrics", "records", "views"]
+__all__ = ["Figures", "Question", "fg_ovd", "heatmap", "metrics", "pairs", "records", "retrieval", "views"]
 
 if TYPE_CHECKING:
-    from fgclip_fast.evaluation import fg_ovd, heatmap, metrics, records, views
+    from fgclip_fast.evaluation import fg_ovd, heatmap, metrics, pairs, records, retrieval, views
     from fgclip_fast.evaluation.figures import Figures
     from fgclip_fast.evaluation.questions import Question
 

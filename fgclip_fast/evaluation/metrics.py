@@ -1,6 +1,7 @@
 """Figures of merit computed from similarities alone, without models or files."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +51,37 @@ def hits_at(queries: Tensor, answers: Tensor, ks: tuple[int, ...] = (1, 5, 10), 
         before.append((similarity >= own).sum(dim=1) - 1)
     rank = torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
     return [rank < k for k in ks]
+
+
+def answers_before(
+    queries: Tensor, answers: Tensor, right: Sequence[Sequence[int]], copies: Tensor | None = None, chunk: int = 256
+) -> Tensor:
+    """Count for each query the wrong answers that are at least as near as its best right one.
+
+    Similarities are compared for ``chunk`` queries at a time, in fp32: memory grows with ``chunk`` times M.
+
+    Args:
+        queries: Tensor[N, D], fp32 unit rows.
+        answers: Tensor[M, D], fp32 unit rows.
+        right: for each query, the rows of its right answers, at least one.
+        copies: Tensor[M], how often each answer counts; None is once.
+        chunk: queries compared at a time.
+
+    Returns:
+        Tensor[N], int64; 0 where a right answer is nearer than all wrong ones.
+    """
+    before = []
+    for start in range(0, len(queries), chunk):
+        similarity = queries[start : start + chunk] @ answers.T
+        own = right[start : start + chunk]
+        row = torch.tensor([i for i, answers_of in enumerate(own) for _ in answers_of], dtype=torch.int64)
+        column = torch.tensor([j for answers_of in own for j in answers_of], dtype=torch.int64)
+        best = torch.full((len(own),), -math.inf).scatter_reduce(0, row, similarity[row, column], "amax")
+        nearer = similarity >= best[:, None]
+        nearer[row, column] = False
+        # A product with fp64 counts would cost eight bytes for each of these bits.
+        before.append(nearer.sum(dim=1) if copies is None else torch.stack([copies[bits].sum() for bits in nearer]))
+    return torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
 
 
 def interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:

@@ -1,0 +1,71 @@
+"""Public data sets of the suites: the names of their files, where they are published, and what they weigh."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """A public data set."""
+
+    suite: str
+    name: str
+    patterns: tuple[str, ...]
+    """Its questions, as glob patterns below the folder of ``--data``; the first that finds something is taken."""
+    source: str
+    """The place where it is published, with its size where known."""
+
+
+SETS = (
+    Published(
+        "retrieval", "coco", ("**/captions_val2017.json",), "cocodataset.org: annotations 241 MB, val2017 images 1 GB"
+    ),
+    Published(
+        "retrieval",
+        "coco-karpathy",
+        ("**/dataset_coco.json", "**/coco_karpathy_test.json"),
+        "cs.stanford.edu/people/karpathy/deepimagesent; images: cocodataset.org, val2014, 6 GB",
+    ),
+    Published(
+        "retrieval",
+        "flickr30k",
+        ("**/dataset_flickr30k.json", "**/flickr30k_test.json", "**/results_20130124.token"),
+        "shannon.cs.illinois.edu/DenotationGraph, images 4.4 GB; test split: Karpathy's",
+    ),
+    Published("retrieval", "dci", ("dci", "DCI", "densely_captioned_images"), "github.com/facebookresearch/DCI"),
+    Published("retrieval", "docci", ("**/docci_descriptions.jsonlines",), "google.github.io/docci, images 7.6 GB"),
+    Published("retrieval", "urban1k", ("urban1k", "Urban1k"), "huggingface.co/datasets/BeichenZhang/Urban1k"),
+    Published(
+        "retrieval",
+        "sharegpt4v-1k",
+        ("**/share-captioner_coco_lcs_sam_1246k_1107.json",),
+        "huggingface.co/datasets/Lin-Chen/ShareGPT4V; its first 1,000 images are of SA-1B",
+    ),
+)
+"""All known sets, by suite."""
+
+
+def find(suite: str, data: Path) -> tuple[dict[str, Path], list[Published]]:
+    """Find the data sets of a suite.
+
+    Args:
+        suite: its name.
+        data: a file or folder of questions, or a folder that holds public data sets in their published layout.
+
+    Returns:
+        name → file or folder of questions, and the sets that are not there. A path that is not the home of a public
+        set is taken as the questions themselves, under its own name; nothing is missing then.
+
+    Raises:
+        FileNotFoundError: ``data`` does not exist.
+    """
+    if not data.exists():
+        raise FileNotFoundError(f"data must be an existing file or folder, got {data}")
+    found: dict[str, Path] = {}
+    missing: list[Published] = []
+    for one in (row for row in SETS if row.suite == suite):
+        hits = [path for pattern in one.patterns for path in sorted(data.glob(pattern))] if data.is_dir() else []
+        if hits:
+            found[one.name] = hits[0]
+        else:
+            missing.append(one)
+    return (found, missing) if found else ({data.stem: data}, [])

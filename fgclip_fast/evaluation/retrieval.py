@@ -1,0 +1,147 @@
+"""Retrieval: find the captions of an image among all captions, and the image of a caption among all images.
+
+Recall@k is the share of queries with a right answer among the k nearest. An image has any number of captions, and any
+of them is right. A caption that several images share is right for each of them, and each of them is right for it. An
+answer that ties with the best right one counts as nearer, so a model that gives one embedding to all scores 0.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from fgclip_fast.evaluation import pairs, pictures
+from fgclip_fast.evaluation.embedding import Embedded, embed
+from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.metrics import answers_before, interval
+from fgclip_fast.evaluation.share import PART, Share
+from fgclip_fast.model.fgclip import FGCLIP, Kind
+
+KS = (1, 5, 10)
+MISSING = "missing or unreadable image"
+
+
+def evaluate(
+    model: FGCLIP,
+    path: Path,
+    images: Path | None = None,
+    *,
+    root: Path | None = None,
+    kind: Kind | None = None,
+    batch_size: int = PART,
+    limit: int | None = None,
+    share: Share | None = None,
+) -> Figures:
+    """Measure recall@1, 5 and 10 from images to captions and from captions to images.
+
+    Args:
+        model: the model, on its device.
+        path: a file or folder that :func:`fgclip_fast.evaluation.pairs.read` knows.
+        images: folder of the images; None is the one of ``path``.
+        root: folder of several data sets, where images are sought too.
+        kind: the text path; None is that of the protocol.
+        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
+        limit: use only the first ``limit`` images; None uses all.
+        share: the processes that divide the work; None is this one alone.
+
+    Raises:
+        ValueError: the content has no known layout.
+        OSError: a file or folder does not exist or cannot be read.
+    """
+    skipped: Counter[str] = Counter()
+    found = pairs.read(path, skipped)
+    protocol = found.protocol
+    if kind is not None and kind != found.kind:
+        protocol = protocol.replace(f"{found.kind} text path", f"{kind} text path (not the protocol's)")
+    gallery = _gallery(found.captions, pictures.around(path, images, root), limit, skipped)
+
+    def figures(embedded: Embedded) -> Figures:
+        return _figures(gallery, embedded, skipped)
+
+    measured = embed(
+        model,
+        [Path(image) for image in gallery.images],
+        gallery.texts,
+        figures,
+        kind=kind or found.kind,
+        batch_size=min(batch_size, PART),
+        share=share or Share(),
+    )
+    data = {"file": str(path), "images": len(found.captions), "found by": dict(sorted(gallery.ways.items()))}
+    return replace(measured, protocol=protocol, data=data)
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """Images and captions, each once and sorted.
+
+    Attributes:
+        images: paths.
+        texts: captions.
+        captions: for each image, the rows of its captions; one that it has twice stands there twice.
+        ways: way of finding images → number.
+    """
+
+    images: list[str]
+    texts: list[str]
+    captions: list[list[int]]
+    ways: Counter[str]
+
+
+def _gallery(
+    captions: dict[str, list[str]], files: pictures.Pictures, limit: int | None, skipped: Counter[str]
+) -> _Gallery:
+    by_path: dict[str, list[str]] = {}
+    for name, texts in islice(captions.items(), limit):
+        path = files.find(name)
+        if path is None:
+            skipped[MISSING] += 1
+        else:
+            by_path.setdefault(str(path), []).extend(texts)
+    texts = sorted({text for own in by_path.values() for text in own})
+    row = {text: number for number, text in enumerate(texts)}
+    images = sorted(by_path)
+    return _Gallery(images, texts, [[row[text] for text in by_path[image]] for image in images], files.ways)
+
+
+def _figures(gallery: _Gallery, embedded: Embedded, skipped: Counter[str]) -> Figures:
+    good = embedded.readable.nonzero()[:, 0].tolist()
+    skipped[MISSING] += len(gallery.images) - len(good)
+    captions = [gallery.captions[i] for i in good]
+    owners: dict[int, list[int]] = {}
+    for number, own in enumerate(captions):
+        for text in own:
+            owners.setdefault(text, []).append(number)
+    asked = sorted(owners)
+    place = {text: number for number, text in enumerate(asked)}
+    copies = torch.tensor([len(owners[text]) for text in asked])
+    image, text = embedded.images[good], embedded.texts[asked]
+    texts_before = answers_before(image, text, [sorted({place[t] for t in own}) for own in captions], copies)
+    images_before = answers_before(text, image, [sorted(set(owners[t])) for t in asked])
+    names = [Path(gallery.images[i]).name for i in good]
+    values: dict[str, object] = {"images": len(good), "captions": int(copies.sum())}
+    outcomes: dict[str, dict[str, tuple[int, int]]] = {}
+    for k in KS:
+        hits = (texts_before < k).int().tolist()
+        found = (images_before < k).int().tolist()
+        by_caption = [sum(found[place[t]] for t in own) for own in captions]
+        ways = {"image_to_text": (hits, [1] * len(hits)), "text_to_image": (by_caption, list(map(len, captions)))}
+        for way, (right, questions) in ways.items():
+            total = sum(questions)
+            values[f"{way}_r@{k}"] = sum(right) / total if total else math.nan
+            if k == 1:
+                values[f"{way}_r@1_interval"] = list(interval(sum(right), total))
+            outcomes[f"{way}_r@{k}"] = _by_name(names, right, questions)
+    causes = {cause: count for cause, count in sorted(skipped.items()) if count}
+    return Figures(values={**values, "skipped": causes}, asked=len(good), skipped=causes, outcomes=outcomes)
+
+
+def _by_name(names: list[str], right: list[int], questions: list[int]) -> dict[str, tuple[int, int]]:
+    sums: dict[str, tuple[int, int]] = {}
+    for name, r, q in zip(names, right, questions, strict=True):
+        before = sums.get(name, (0, 0))
+        sums[name] = (before[0] + r, before[1] + q)
+    return sums
