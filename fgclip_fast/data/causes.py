@@ -23,7 +23,9 @@ BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, WRONG_TYPE, UNREADABLE, OTHER_SIZE
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"
 WRONG_NEGATIVE = "negative of a wrong type"
-DROPPED = (*boxes.REASONS, WRONG_REGION, NO_EXPRESSION, WRONG_NEGATIVE)
+EQUAL_NEGATIVE = "negative equal to its positive"
+REPEATED_NEGATIVE = "repeated negative"
+DROPPED = (*boxes.REASONS, WRONG_REGION, NO_EXPRESSION, WRONG_NEGATIVE, EQUAL_NEGATIVE, REPEATED_NEGATIVE)
 # A missing text is replaced by another of the same image.
 SHORT_FROM_LONG = "short caption filled by the long one"
 LONG_FROM_SHORT = "long caption filled by the short one"

@@ -25,6 +25,7 @@ from fgclip_fast.data.causes import (
     BadRecord,
     Defect,
 )
+from fgclip_fast.data.negatives import distinct
 from fgclip_fast.inputs import boxes
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif", "jp2")
@@ -156,7 +157,9 @@ def _region(box: boxes.Box, short: str, long: str, entry: Mapping, i: int, defec
         defects.append(Defect(EXPRESSION_FILLED, f"region {i}"))
     if not short:
         return Region(box, long, long)  # negatives contradict the short expression, which is missing
-    return Region(box, short, long or short, _negatives(entry, i, defects))
+    negatives, dropped = distinct(short, _negatives(entry, i, defects))
+    defects += [Defect(cause, f"region {i}: {detail}") for cause, detail in dropped]
+    return Region(box, short, long or short, negatives)
 
 
 class _Drop(Exception):

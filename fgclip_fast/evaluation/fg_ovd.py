@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fgclip_fast.data.causes import Defect
+from fgclip_fast.data.negatives import distinct
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.questions import Question
@@ -45,11 +47,13 @@ class Answers:
         lines: those that were asked.
         ranks: for each of them, the number of texts that score above the right one; 0 is a right answer.
         skipped: cause → questions that could not be asked.
+        dropped: cause → negatives left out, since they say the same as the right text or another negative.
     """
 
     lines: list[Line] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     @property
     def correct(self) -> int:
@@ -70,6 +74,7 @@ class Answers:
             "chance": self.chance,
             "questions": asked,
             "skipped": dict(sorted(self.skipped.items())),
+            "dropped": dict(sorted(self.dropped.items())),
         }
         by_image: dict[str, tuple[int, int]] = {}
         for line, rank in zip(self.lines, self.ranks, strict=True):
@@ -117,7 +122,8 @@ def answer(
 ) -> Answers:
     """Ask a model the questions of a file and keep each answer. Arguments and errors are those of :func:`evaluate`."""
     skipped: Counter[str] = Counter()
-    lines = sorted(islice(read(path, images, skipped), limit), key=lambda line: str(line.image))
+    dropped: Counter[str] = Counter()
+    lines = sorted(islice(read(path, images, skipped, dropped), limit), key=lambda line: str(line.image))
     by_image = [list(group) for _, group in groupby(lines, lambda line: line.image)]
 
     def ask(part: range) -> Answers:
@@ -126,11 +132,11 @@ def answer(
             _answer_batch(model, by_image[start : min(start + batch_size, part.stop)], answers)
         return answers
 
-    return (share or Share()).measure(parts_of(len(by_image)), ask, lambda parts: _joined(parts, skipped))
+    return (share or Share()).measure(parts_of(len(by_image)), ask, lambda parts: _joined(parts, skipped, dropped))
 
 
-def _joined(parts: Sequence[Answers], skipped: Counter[str]) -> Answers:
-    whole = Answers(skipped=skipped)
+def _joined(parts: Sequence[Answers], skipped: Counter[str], dropped: Counter[str]) -> Answers:
+    whole = Answers(skipped=skipped, dropped=dropped)
     for part in parts:
         whole.lines += part.lines
         whole.ranks += part.ranks
@@ -138,13 +144,14 @@ def _joined(parts: Sequence[Answers], skipped: Counter[str]) -> Answers:
     return whole
 
 
-def read(path: Path, images: Path, skipped: Counter[str]) -> Iterator[Line]:
+def read(path: Path, images: Path, skipped: Counter[str], dropped: Counter[str] | None = None) -> Iterator[Line]:
     """Read the questions of a file.
 
     Args:
         path: file in FG-OVD's format.
         images: folder that ``img_path`` is relative to.
         skipped: counts, by cause, the lines that hold no usable question.
+        dropped: counts, by cause, the negatives of usable questions that say the same as another of their texts.
 
     Raises:
         OSError: the file does not exist or cannot be read.
@@ -156,19 +163,23 @@ def read(path: Path, images: Path, skipped: Counter[str]) -> Iterator[Line]:
                 continue
             try:
                 raw = json.loads(line)
-                question = _question(raw)
-                yield Line(number, images / raw["img_path"], question)
+                question, defects = _question(raw)
+                found = Line(number, images / raw["img_path"], question)
             except _Unaskable as error:
                 skipped[str(error)] += 1
             except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError):
                 skipped["malformed line"] += 1
+            else:
+                if dropped is not None:
+                    dropped.update(defect.cause for defect in defects)
+                yield found
 
 
 class _Unaskable(ValueError):
     """A line without a usable question; the message is the cause that is counted."""
 
 
-def _question(raw: dict[str, Any]) -> Question:
+def _question(raw: dict[str, Any]) -> tuple[Question, list[Defect]]:
     box = corners([float(side) for side in raw["bbox"][:4]])
     try:
         box = checked(fractions(box, float(raw["width"]), float(raw["height"])))
@@ -180,7 +191,10 @@ def _question(raw: dict[str, Any]) -> Question:
         raise _Unaskable("no negatives")
     if isinstance(negatives, str) or not all(isinstance(text, str) for text in texts):
         raise _Unaskable("text of a wrong type")
-    return Question(box, texts)
+    kept, defects = distinct(texts[0], texts[1:])
+    if not kept:
+        raise _Unaskable("no negatives")
+    return Question(box, (texts[0], *kept)), defects
 
 
 @torch.inference_mode()

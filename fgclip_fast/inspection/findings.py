@@ -111,7 +111,7 @@ def _text_warnings(survey: Survey) -> list[Warning]:
     ways_out = {
         SIGNS.mojibake: "UTF-8 was read as another encoding; mend the source with ftfy",
         SIGNS.tokens: "remove them: CLIP's own end mark ends a text early, others are read as words",
-        SIGNS.equal: "they are dropped or cannot be told apart",
+        SIGNS.equal: "they are left out; nothing could tell them apart",
         SIGNS.contained: "the negative may be true as well",
     }
     for sign, way_out in ways_out.items():

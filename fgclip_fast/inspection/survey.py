@@ -16,11 +16,12 @@ from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode, sides
 from fgclip_fast.data.duplicates import SIZE, difference_hashes
 from fgclip_fast.data.importers.pool import cores, in_order
+from fgclip_fast.data.negatives import normal_form
 from fgclip_fast.data.records import Record, parse_sample
 from fgclip_fast.data.shards import Shard
 from fgclip_fast.inputs.boxes import BadBox, numbers
 from fgclip_fast.inputs.tokenizer import Tokenizer
-from fgclip_fast.inspection.texts import SIGNS, normal_form, signs_of
+from fgclip_fast.inspection.texts import SIGNS, signs_of
 from fgclip_fast.progress import Progress
 
 _GREY = 2  # of 255: what the JPEG decoder fills in for missing rows varies by no more
@@ -201,9 +202,11 @@ class _Facts:
             self._boxes[place] = (*self._boxes[place][:3], float(len(region.negatives)))
             own = normal_form(region.short)
             for negative in map(normal_form, region.negatives):
-                if negative == own or f" {own} " in f" {negative} ":
-                    sign = SIGNS.equal if negative == own else SIGNS.contained
-                    self._note(sign, f"{region.short} / {negative}")
+                if f" {own} " in f" {negative} ":
+                    self._note(SIGNS.contained, f"{region.short} / {negative}")
+        for defect in record.defects:
+            if defect.cause == SIGNS.equal:  # dropped by the record's own rule
+                self._note(SIGNS.equal, defect.detail)
         for text in (record.short, record.long, *(text for region in record.regions for text in region[1:3])):
             for sign in signs_of(text):
                 self._note(sign, text)

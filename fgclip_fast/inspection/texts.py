@@ -1,11 +1,12 @@
 """Signs of texts that went wrong on their way: another encoding, another tokenizer's marks, negatives that hold."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ftfy.badness import is_bad
+
+from fgclip_fast.data.causes import EQUAL_NEGATIVE
 
 
 class _Signs(NamedTuple):
@@ -13,7 +14,7 @@ class _Signs(NamedTuple):
 
     mojibake: str = "text in a wrong encoding"
     tokens: str = "special tokens of a tokenizer in a text"
-    equal: str = "negative equal to its positive"
+    equal: str = EQUAL_NEGATIVE
     contained: str = "negative that contains its positive"
     sizes: str = "box that fits as corner and size"
     thousandths: str = "box with numbers of 2 to 1000"
@@ -28,11 +29,6 @@ SIGNS = _Signs()
 _SPECIAL = re.compile(
     r"<\|\w+\|>|</?s>|<(?:pad|eos|bos|unk|mask|image|img)>|\[(?:CLS|SEP|PAD|MASK|UNK|INST)\]", re.IGNORECASE
 )
-
-
-def normal_form(text: str) -> str:
-    """The text without differences that a reader does not see: case, white space, compatibility forms."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def signs_of(text: str) -> Iterator[str]:

@@ -119,6 +119,15 @@ def test_any_number_of_negatives_is_taken_in_file_order(fields, negatives):
     assert parsed.regions[0].negatives == negatives and parsed.defects == ()
 
 
+def test_a_negative_equal_to_its_positive_or_repeated_is_dropped_and_counted():
+    negatives = ["a red mug", " A  RED\tmug ", "\uff41 red mug", "a blue mug", "A blue mug", "a grey mug"]
+    parsed = with_regions(region(short_expr="a red mug", short_expr_negs=negatives))
+    assert parsed.regions[0].negatives == ("a blue mug", "a grey mug")
+    assert found(parsed) == [causes.EQUAL_NEGATIVE] * 3 + [causes.REPEATED_NEGATIVE]
+    alone = with_regions(region(short_expr="a red mug", short_expr_negs=negatives[:1]))
+    assert alone.regions[0].negatives == () and found(alone) == [causes.EQUAL_NEGATIVE]
+
+
 @pytest.mark.parametrize("negatives, kept", [({"0": "b", "1": 3, "2": ""}, ("b",)), ("b", ())])
 def test_a_bad_negative_is_dropped_alone(negatives, kept):
     parsed = with_regions(region(short_expr_negs=negatives))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fgclip_fast.data import causes
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.model.fgclip import FGCLIP
 from tests.models import MINI
@@ -62,8 +63,22 @@ def test_answers_equal_plain_cosines(model, tmp_path):
 
 
 def test_a_tie_with_the_right_text_counts_as_right(model, tmp_path):
-    tie = line(pos_expression=["a mug"], neg_expression=["a mug", "A  mug"])
+    cut = "a mug " * 80
+    tie = line(pos_expression=[cut + "red"], neg_expression=[cut + "blue", cut + "green"])
     assert fg_ovd.answer(model, write(tmp_path, tie), tmp_path).correct == 1
+
+
+def test_a_negative_equal_to_another_text_is_dropped_and_counted(model, tmp_path):
+    same = ["A  mug", "a mug ", "\uff41 mug"]
+    lines = [
+        line(pos_expression=["a mug"], neg_expression=[*same, "a cup", "A cup"]),
+        line(pos_expression=["a mug"], neg_expression=same),
+    ]
+    answers = fg_ovd.answer(model, write(tmp_path, *lines), tmp_path)
+    assert [asked.question.texts for asked in answers.lines] == [("a mug", "a cup")] and answers.chance == 0.5
+    values = answers.figures().values
+    assert values["skipped"] == {"no negatives": 1}
+    assert values["dropped"] == {causes.EQUAL_NEGATIVE: 3, causes.REPEATED_NEGATIVE: 1}
 
 
 def test_lines_without_a_usable_question_are_counted_by_cause(model, tmp_path):
