@@ -41,6 +41,10 @@ class Request:
     data sets in their published layout. None: the run's own validation shards."""
     images: str = ""
     """Folder of the images that the questions name; "": for fg-ovd the current one, else the one of the questions."""
+    classes: str = ""
+    """File of class names: one a line in the order of the sorted folders, or folder and name. "": the data set's."""
+    templates: str = ""
+    """File of templates for class names, with {} in the place of the name. "": OpenAI's 80 for ImageNet."""
     text: Literal["auto", "short", "long"] = "auto"
     """Path of captions: short (77 tokens), long (248), or auto, that of each protocol."""
     output: str | None = None
@@ -99,7 +103,7 @@ def run(request: Request) -> None:
 def _refuse_unused(request: Request) -> None:
     """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
     used = SUITES[request.suite].options if request.suite in SUITES else ()
-    for option in ("data", "images", "text"):
+    for option in ("data", "images", "classes", "templates", "text"):
         if getattr(request, option) not in ("", None, "auto") and option not in used:
             readers = ", ".join(name for name, suite in SUITES.items() if option in suite.options)
             raise ValueError(f"{option} is for --suite {readers}, got it with --suite {request.suite}")
@@ -122,6 +126,8 @@ def _task(request: Request) -> tuple[list[str], Task]:
         loss=config.loss,
         questions=Path(request.data) if request.data else None,
         images=Path(request.images) if request.images else None,
+        classes=Path(request.classes) if request.classes else None,
+        templates=Path(request.templates) if request.templates else None,
         text=None if request.text == "auto" else request.text,
         batch_size=request.batch_size,
         limit=request.limit,

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
-from fgclip_fast.evaluation import fg_ovd, published, records, retrieval
+from fgclip_fast.evaluation import boxes, fg_ovd, published, records, retrieval, zero_shot
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.embeddings import Embeddings
@@ -39,6 +39,8 @@ class Task:
         loss: weights of the training objective, for validation losses; None leaves the losses out.
         questions: file of questions, or folder of such files or of public data sets.
         images: folder that the image paths of the questions are relative to; None is the one of the questions.
+        classes: file of class names; None is the data set's.
+        templates: file of templates for class names; None is OpenAI's 80.
         text: the text path of captions; None is that of each protocol.
         batch_size: images a forward pass, at most.
         limit: questions or records at most, for each file; None is all.
@@ -49,6 +51,8 @@ class Task:
     loss: Loss | None = None
     questions: Path | None = None
     images: Path | None = None
+    classes: Path | None = None
+    templates: Path | None = None
     text: Kind | None = None
     batch_size: int = PART
     limit: int | None = None
@@ -132,14 +136,14 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
     console = Console()
     table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
     for name, f in figures.items():
-        if "top1" in f:
+        if "top1" in f and "top5" not in f:
             low, high = map(_percent, f["interval"])
             cells = _percent(f["top1"]), f"{low} – {high}", _percent(f["chance"]), str(f["questions"])
             table.add_row(name, *cells, ", ".join(f"{n} {cause}" for cause, n in f["skipped"].items()))
     if table.row_count:
         console.print(table)
     for name, f in figures.items():
-        if "top1" not in f:
+        if "top1" not in f or "top5" in f:
             own = Table(name, "value", caption=f.get("of", {}).get("protocol"))
             for key, value in f.items():
                 if not isinstance(value, list | dict):
@@ -200,12 +204,28 @@ def _retrieval(model: FGCLIP, task: Task) -> dict[str, Figures]:
             task.images,
             root=task.questions,
             kind=task.text,
-            batch_size=task.batch_size,
-            limit=task.limit,
-            share=task.share,
+            **_way(task),
         )
         for name, path in _sets("retrieval", task).items()
     }
+
+
+def _zero_shot(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    more = {"classes": task.classes, "templates": task.templates, **_way(task)}
+    return {
+        f"zero-shot/{name}": zero_shot.evaluate(model, path, **more) for name, path in _sets("zero-shot", task).items()
+    }
+
+
+def _boxes(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    more = {"root": task.questions, "templates": task.templates, **_way(task)}
+    found = _sets("boxes", task).items()
+    return {f"boxes/{name}": boxes.evaluate(model, path, task.images, **more) for name, path in found}
+
+
+def _way(task: Task) -> dict[str, Any]:
+    """What each suite takes alike."""
+    return {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
 
 
 def _sets(suite: str, task: Task) -> dict[str, Path]:
@@ -225,4 +245,8 @@ SUITES = {
     "retrieval": Suite(
         "captions of images and images of captions, recall at 1, 5 and 10", ("data", "images", "text"), _retrieval
     ),
+    "zero-shot": Suite(
+        "images of classes, in a folder for each or as ImageNet's", ("data", "classes", "templates"), _zero_shot
+    ),
+    "boxes": Suite("classes of given boxes, COCO's and LVIS's", ("data", "images", "templates"), _boxes),
 }

@@ -6,10 +6,34 @@ names are imported when they are first asked for.
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Figures", "Question", "fg_ovd", "heatmap", "metrics", "pairs", "records", "retrieval", "views"]
+__all__ = [
+    "Figures",
+    "Question",
+    "boxes",
+    "classes",
+    "fg_ovd",
+    "heatmap",
+    "metrics",
+    "pairs",
+    "records",
+    "retrieval",
+    "views",
+    "zero_shot",
+]
 
 if TYPE_CHECKING:
-    from fgclip_fast.evaluation import fg_ovd, heatmap, metrics, pairs, records, retrieval, views
+    from fgclip_fast.evaluation import (
+        boxes,
+        classes,
+        fg_ovd,
+        heatmap,
+        metrics,
+        pairs,
+        records,
+        retrieval,
+        views,
+        zero_shot,
+    )
     from fgclip_fast.evaluation.figures import Figures
     from fgclip_fast.evaluation.questions import Question
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fgclip_fast.evaluation.share import Share, parts_of
+from fgclip_fast.inputs.boxes import Box
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 
 Value = TypeVar("Value")
@@ -59,7 +60,7 @@ def embed(
         what, rows = part
         if what == "text":
             return embed_texts(model, texts[rows.start : rows.stop], kind), torch.empty(0, dtype=torch.bool)
-        return _embed_images(model, images[rows.start : rows.stop], batch_size)
+        return embed_images(model, images[rows.start : rows.stop], batch_size)
 
     def join(results: list[tuple[Tensor, Tensor]]) -> Value:
         count = len(parts_of(len(images)))
@@ -111,8 +112,12 @@ def decode(model: FGCLIP, paths: Sequence[Path]) -> list[Tensor | None]:
         return list(threads.map(one, paths))
 
 
-def _embed_images(model: FGCLIP, paths: Sequence[Path], batch_size: int) -> tuple[Tensor, Tensor]:
-    """Rows, and which of the images can be read."""
+def embed_images(model: FGCLIP, paths: Sequence[Path], batch_size: int) -> tuple[Tensor, Tensor]:
+    """Embed images.
+
+    Returns:
+        Tensor[N, D], fp32 unit rows on the CPU, zero where an image cannot be read; Tensor[N], bool, where it can.
+    """
     pixels = decode(model, paths)
     readable = torch.tensor([one is not None for one in pixels])
     good = [one for one in pixels if one is not None]
@@ -123,6 +128,29 @@ def _embed_images(model: FGCLIP, paths: Sequence[Path], batch_size: int) -> tupl
     rows = torch.zeros(len(paths), found.shape[1])
     rows[readable] = found
     return rows, readable
+
+
+def embed_regions(model: FGCLIP, images: Sequence[tuple[Path, Sequence[Box]]], batch_size: int) -> list[Tensor | None]:
+    """Embed boxes of images.
+
+    Args:
+        model: the model, on its device.
+        images: files, each with its boxes.
+        batch_size: images a forward pass.
+
+    Returns:
+        For each image, Tensor[n, D], fp32 unit rows on the CPU; None for one that cannot be read.
+    """
+    pixels = decode(model, [image for image, _ in images])
+    good = [(one, boxes) for one, (_, boxes) in zip(pixels, images, strict=True) if one is not None]
+    rows: list[Tensor] = []
+    for start in range(0, len(good), batch_size):
+        own = good[start : start + batch_size]
+        boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for _, b in own]
+        found = model.encode_regions(torch.stack([one for one, _ in own]), boxes, unit="fraction")
+        rows += F.normalize(found.float(), dim=-1).cpu().split([len(b) for b in boxes])
+    left = iter(rows)
+    return [None if one is None else next(left) for one in pixels]
 
 
 def _cat(rows: Sequence[Tensor]) -> Tensor:

@@ -40,6 +40,27 @@ SETS = (
         ("**/share-captioner_coco_lcs_sam_1246k_1107.json",),
         "huggingface.co/datasets/Lin-Chen/ShareGPT4V; its first 1,000 images are of SA-1B",
     ),
+    Published(
+        "zero-shot",
+        "imagenet-1k",
+        ("imagenet/val", "imagenet-1k/val", "ILSVRC2012/val", "imagenet/ILSVRC2012_img_val"),
+        "image-net.org: ILSVRC2012 validation images, 6.3 GB; flat, with LOC_val_solution.csv beside them",
+    ),
+    Published(
+        "zero-shot",
+        "imagenet-v2",
+        ("imagenetv2-matched-frequency-format-val", "imagenet-v2/imagenetv2-matched-frequency-format-val"),
+        "huggingface.co/datasets/vaishaal/ImageNetV2: matched frequency, 1.2 GB",
+    ),
+    Published(
+        "boxes",
+        "coco",
+        ("**/instances_val2017.json",),
+        "cocodataset.org: annotations 241 MB, val2017 images 1 GB",
+    ),
+    Published(
+        "boxes", "lvis", ("**/lvis_v1_val.json",), "lvisdataset.org: annotations 64 MB; images: COCO's val2017, 1 GB"
+    ),
 )
 """All known sets, by suite."""
 

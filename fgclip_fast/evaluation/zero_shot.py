@@ -1,0 +1,150 @@
+"""Zero-shot classification: choose the class of an image by the texts of the classes.
+
+A class is the unit mean of the unit embeddings of its name in every template, by the short text path; all images are
+asked (the released script leaves out the last batch). Of equal scores the class that stands first wins.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from fgclip_fast.evaluation.class_figures import class_figures
+from fgclip_fast.evaluation.classes import WNID, imagenet_names, names_of_folders, ranks, read_names, read_templates
+from fgclip_fast.evaluation.embedding import class_vectors, embed_images
+from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.share import PART, Share, parts_of
+from fgclip_fast.model.fgclip import FGCLIP
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAPPINGS = ("LOC_val_solution.csv", "val.txt", "val_map.txt", "labels.txt")
+"""Files with the class of each image of a flat folder, in it or in the folder above."""
+
+
+class Labelled(NamedTuple):
+    """Images with their classes."""
+
+    layout: str
+    names: list[str]
+    images: list[tuple[Path, int]]
+    """Sorted; the class as a row of ``names``."""
+
+
+def evaluate(
+    model: FGCLIP,
+    path: Path,
+    *,
+    classes: Path | None = None,
+    templates: Path | None = None,
+    batch_size: int = PART,
+    limit: int | None = None,
+    share: Share | None = None,
+) -> Figures:
+    """Measure top-1 and top-5 over images, and their means over classes.
+
+    Args:
+        model: the model, on its device.
+        path: a folder of class folders, or a flat folder with one of :data:`MAPPINGS` in it or beside it.
+        classes: file of class names; None takes ImageNet's, or the folders'.
+        templates: file of templates; None takes OpenAI's 80.
+        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
+        limit: use only ``limit`` images, evenly spread; None uses all.
+        share: the processes that divide the work; None is this one alone.
+
+    Raises:
+        ValueError: the folder has no known layout, or names do not fit it.
+        OSError: a file or folder does not exist or cannot be read.
+    """
+    share, skipped = share or Share(), Counter[str]()
+    labelled = read(path, classes, skipped)
+    prompts = read_templates(templates)
+    images = labelled.images
+    if limit is not None and limit < len(images):
+        images = [images[i * len(images) // limit] for i in range(limit)]
+    vectors = class_vectors(model, labelled.names, prompts, share)
+
+    def ask(part: range) -> list[int | None]:
+        own = images[part.start : part.stop]
+        rows, readable = embed_images(model, [image for image, _ in own], min(batch_size, PART))
+        good = readable.tolist()
+        if not any(good):
+            return [None] * len(own)
+        labels = [label for (_, label), ok in zip(own, good, strict=True) if ok]
+        found = iter(ranks(rows[readable] @ vectors.cpu().T, torch.tensor(labels)).tolist())
+        return [next(found) if ok else None for ok in good]
+
+    def figures(parts: list[list[int | None]]) -> Figures:
+        asked = [(image, label, r) for (image, label), r in zip(images, (r for p in parts for r in p), strict=True)]
+        skipped["missing or unreadable image"] += sum(r is None for *_, r in asked)
+        good = [(str(image), label, r) for image, label, r in asked if r is not None]
+        return class_figures(
+            labelled.names, [i for i, *_ in good], [c for _, c, _ in good], [r for *_, r in good], skipped
+        )
+
+    found = share.measure(parts_of(len(images)), ask, figures)
+    count = "OpenAI's 80 templates" if templates is None else f"{len(prompts)} templates of {templates.name}"
+    protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {count}, short text path"
+    return replace(found, protocol=protocol, data={"folder": str(path), "images": len(labelled.images)})
+
+
+def read(path: Path, classes: Path | None, skipped: Counter[str]) -> Labelled:
+    """Read a folder of labelled images; arguments and errors are those of :func:`evaluate`."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"data must be a folder of images for --suite zero-shot, got {path}")
+    mapping = next((f for top in (path, path.parent) for name in MAPPINGS if (f := top / name).is_file()), None)
+    folders = sorted(one.name for one in path.iterdir() if one.is_dir() and next(_images(one), None) is not None)
+    if folders:
+        names = read_names(classes, folders) if classes else names_of_folders(folders)
+        images = [(image, c) for c, folder in enumerate(folders) for image in _images(path / folder)]
+        return Labelled("class folders", names, sorted(images))
+    if mapping is None:
+        raise ValueError(
+            f"data: {path} must hold a folder for each class, or images with one of {', '.join(MAPPINGS)} beside them"
+        )
+    return _flat(path, mapping, classes, skipped)
+
+
+def _flat(path: Path, mapping: Path, classes: Path | None, skipped: Counter[str]) -> Labelled:
+    """ImageNet's flat folder: each image's class by WordNet identifier, or by number."""
+    labels = dict(_mapped(mapping))
+    identifiers = sorted(set(labels.values()))
+    if all(WNID.fullmatch(label) for label in identifiers):
+        names = read_names(classes, identifiers) if classes else names_of_folders(identifiers)
+        row = {label: number for number, label in enumerate(identifiers)}
+    elif all(label.isdigit() for label in identifiers):
+        count = max(map(int, identifiers)) + 1
+        names = read_names(classes, [str(n) for n in range(count)]) if classes else imagenet_names()
+        if count > len(names):
+            raise ValueError(f"classes: {mapping} must hold numbers below {len(names)}, got {count - 1}")
+        row = {label: int(label) for label in identifiers}
+    else:
+        raise ValueError(f"data: {mapping} must give each image a number or a WordNet identifier")
+    images = []
+    for image in _images(path):
+        if (label := labels.get(image.name, labels.get(image.stem))) is None:
+            skipped["image without a class"] += 1
+        else:
+            images.append((image, row[label]))
+    skipped["missing or unreadable image"] += len(labels) - len(images)
+    return Labelled(f"flat folder by {mapping.name}", names, sorted(images))
+
+
+def _mapped(mapping: Path) -> Iterator[tuple[str, str]]:
+    text = mapping.read_text(encoding="utf-8-sig")
+    if mapping.suffix == ".csv":
+        for row in csv.DictReader(text.splitlines()):
+            if row.get("ImageId") and row.get("PredictionString"):
+                yield row["ImageId"], row["PredictionString"].split()[0]
+        return
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2:
+            yield Path(words[0]).name, words[1]
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (one for one in sorted(folder.iterdir()) if one.suffix.lower() in ENDINGS)

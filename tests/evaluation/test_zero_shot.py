@@ -1,0 +1,133 @@
+"""Zero-shot classification: figures by hand, layouts of ImageNet, names and templates."""
+
+import json
+
+import pytest
+import torch
+
+from fgclip_fast.evaluation import classes, zero_shot
+from tests.evaluation.planted import Planted, grey, unit
+
+TEMPLATES = ["a photo of a {}.", "a drawing of a {}."]
+
+
+def model(*names, templates=TEMPLATES, **vectors):
+    texts = {t.replace("{}", name): vectors.get(name, unit(i)) for i, name in enumerate(names) for t in templates}
+    return Planted({n: unit(n) for n in range(4)}, texts)
+
+
+@pytest.fixture
+def templates(tmp_path):
+    (tmp_path / "templates.txt").write_text("\n".join(TEMPLATES))
+    return tmp_path / "templates.txt"
+
+
+def test_top_one_and_the_mean_of_classes_are_those_of_a_calculation_by_hand(tmp_path, templates):
+    """Three cats of which two are grey 0 (right) and one is grey 1; one dog, right."""
+    for name, level in [("cat/a", 0), ("cat/b", 0), ("cat/c", 1), ("dog/d", 1)]:
+        grey(tmp_path / "val" / f"{name}.png", level)
+    (tmp_path / "val" / "cat" / "broken.png").write_bytes(b"")
+    figures = zero_shot.evaluate(model("cat", "dog"), tmp_path / "val", templates=templates)
+    assert figures.values["top1"] == 3 / 4 and figures.values["top1_mean_of_classes"] == (2 / 3 + 1) / 2
+    assert figures.values["top5"] == 1.0 and figures.values["chance"] == 0.5
+    assert figures.skipped == {"missing or unreadable image": 1} and figures.asked == 4
+    assert "2 templates of templates.txt" in figures.protocol and "2 classes" in figures.protocol
+
+
+def test_a_class_is_the_mean_of_unit_texts(tmp_path, templates):
+    grey(tmp_path / "val" / "cat" / "a.png", 0)
+    grey(tmp_path / "val" / "dog" / "b.png", 1)
+    planted = model("cat", "dog")
+    planted.texts = {
+        "a photo of a cat.": [9, 0, 0, 0], "a drawing of a cat.": [0, 1, 0, 0],  # a long text weighs no more
+        "a photo of a dog.": [0.6, 0.8, 0, 0], "a drawing of a dog.": [0.6, 0.8, 0, 0],
+    }  # fmt: skip
+    figures = zero_shot.evaluate(planted, tmp_path / "val", templates=templates)
+    assert figures.values["top1"] == 1.0
+
+
+def test_a_class_without_images_has_no_figure_and_is_left_out_of_the_mean(tmp_path, templates):
+    grey(tmp_path / "val" / "x.png", 0)
+    (tmp_path / "val.txt").write_text("x.png 2\nmissing.png 0")
+    (tmp_path / "names.txt").write_text("dog\nbird\ncat")
+    planted = model("cat", "dog", "bird")
+    figures = zero_shot.evaluate(planted, tmp_path / "val", classes=tmp_path / "names.txt", templates=templates)
+    assert figures.values["by_class"] == {"0 dog": None, "1 bird": None, "2 cat": 1.0}
+    assert figures.values["top1_mean_of_classes"] == 1.0 and figures.values["classes_with_items"] == 1
+    assert figures.skipped == {"missing or unreadable image": 1}
+
+
+def test_of_equal_scores_the_first_class_wins():
+    scores = torch.tensor([[1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [0.0, 2.0, 3.0]])
+    assert classes.ranks(scores, torch.tensor([0, 1, 0])).tolist() == [0, 1, 2]
+
+
+def test_imagenets_names_and_templates_are_open_clips():
+    names, templates = classes.imagenet_names(), classes.imagenet_templates()
+    assert len(names) == 1000 and names[0] == "tench" and len(templates) == 80
+    assert templates[0] == "a bad photo of a {}." and all("{}" in one for one in templates)
+    identifiers = sorted(f"n{n:08d}" for n in range(1000))
+    assert classes.names_of_folders(identifiers) == names
+    numbers = sorted(str(n) for n in range(1000))
+    assert classes.names_of_folders(numbers)[:3] == [names[0], names[1], names[10]], "folders 0, 1, 10, …"
+    assert classes.names_of_folders(["polar_bear"]) == ["polar bear"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("n.txt", "cat\ndog"), ("n.json", json.dumps(["cat", "dog"])), ("n.txt", "n00000002\tdog\nn00000001\tcat"),
+        ("n.txt", "n00000002 dog, hound\nn00000001 cat\nn00000003 bird"),
+        ("n.json", json.dumps({"n00000001": "cat", "n00000002": "dog"})),
+    ],
+)  # fmt: skip
+def test_class_files_of_each_kind_are_read(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert classes.read_names(tmp_path / name, ["n00000001", "n00000002"]) == ["cat", "dog"]
+
+
+def test_the_flat_validation_folder_of_imagenet_is_read_with_its_mapping(tmp_path, templates):
+    for number in range(2):
+        grey(tmp_path / "val" / f"ILSVRC2012_val_0000000{number}.JPEG", number)
+    rows = "ILSVRC2012_val_00000000,n00000001 1 2 3 4\nILSVRC2012_val_00000001,n00000002 1 2 3 4 n00000002 1 2 3 4\n"
+    (tmp_path / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\n{rows}")
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n00000001 cat\nn00000002 dog\n")
+    more = {"classes": tmp_path / "LOC_synset_mapping.txt", "templates": templates}
+    figures = zero_shot.evaluate(model("cat", "dog"), tmp_path / "val", **more)
+    assert figures.values["top1"] == 1.0 and "LOC_val_solution.csv" in figures.protocol
+
+
+def test_batch_size_and_limit(tmp_path, templates):
+    for number in range(6):
+        grey(tmp_path / "val" / "cat" / f"{number}.png", number % 2)
+        grey(tmp_path / "val" / "dog" / f"{number}.png", 1)
+    whole = zero_shot.evaluate(model("cat", "dog"), tmp_path / "val", templates=templates).values
+    assert zero_shot.evaluate(model("cat", "dog"), tmp_path / "val", templates=templates, batch_size=1).values == whole
+    some = zero_shot.evaluate(model("cat", "dog"), tmp_path / "val", templates=templates, limit=4).values
+    assert some["questions"] == 4 and some["classes_with_items"] == 2, "spread over the classes"
+
+
+@pytest.mark.parametrize(
+    ("folders", "names", "message"),
+    [
+        (["n00000001"], None, "1 folders are called like ImageNet's 1,000"),
+        (["cat"], "cat\ndog", "must hold a name for each of 1 classes, got 2"),
+        (["cat"], "dog\thound", "must name each folder, it lacks cat"),
+        ([], None, "must hold a folder for each class"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, templates, folders, names, message):
+    (tmp_path / "val").mkdir()
+    for folder in folders:
+        grey(tmp_path / "val" / folder / "a.png", 0)
+    if names:
+        (tmp_path / "names.txt").write_text(names)
+    with pytest.raises(ValueError, match=message):
+        own = tmp_path / "names.txt" if names else None
+        zero_shot.evaluate(model("cat"), tmp_path / "val", classes=own, templates=templates)
+
+
+def test_a_template_without_a_place_for_the_name_is_refused(tmp_path):
+    (tmp_path / "t.txt").write_text("a photo")
+    with pytest.raises(ValueError, match=r"must hold \{\} in the place of the class name, got 'a photo'"):
+        classes.read_templates(tmp_path / "t.txt")
