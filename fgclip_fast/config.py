@@ -142,7 +142,9 @@ class Data:
     short_prefix: str = "a photo of "
     """Prefix of every short caption in training, as in the released code."""
     regions: Positive[int] = 4
-    """Regions of an image at most, the first in file order."""
+    """Regions of an image at most in training; evaluation takes all."""
+    region_choice: Literal["first", "random"] = "first"
+    """Which regions of an image that has more: the first in file order, as released, or others at each visit."""
     negatives: NotNegative[int] = 10
     """Negatives of a region at most; 0: none. Training reads none either if loss.hard_negative is 0."""
     box_margin: NotNegative[float] = 0.0

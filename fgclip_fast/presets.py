@@ -38,9 +38,10 @@ _STAGE1 = Config(
     precision="bf16",
 )
 _STAGE2 = Config(optim=Optim(lr=1e-6, weight_decay=0.001), batch_size=512, precision="bf16")
-# For a user's own small data set: a low learning rate, a small batch, equal captions not taken for negatives, and the
-# scales that FG-CLIP has learned.
+# For a user's own small data set: every region in its turn, a low learning rate, a small batch, equal captions not
+# taken for negatives, and the scales that FG-CLIP has learned.
 _FINETUNE = Config(
+    data=Data(region_choice="random"),
     loss=Loss(mask_equal_texts=True),
     optim=Optim(lr=2e-6, weight_decay=0.001, warmup=0.1, clip=1.0),
     keep_scales=True,

@@ -12,14 +12,17 @@ from tyro.conf import Positional
 
 from fgclip_fast import command
 from fgclip_fast.config import Data
-from fgclip_fast.data.causes import BAD
+from fgclip_fast.data.causes import BAD, LONG_CUT, REGION_CUT, SHORT_CUT
+from fgclip_fast.data.cut import count_cut, count_regions
 from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.importing import import_records
 from fgclip_fast.data.importers.picture import View
 from fgclip_fast.data.index import index as index_of
 from fgclip_fast.data.shards import expand
+from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import config_json
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.preflight import check_output
 
 _THREADS = 8  # more than cores: indexing waits for disks more than it computes
@@ -109,11 +112,17 @@ def check(shards: Positional[str], /, *, limit: int | None = None) -> None:
         raise ValueError(f"data check: --limit must be at least 1 record, got {limit}")
     counts: Counter[str] = Counter()
     found: Counter[str] = Counter()
+    tokenizer = Tokenizer()
     everything = Data(regions=sys.maxsize, negatives=sys.maxsize)
     for example in examples(shards, image_size=64, data=everything, limit=limit, counts=counts):
         found["good records"] += 1
         found["regions"] += len(example.boxes)
         found["regions with negatives"] += sum(map(bool, example.hard_texts))
+        count_regions(len(example.boxes), Data().regions, counts)
+        regions = [*example.region_texts, *(text for group in example.hard_texts for text in group[1:])]
+        count_cut([example.short], SHORT_CUT, SHORT_LENGTH, tokenizer, counts)
+        count_cut(regions, REGION_CUT, SHORT_LENGTH, tokenizer, counts)
+        count_cut([example.long], LONG_CUT, LONG_LENGTH, tokenizer, counts)
     bad = sum(counts[cause] for cause in BAD)
     print(f"{found['good records']} good records, {bad} bad")
     print(f"{found['regions']} regions, {found['regions with negatives']} of them with negatives")

@@ -14,10 +14,14 @@ def augmented(
 ) -> Example:
     """Make the training example of one visit; an equal state of ``random`` gives an equal example.
 
-    Chosen at random are each region's text (long or short expression), its negatives where there are more than
+    Chosen at random are, with ``data.region_choice`` "random", the regions of a record that has more than
+    ``data.regions``; each region's text (long or short expression), its negatives where there are more than
     ``data.negatives``, and how far each side of its box moves out (up to ``data.box_margin`` input pixels).
     """
     regions = record.regions[: data.regions]
+    if data.region_choice == "random" and len(record.regions) > data.regions:
+        chosen = sorted(random.permutation(len(record.regions))[: data.regions])
+        regions = tuple(record.regions[i] for i in chosen)
     region_texts = [region.long if random.random() < 0.5 else region.short for region in regions]
     hard_texts = [_random_group(region, data.negatives, random) for region in regions]
     boxes = _boxes(regions)

@@ -32,6 +32,12 @@ LONG_FROM_SHORT = "long caption filled by the short one"
 BOTH_FROM_REGIONS = "captions filled by region texts"
 EXPRESSION_FILLED = "region expression filled by the other"
 FILLED = (SHORT_FROM_LONG, LONG_FROM_SHORT, BOTH_FROM_REGIONS, EXPRESSION_FILLED)
+# A usable record gives less than it holds.
+MORE_REGIONS = "region beyond data.regions"
+SHORT_CUT = "short caption cut to 77 tokens"
+REGION_CUT = "region text or negative cut to 77 tokens"
+LONG_CUT = "long caption cut to 248 tokens"
+CUT = (MORE_REGIONS, SHORT_CUT, REGION_CUT, LONG_CUT)
 # A shard ends early, and the samples before that are used.
 DAMAGED_SHARD = "damaged shard"
 

@@ -69,7 +69,7 @@ class Loader:
         self.shards = list(shards or expand(data.train))
         """The tar files of the set."""
         self.counts: Counter[str] = Counter()
-        """Number of samples replaced, regions dropped and texts filled in the batches so far, by cause."""
+        """Number of samples replaced, regions left out and texts filled or cut in the batches so far, by cause."""
         order = Order(
             _samples(self.shards, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
         )

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 from fgclip_fast import config
 from fgclip_fast.data.augment import augmented
 from fgclip_fast.data.causes import DAMAGED_SHARD, DROPPED, BadRecord
+from fgclip_fast.data.cut import count_regions, count_texts
 from fgclip_fast.data.decode import decode, encoded_or_decoded
 from fgclip_fast.data.order import Order, SampleAddress
 from fgclip_fast.data.records import Record, parse_sample
@@ -40,7 +41,7 @@ class Visit(NamedTuple):
 
 
 class DefectCounts:
-    """Number of records replaced, regions dropped and texts filled, by cause, and the log lines that name them."""
+    """Number of records replaced, regions dropped, texts filled or cut, by cause, and log lines that name the first."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -143,16 +144,17 @@ class Samples(Dataset):
         read = [self._read(visit, defects, encoded_or_decoded) for visit in visits]
         without_pixels = torch.empty(3, 0, 0, dtype=torch.uint8)
         examples = [
-            self._example(visit, record, without_pixels) for visit, (record, _) in zip(visits, read, strict=True)
+            self._example(visit, defects, record, without_pixels)
+            for visit, (record, _) in zip(visits, read, strict=True)
         ]
         images = _encoded_images([image for _, image in read], self._recipe.image_size)
-        return WorkerBatch(self._micro_batches(examples), defects, list(visits), images)
+        return WorkerBatch(self._micro_batches(examples, defects), defects, list(visits), images)
 
     def decoded(self, visits: Sequence[Visit]) -> WorkerBatch:
         """Make the batch of some visits, decoded here."""
         defects = DefectCounts()
-        examples = [self._example(visit, *self._read(visit, defects, decode)) for visit in visits]
-        return WorkerBatch(self._micro_batches(examples), defects, list(visits))
+        examples = [self._example(visit, defects, *self._read(visit, defects, decode)) for visit in visits]
+        return WorkerBatch(self._micro_batches(examples, defects), defects, list(visits))
 
     def _read(
         self, visit: Visit, defects: DefectCounts, take_image: Callable[[bytes, int], ImageT]
@@ -165,14 +167,18 @@ class Samples(Dataset):
                 return good
         raise RuntimeError(f"data: no good sample in {ATTEMPTS} tries; causes: {dict(defects.counts)}")
 
-    def _example(self, visit: Visit, record: Record, image: Tensor) -> Example:
+    def _example(self, visit: Visit, defects: DefectCounts, record: Record, image: Tensor) -> Example:
+        count_regions(len(record.regions), self._recipe.data.regions, defects.counts)
         random = np.random.default_rng([self._seed, *visit])
         return augmented(record, image, self._recipe.data, self._recipe.image_size, random)
 
-    def _micro_batches(self, examples: list[Example]) -> list[Batch]:
-        step = self._recipe.micro_batch_size or len(examples)
+    def _micro_batches(self, examples: list[Example], defects: DefectCounts) -> list[Batch]:
+        step, tokenizer = self._recipe.micro_batch_size or len(examples), self._recipe.tokenizer
         parts = [examples[first : first + step] for first in range(0, len(examples), step)]
-        return [make_batch(part, self._recipe.tokenizer, self._recipe.packing) for part in parts]
+        batches = [make_batch(part, tokenizer, self._recipe.packing) for part in parts]
+        for part, batch in zip(parts, batches, strict=True):
+            count_texts(part, batch.texts, tokenizer, defects.counts)
+        return batches
 
 
 def read_good(

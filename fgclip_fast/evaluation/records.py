@@ -1,5 +1,6 @@
 """The user's own validation records: hard negatives, regions and captions, from the records themselves."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.causes import FILLED
+from fgclip_fast.data.cut import count_texts
 from fgclip_fast.data.file_order import FileOrder, Found
 from fgclip_fast.data.fingerprint import fingerprint
 from fgclip_fast.evaluation.figures import Figures, Outcomes
@@ -45,7 +47,8 @@ def evaluate(
 
     Args:
         model: the model, on its device.
-        data: its ``val`` names the shards; prefix, regions and negatives are those of training, without augmentation.
+        data: its ``val`` names the shards; prefix and number of negatives are those of training, all regions are taken,
+            and nothing is augmented.
         losses_of: the terms of the training objective, for validation losses; None leaves them out.
         weights: of the terms in the total.
         batch_size: images a forward pass, up to :data:`PART`.
@@ -58,7 +61,10 @@ def evaluate(
     share = share or Share()
     counts: Counter[str] = Counter()
     samples = FileOrder(
-        data.val, image_size=model.config.vision.image_size, data=data, counts=counts if share.first else None
+        data.val,
+        image_size=model.config.vision.image_size,
+        data=replace(data, regions=sys.maxsize),
+        counts=counts if share.first else None,
     )
 
     def read(positions: range) -> _Part:
@@ -67,9 +73,7 @@ def evaluate(
 
     def figures(parts: list[_Part]) -> Figures:
         found = _figures(parts, weights=weights or Loss(), counts=counts)
-        asked = (
-            f"{data.regions} regions and {data.negatives} negatives at most, short captions after {data.short_prefix!r}"
-        )
+        asked = f"all regions, {data.negatives} negatives at most, short captions after {data.short_prefix!r}"
         return replace(found, data={"files": data.val, **fingerprint(samples.paths)}, protocol=f"{PROTOCOL}; {asked}")
 
     parts = parts_of(min(len(samples), limit or len(samples)))
@@ -133,7 +137,10 @@ def _evaluate_part(
         return _Part([], [], [], [], [], {}, {}, None, counts)
     examples = [one.example for one in found]
     passes = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
-    e = join([model(make_batch(own, model.tokenizer).to(model.device)) for own in passes])
+    batches = [make_batch(own, model.tokenizer) for own in passes]
+    for own, batch in zip(passes, batches, strict=True):
+        count_texts(own, batch.texts, model.tokenizer, counts)
+    e = join([model(batch.to(model.device)) for batch in batches])
     groups, right_groups = _choices_among_negatives(e, examples)
     regions, right_regions = _choices_in_image(e, [len(example.boxes) for example in examples])
     # A group of one text has nothing to choose from, so the loss leaves it out too.

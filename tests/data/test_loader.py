@@ -206,6 +206,38 @@ def test_only_the_first_regions_are_taken(tmp_path, encoded, record, write_shard
     assert sum(len(e.boxes) for e in examples(str(tmp_path), image_size=8, data=Data(regions=9))) == 6
 
 
+def test_regions_are_drawn_anew_each_visit_and_the_others_are_counted(tmp_path, encoded, record, write_shard):
+    regions = [{"bbox": [0, 0, (i + 1) / 8, 1], "short_expr": f"mug {i}"} for i in range(5)]
+    write_shard(tmp_path / "a.tar", [(encoded(), record(n, bbox_info=regions)) for n in range(4)])
+
+    def widths(choice, after=0):
+        loader = load(tmp_path, regions=2, region_choice=choice)
+        steps = [step.boxes[:, 2].mul(8).int().tolist() for (step,) in take(loader.batches(after), 4)]
+        assert loader.counts[causes.MORE_REGIONS] == 4 * 4 * 3
+        return steps
+
+    assert widths("first") == [[1, 2] * 4] * 4
+    drawn = widths("random")
+    assert drawn[2:] == widths("random", after=2)[:2], "a restart draws the same"
+    assert {width for step in drawn for width in step} == {1, 2, 3, 4, 5} and drawn[0] != drawn[1]
+    assert all(a < b for step in drawn for a, b in zip(step[::2], step[1::2], strict=True)), "in file order"
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_texts_that_lose_their_end_are_counted(tmp_path, encoded, record, write_shard, micro_batch_size):
+    fits, cut = " ".join(["mug"] * 75), " ".join(["mug"] * 76)
+    region = {"bbox": [0, 0, 1, 1], "short_expr": cut, "short_expr_negs": [fits, "b " * 80]}
+    long = record(0, short_caption=fits, caption=" ".join(["mug"] * 247), bbox_info=[region])
+    short = record(1, short_caption="mug", caption=" ".join(["mug"] * 246), bbox_info=[])
+    write_shard(tmp_path / "a.tar", [(encoded(), long), (encoded(), short)] * 2)
+    loader = load(tmp_path, short_prefix="", micro_batch_size=micro_batch_size)
+    next(loader.batches())
+    assert loader.counts == {causes.EXPRESSION_FILLED: 2, causes.REGION_CUT: 4, causes.LONG_CUT: 2}
+    prefixed = load(tmp_path)
+    next(prefixed.batches())
+    assert prefixed.counts[causes.SHORT_CUT] == 2
+
+
 def test_margins_move_sides_out_and_stop_at_the_edge(tmp_path, encoded, record, write_shard):
     boxes = [[0.5, 0.5, 0.6, 0.6], [0.0, 0.01, 1.0, 0.99], [-0.3, 0.2, 0.4, 1.7]]
     regions = [{**record()["bbox_info"][0], "bbox": box} for box in boxes]

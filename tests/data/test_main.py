@@ -30,3 +30,16 @@ def test_check_fails_if_nothing_is_good(tmp_path, caplog, encoded, write_shard, 
 def test_check_of_a_wrong_limit_gives_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: data check: --limit must be at least 1 record, got -1$"):
         main(["check", str(tmp_path), "--limit", "-1"])
+
+
+def test_check_counts_what_training_would_leave_out(tmp_path, capsys, encoded, record, write_shard):
+    regions = [{"bbox": [0, 0, 1, 1], "short_expr": "mug " * 80}] + [{"bbox": [0, 0, 1, 1], "short_expr": "pot"}] * 6
+    path = write_shard(tmp_path / "a.tar", [(encoded(), record(caption="mug " * 300, bbox_info=regions))])
+    main(["check", str(path)])
+    printed = capsys.readouterr().out
+    for line in (
+        "3  region beyond data.regions",
+        "1  region text or negative cut to 77 tokens",
+        "1  long caption cut to 248 tokens",
+    ):
+        assert line in printed

@@ -1,10 +1,15 @@
 """Figures on a user's own records against plain loops."""
 
+import io
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from fgclip_fast.config import Data, Loss
+from fgclip_fast.data import causes
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.evaluation import records
 from fgclip_fast.inputs.batch import Example
@@ -94,3 +99,15 @@ def test_a_suite_tells_what_it_asked_and_what_it_skipped(model, tmp_path):
     assert (figures.asked, figures.values["images"], figures.values["hard_negative_groups"]) == (3, 3, 3)
     assert figures.skipped == {"not an image": 1}
     assert records.evaluate(model, data, limit=2).asked == 2
+
+
+def test_all_regions_are_asked_and_texts_that_lose_their_end_are_counted(model, tmp_path):
+    regions = [{"bbox": [0, 0, (i + 1) / 8, 1], "short_expr": f"mug {i}"} for i in range(6)]
+    image = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(image, "JPEG")
+    fields = {"short_caption": "mug " * 90, "caption": "mug", "bbox_info": regions}
+    with ShardWriter(tmp_path / "val.tar") as writer:
+        writer.write("000000", jpg=image.getvalue(), json=json.dumps(fields).encode())
+    figures = records.evaluate(model, Data(val=str(tmp_path / "val.tar"), regions=2))
+    assert figures.values["regions"] == 6 and "all regions" in figures.protocol
+    assert figures.skipped == {causes.SHORT_CUT: 1}
