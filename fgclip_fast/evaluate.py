@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from tyro.conf import Positional
 
 from fgclip_fast import command, config_file, heap, preflight, suites
 from fgclip_fast.config import Config, Data, Device, Positive, check
+from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model import pretrained, weights
+from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import resolve
 from fgclip_fast.suites import FIGURES, SUITES, Task
 from fgclip_fast.training import checkpoint, distributed
@@ -34,8 +37,8 @@ class Request:
 
     run: Positional[str]
     """A run, or a folder of weights."""
-    suite: SuiteName = "auto"
-    """Suite to evaluate by; auto: those by which the run is evaluated at its end."""
+    suite: tuple[SuiteName, ...] = ("auto",)
+    """Suites to evaluate by; auto: those by which the run is evaluated at its end."""
     data: str | None = None
     """records: shards; fg-ovd: a .jsonl file or a folder of them; other suites: a file of questions, or a folder of
     data sets in their published layout. None: the run's own validation shards."""
@@ -54,11 +57,20 @@ class Request:
     """Questions or records at most, for each file; None: all."""
     batch_size: Positive[int] = 32
     """Images a forward pass; more than 32 are passed in parts of 32, so that figures do not depend on it."""
+    allow_partial: bool = False
+    """End with status 0 although fewer than half of a suite's questions could be asked."""
     device: Device = "auto"
     """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.suite or ("auto" in self.suite and len(self.suite) > 1):
+            raise ValueError(f"suite must be auto alone, or other suites, got {' '.join(self.suite) or 'nothing'}")
+
+    @property
+    def automatic(self) -> bool:
+        """True for the suites by which the run is evaluated at its end."""
+        return self.suite == ("auto",)
 
 
 DESCRIPTION = "\n".join(
@@ -87,6 +99,7 @@ def run(request: Request) -> None:
     heap.keep_freed_memory()
     processes = distributed.start(preflight.device(request.device))
     model = pretrained.load(request.run)
+    _warn(model, request)
     if request.output:
         preflight.check_output("output", Path(request.output))
         _read(Path(request.output))
@@ -98,28 +111,53 @@ def run(request: Request) -> None:
         suites.show(figures)
         _write(request, figures)
     distributed.stop(processes)
+    if not request.allow_partial:
+        _refuse_partial(found)
+
+
+def _warn(model: FGCLIP, request: Request) -> None:
+    """Warn of a plain CLIP, whose regions were never trained, by suites that ask about regions."""
+    asking = [name for name in request.suite if name in SUITES and SUITES[name].dense]
+    if asking and torch.equal(model.text_projection.weight, model.text_filip_projection.weight):
+        log.warning(
+            "evaluate: %s holds a CLIP without a trained dense path, so figures of %s say little about it",
+            request.run,
+            ", ".join(asking),
+        )
+
+
+def _refuse_partial(found: Mapping[str, Figures]) -> None:
+    """Refuse figures of fewer than half of the questions, after they are written."""
+    for name, figures in found.items():
+        lost = sum(figures.skipped.values())
+        if "skipped" in figures.values and figures.asked < lost:
+            causes = ", ".join(f"{count} {cause}" for cause, count in figures.skipped.items())
+            of = f"{figures.asked} of {figures.asked + lost} ({causes})"
+            raise ValueError(f"evaluate: {name}: fewer than half could be asked, {of}; --allow-partial accepts that")
 
 
 def _refuse_unused(request: Request) -> None:
     """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
-    used = SUITES[request.suite].options if request.suite in SUITES else ()
+    used = {option for name in request.suite if name in SUITES for option in SUITES[name].options}
     for option in ("data", "images", "classes", "templates", "text"):
         if getattr(request, option) not in ("", None, "auto") and option not in used:
             readers = ", ".join(name for name, suite in SUITES.items() if option in suite.options)
-            raise ValueError(f"{option} is for --suite {readers}, got it with --suite {request.suite}")
+            raise ValueError(f"{option} is for --suite {readers}, got it with --suite {' '.join(request.suite)}")
 
 
 def _task(request: Request) -> tuple[list[str], Task]:
     """The suites to evaluate by, and what they need."""
     saved = Path(request.run) / "config.yaml"
     config = config_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
-    if request.suite == "auto" and not config.data.val:
+    if request.automatic and not config.data.val:
         has = "has no validation shards" if saved.exists() else "is not a run with a config.yaml"
         raise ValueError(f"suite: {request.run} {has}, so give one: --suite {', '.join(SUITES)}")
-    if request.suite == "records" and request.data:
+    alone = len(request.suite) == 1
+    if request.suite == ("records",) and request.data:
         preflight.list_shards("data", request.data)
     # Only the shards that the suite reads: resolving the word "scenes" may write the embedded set.
-    val = {"auto": config.data.val, "records": request.data or config.data.val}.get(request.suite, "")
+    shards = request.data if alone and request.data else config.data.val
+    val = config.data.val if request.automatic else shards if "records" in request.suite else ""
     source = resolve(replace(config.data, train="", val=val))
     task = Task(
         data=source.data,
@@ -129,10 +167,11 @@ def _task(request: Request) -> tuple[list[str], Task]:
         classes=Path(request.classes) if request.classes else None,
         templates=Path(request.templates) if request.templates else None,
         text=None if request.text == "auto" else request.text,
+        several=not alone,
         batch_size=request.batch_size,
         limit=request.limit,
     )
-    return suites.of_run(source) if request.suite == "auto" else [request.suite], task
+    return suites.of_run(source) if request.automatic else list(dict.fromkeys(request.suite)), task
 
 
 def _weights(request: Request) -> tuple[Path, int | None]:
@@ -154,7 +193,7 @@ def _write(request: Request, figures: dict[str, dict[str, Any]]) -> None:
     elif _of_run(request, run, figures):
         path = run / FIGURES
         # A suite replaces its own figures in the file; the whole evaluation of a run replaces the file.
-        write_json(path, figures if request.suite == "auto" else _read(path) | figures)
+        write_json(path, figures if request.automatic else _read(path) | figures)
     else:
         path = run / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
         path.parent.mkdir(exist_ok=True)
@@ -166,9 +205,9 @@ def _of_run(request: Request, run: Path, figures: Mapping[str, Mapping[str, Any]
     """True for figures that may stand in the run's own file: whole, and not of other data than those there."""
     if request.limit is not None:
         return False
-    if request.suite == "auto":
+    if request.automatic:
         return True
-    if request.suite == "records" and request.data not in (None, config_file.load(run / "config.yaml").data.val):
+    if request.suite == ("records",) and request.data not in (None, config_file.load(run / "config.yaml").data.val):
         return False
     before = _read(run / FIGURES)
     return all(_content(before.get(name, {})) in ({}, _content(own)) for name, own in figures.items())

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
-from fgclip_fast.evaluation import boxes, fg_ovd, published, records, retrieval, zero_shot
+from fgclip_fast.evaluation import boxes, compositional, fg_ovd, published, records, retrieval, zero_shot
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.embeddings import Embeddings
@@ -42,6 +42,7 @@ class Task:
         classes: file of class names; None is the data set's.
         templates: file of templates for class names; None is OpenAI's 80.
         text: the text path of captions; None is that of each protocol.
+        several: True if ``questions`` is a folder for several suites, of which each takes what it finds.
         batch_size: images a forward pass, at most.
         limit: questions or records at most, for each file; None is all.
         share: the processes that divide the work; each must evaluate by the same suites.
@@ -54,6 +55,7 @@ class Task:
     classes: Path | None = None
     templates: Path | None = None
     text: Kind | None = None
+    several: bool = False
     batch_size: int = PART
     limit: int | None = None
     share: Share = field(default_factory=Share)
@@ -68,6 +70,8 @@ class Suite(NamedTuple):
     """Options of ``fgclip evaluate`` that this suite reads and not every other."""
     evaluate: Callable[[FGCLIP, Task], dict[str, Figures]]
     """Gives a name → its figures; raises ValueError or OSError if the task lacks what the suite needs."""
+    dense: bool = False
+    """True if it asks about parts of images."""
 
 
 def of_run(source: Source) -> list[str]:
@@ -93,7 +97,10 @@ def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, Figur
     training = model.training
     model.eval()
     try:
-        return {name: figures for suite in names for name, figures in SUITES[suite].evaluate(model, task).items()}
+        found = {name: figures for suite in names for name, figures in SUITES[suite].evaluate(model, task).items()}
+        if not found:
+            raise ValueError(f"data must hold a public data set of one of the suites, {task.questions} holds none")
+        return found
     finally:
         model.train(training)
 
@@ -132,23 +139,33 @@ def values(found: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
 
 
 def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print figures: one table for all suites of questions, and one for each other suite."""
+    """Print figures: one table for all suites of top-1 alone, and one for each other suite, with its protocol."""
     console = Console()
     table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
     for name, f in figures.items():
-        if "top1" in f and "top5" not in f:
+        if _of_one_figure(f):
             low, high = map(_percent, f["interval"])
             cells = _percent(f["top1"]), f"{low} – {high}", _percent(f["chance"]), str(f["questions"])
             table.add_row(name, *cells, ", ".join(f"{n} {cause}" for cause, n in f["skipped"].items()))
     if table.row_count:
         console.print(table)
     for name, f in figures.items():
-        if "top1" not in f or "top5" in f:
+        if not _of_one_figure(f):
             own = Table(name, "value", caption=f.get("of", {}).get("protocol"))
             for key, value in f.items():
-                if not isinstance(value, list | dict):
-                    own.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+                if key == "skipped":
+                    own.add_row(key, ", ".join(f"{n} {cause}" for cause, n in value.items()) or "0")
+                elif not isinstance(value, list | dict):
+                    own.add_row(key, _number(value) if isinstance(value, float) else str(value))
             console.print(own)
+
+
+def _of_one_figure(figures: Mapping[str, Any]) -> bool:
+    return "top1" in figures and not any(name.startswith(("top1_", "top1 ", "top5")) for name in figures)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def _percent(share: float) -> str:
@@ -178,8 +195,12 @@ def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Figures]:
     path, images = task.questions, task.images or Path()
     if path is None:
         raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
-    if not files:
+    if task.several:
+        files = [file for found in _sets("fg-ovd", task).values() for file in sorted(found.parent.glob("*.jsonl"))]
+        images = task.images or next((top for top in (path / "coco", path) if (top / "val2017").is_dir()), path)
+    else:
+        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+    if not files and not task.several:
         raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
     if not images.is_dir():
         raise FileNotFoundError(f"images must be an existing folder, got {images}")
@@ -223,6 +244,13 @@ def _boxes(model: FGCLIP, task: Task) -> dict[str, Figures]:
     return {f"boxes/{name}": boxes.evaluate(model, path, task.images, **more) for name, path in found}
 
 
+def _compositional(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    return {
+        f"compositional/{name}": compositional.evaluate(model, path, task.images, root=task.questions, **_way(task))
+        for name, path in _sets("compositional", task).items()
+    }
+
+
 def _way(task: Task) -> dict[str, Any]:
     """What each suite takes alike."""
     return {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
@@ -232,7 +260,7 @@ def _sets(suite: str, task: Task) -> dict[str, Path]:
     """Data sets of a suite: name → questions. Those that are not there are logged."""
     if task.questions is None:
         raise ValueError(f"data: --suite {suite} needs --data, a file of questions or a folder of data sets")
-    found, missing = published.find(suite, task.questions)
+    found, missing = published.find(suite, task.questions, only_public=task.several)
     for one in missing if task.share.first else ():
         log.info("%s/%s: not in %s; published at %s", suite, one.name, task.questions, one.source)
     return found
@@ -240,13 +268,16 @@ def _sets(suite: str, task: Task) -> dict[str, Path]:
 
 SUITES = {
     "records": Suite("your own validation shards", ("data",), _records),
-    "fg-ovd": Suite("files in FG-OVD's format", ("data", "images"), _fg_ovd),
-    "levels": Suite("the embedded set's questions, by difficulty", (), _levels),
+    "fg-ovd": Suite("files in FG-OVD's format", ("data", "images"), _fg_ovd, dense=True),
+    "levels": Suite("the embedded set's questions, by difficulty", (), _levels, dense=True),
     "retrieval": Suite(
         "captions of images and images of captions, recall at 1, 5 and 10", ("data", "images", "text"), _retrieval
     ),
     "zero-shot": Suite(
         "images of classes, in a folder for each or as ImageNet's", ("data", "classes", "templates"), _zero_shot
     ),
-    "boxes": Suite("classes of given boxes, COCO's and LVIS's", ("data", "images", "templates"), _boxes),
+    "compositional": Suite(
+        "the right caption against a changed one: SugarCrepe, ARO, Winoground", ("data", "images"), _compositional
+    ),
+    "boxes": Suite("classes of given boxes, COCO's and LVIS's", ("data", "images", "templates"), _boxes, dense=True),
 }

@@ -41,7 +41,7 @@ def test_fg_ovd_files_of_a_folder_are_evaluated_and_written(weights, tmp_path, s
 def test_a_file_without_a_usable_question_gives_null_in_valid_json(weights, tmp_path, capsys):
     (tmp_path / "q.jsonl").write_text("not JSON\n")
     words = [str(weights), "--suite", "fg-ovd", "--data", str(tmp_path / "q.jsonl"), "--images", str(tmp_path)]
-    evaluate.main([*words, "--output", str(tmp_path / "figures.json")])
+    evaluate.main([*words, "--output", str(tmp_path / "figures.json"), "--allow-partial"])
     figures = json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)["fg-ovd/q"]
     assert figures["top1"] is None and figures["questions"] == 0 and figures["skipped"] == {"malformed line": 1}
     assert "nan" not in capsys.readouterr().out
@@ -82,6 +82,70 @@ def test_retrieval_of_pairs_prints_its_protocol_and_writes_what_it_is_of(weights
     assert "long text path" in " ".join(capsys.readouterr().out.split())
 
 
+def sets(folder):
+    """A folder of public data sets: COCO's boxes and captions, SugarCrepe, with three images of four."""
+    for number in range(3):
+        (folder / "coco" / "val2017").mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((64, 48), 80).convert("RGB").save(folder / "coco" / "val2017" / f"{number}.jpg", "PNG")
+    images = [{"id": n, "width": 64, "height": 48, "file_name": f"{n}.jpg"} for n in range(4)]
+    captions = [{"image_id": n, "caption": f"picture {n} by {k}"} for n in range(4) for k in range(6)]
+    boxes = [{"image_id": n, "bbox": [1, 2, 30, 40], "category_id": 1 + n % 2} for n in range(4)]
+    files = {
+        "coco/annotations/captions_val2017.json": {"images": images, "annotations": captions},
+        "coco/annotations/instances_val2017.json": {
+            "images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        },
+        "sugarcrepe/add_att.json": {"0": {"filename": "1.jpg", "caption": "a", "negative_caption": "b"}},
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+
+
+def test_a_folder_of_public_sets_gives_one_table_and_tells_what_is_missing(weights, tmp_path, caplog, capsys):
+    sets(tmp_path / "sets")
+    (tmp_path / "templates.txt").write_text("a {}")
+    words = [str(weights), "--suite", "retrieval", "boxes", "compositional", "--data", str(tmp_path / "sets")]
+    caplog.set_level("INFO")
+    evaluate.main([*words, "--templates", str(tmp_path / "templates.txt"), "--output", str(tmp_path / "f.json")])
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert set(figures) == {"retrieval/coco", "boxes/coco", "compositional/sugarcrepe"}
+    assert [f["of"]["asked"] for f in figures.values()] == [3, 3, 1] and all(
+        f["of"]["protocol"] for f in figures.values()
+    )
+    assert figures["retrieval/coco"]["captions"] == 15, "five of six each"
+    assert "retrieval/docci: not in" in caplog.text and "published at google.github.io/docci" in caplog.text
+    assert "retrieval/coco: not in" not in caplog.text and "without a trained dense path" not in caplog.text
+    assert "coco boxes, crowds included" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_folder_without_a_public_set_is_refused_for_several_suites(weights, tmp_path, capsys):
+    words = [str(weights), "--suite", "retrieval", "boxes", "--data", str(tmp_path)]
+    assert "must hold a public data set of one of the suites" in refusal(evaluate.main, words, capsys)
+
+
+def test_fewer_than_half_asked_ends_with_an_error_after_the_figures_are_written(weights, tmp_path, capsys):
+    Image.effect_noise((64, 48), 80).convert("RGB").save(tmp_path / "0.png")
+    (tmp_path / "pairs.csv").write_text("image,caption\n0.png,zero\nno.png,one\nnone.png,two")
+    words = [str(weights), "--suite", "retrieval", "--data", str(tmp_path / "pairs.csv")]
+    words += ["--output", str(tmp_path / "f.json")]
+    refused = refusal(evaluate.main, words, capsys)
+    assert "retrieval/pairs: fewer than half could be asked, 1 of 3 (2 missing or unreadable image)" in refused
+    assert json.loads((tmp_path / "f.json").read_text())["retrieval/pairs"]["images"] == 1
+    evaluate.main([*words, "--allow-partial"])
+
+
+def test_a_plain_clip_is_told_by_suites_about_regions(weights, tmp_path, caplog):
+    sets(tmp_path / "sets")
+    (tmp_path / "templates.txt").write_text("a {}")
+    model = FGCLIP(MINI)
+    model.text_filip_projection.weight.data.copy_(model.text_projection.weight)
+    model.save(tmp_path / "clip")
+    words = ["--suite", "boxes", "--data", str(tmp_path / "sets"), "--templates", str(tmp_path / "templates.txt")]
+    evaluate.main([str(tmp_path / "clip"), *words])
+    assert "holds a CLIP without a trained dense path, so figures of boxes" in caplog.text
+
+
 def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
     output = tmp_path / "figures.json"
     output.write_text('{"other": {"top1": 0.5}}')
@@ -102,6 +166,7 @@ def readers(option):
         ("--suite levels --text long", "text is for --suite retrieval, got it with --suite levels"),
         ("--suite retrieval", "data: --suite retrieval needs --data"),
         ("--suite retrieval --data nowhere", "data must be an existing file or folder, got nowhere"),
+        ("--suite auto records", "suite must be auto alone, or other suites, got auto records"),
         ("--suite records", "data: the run has no validation shards"),
         ("--suite records --data nowhere", "data: shards: 'nowhere' names nowhere, where no tar file exists"),
         (

@@ -11,6 +11,7 @@ __all__ = [
     "Question",
     "boxes",
     "classes",
+    "compositional",
     "fg_ovd",
     "heatmap",
     "metrics",

@@ -12,12 +12,25 @@ from torch import Tensor
 
 from fgclip_fast.evaluation.share import Share, parts_of
 from fgclip_fast.inputs.boxes import Box
+from fgclip_fast.inputs.image import read
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 
 Value = TypeVar("Value")
 
 TEXTS = 512
 """Texts of a part."""
+
+
+class Crop(NamedTuple):
+    """A part of an image."""
+
+    path: Path
+    box: tuple[int, int, int, int]
+    """x1, y1, x2, y2 in pixels; what lies outside the image is black."""
+
+
+Picture = Path | Crop
+"""An image to embed."""
 
 
 class Embedded(NamedTuple):
@@ -33,7 +46,7 @@ class Embedded(NamedTuple):
 
 def embed(
     model: FGCLIP,
-    images: Sequence[Path],
+    images: Sequence[Picture],
     texts: Sequence[str],
     figures: Callable[[Embedded], Value],
     *,
@@ -99,33 +112,35 @@ def embed_texts(model: FGCLIP, texts: Sequence[str], kind: Kind) -> Tensor:
     return F.normalize(model.encode_text(texts, kind=kind).float(), dim=-1).cpu()
 
 
-def decode(model: FGCLIP, paths: Sequence[Path]) -> list[Tensor | None]:
+def decode(model: FGCLIP, pictures: Sequence[Picture]) -> list[Tensor | None]:
     """Decode images in threads: uint8 Tensor[3, S, S] each; None for one that cannot be read."""
 
-    def one(path: Path) -> Tensor | None:
+    def one(picture: Picture) -> Tensor | None:
         try:
-            return model.transform(path)
+            if isinstance(picture, Crop):
+                return model.transform(read(picture.path).crop(picture.box))
+            return model.transform(picture)
         except (OSError, ValueError):
             return None
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(one, paths))
+        return list(threads.map(one, pictures))
 
 
-def embed_images(model: FGCLIP, paths: Sequence[Path], batch_size: int) -> tuple[Tensor, Tensor]:
+def embed_images(model: FGCLIP, pictures: Sequence[Picture], batch_size: int) -> tuple[Tensor, Tensor]:
     """Embed images.
 
     Returns:
         Tensor[N, D], fp32 unit rows on the CPU, zero where an image cannot be read; Tensor[N], bool, where it can.
     """
-    pixels = decode(model, paths)
+    pixels = decode(model, pictures)
     readable = torch.tensor([one is not None for one in pixels])
     good = [one for one in pixels if one is not None]
     if not good:
-        return torch.empty(len(paths), 0), readable
+        return torch.empty(len(pictures), 0), readable
     passes = [torch.stack(good[i : i + batch_size]) for i in range(0, len(good), batch_size)]
     found = F.normalize(torch.cat([model.encode_image(own) for own in passes]).float(), dim=-1).cpu()
-    rows = torch.zeros(len(paths), found.shape[1])
+    rows = torch.zeros(len(pictures), found.shape[1])
     rows[readable] = found
     return rows, readable
 

@@ -79,8 +79,8 @@ def answers_before(
         best = torch.full((len(own),), -math.inf).scatter_reduce(0, row, similarity[row, column], "amax")
         nearer = similarity >= best[:, None]
         nearer[row, column] = False
-        # A product with fp64 counts would cost eight bytes for each of these bits.
-        before.append(nearer.sum(dim=1) if copies is None else torch.stack([copies[bits].sum() for bits in nearer]))
+        # Sums of whole numbers are exact in fp32 below 2**24.
+        before.append(nearer.sum(dim=1) if copies is None else (nearer.float() @ copies.float()).long())
     return torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
 
 

@@ -61,16 +61,47 @@ SETS = (
     Published(
         "boxes", "lvis", ("**/lvis_v1_val.json",), "lvisdataset.org: annotations 64 MB; images: COCO's val2017, 1 GB"
     ),
+    Published(
+        "fg-ovd",
+        "fg-ovd",
+        ("**/1_attributes_llava.jsonl", "**/1_attributes.jsonl"),
+        "huggingface.co/datasets/qihoo360/FG-OVD; images: COCO's val2017, 1 GB",
+    ),
+    Published(
+        "compositional",
+        "sugarcrepe",
+        ("sugarcrepe", "sugar-crepe", "sugar-crepe/data", "SugarCrepe"),
+        "github.com/RAIVNLab/sugar-crepe; images: COCO's val2017, 1 GB",
+    ),
+    Published(
+        "compositional",
+        "aro-relation",
+        ("**/visual_genome_relation.json",),
+        "github.com/mertyg/vision-language-models-are-bows; images 1.1 GB",
+    ),
+    Published(
+        "compositional",
+        "aro-attribution",
+        ("**/visual_genome_attribution.json",),
+        "github.com/mertyg/vision-language-models-are-bows; images 1.1 GB",
+    ),
+    Published(
+        "compositional",
+        "winoground",
+        ("winoground/**/examples.jsonl",),
+        "huggingface.co/datasets/facebook/winoground, after agreeing to its terms",
+    ),
 )
 """All known sets, by suite."""
 
 
-def find(suite: str, data: Path) -> tuple[dict[str, Path], list[Published]]:
+def find(suite: str, data: Path, *, only_public: bool = False) -> tuple[dict[str, Path], list[Published]]:
     """Find the data sets of a suite.
 
     Args:
         suite: its name.
         data: a file or folder of questions, or a folder that holds public data sets in their published layout.
+        only_public: whether a folder without a public set of the suite holds nothing for it.
 
     Returns:
         name → file or folder of questions, and the sets that are not there. A path that is not the home of a public
@@ -89,4 +120,4 @@ def find(suite: str, data: Path) -> tuple[dict[str, Path], list[Published]]:
             found[one.name] = hits[0]
         else:
             missing.append(one)
-    return (found, missing) if found else ({data.stem: data}, [])
+    return (found, missing) if found or (only_public and data.is_dir()) else ({data.stem: data}, [])

@@ -33,8 +33,9 @@ class Planted:
         self.decoded: list[str] = []
 
     def transform(self, image):
-        self.decoded.append(Path(image).name)
-        with Image.open(image) as opened:
+        if isinstance(image, Path):
+            self.decoded.append(image.name)
+        with Image.open(image) if isinstance(image, Path) else image as opened:
             pixels = np.array(opened.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
