@@ -19,8 +19,8 @@ from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model import pretrained, weights
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import resolve
-from fgclip_fast.suites import FIGURES, SUITES, Task
-from fgclip_fast.training import checkpoint, distributed
+from fgclip_fast.suites import FIGURES, INIT, SUITES, Task
+from fgclip_fast.training import checkpoint, distributed, start
 from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger("fgclip_fast")
@@ -50,6 +50,9 @@ class Request:
     """File of templates for class names, with {} in the place of the name. "": OpenAI's 80 for ImageNet."""
     text: Literal["auto", "short", "long"] = "auto"
     """Path of captions: short (77 tokens), long (248), or auto, that of each protocol."""
+    against: str | None = None
+    """Weights to compare with on the same questions: a run, a folder or file of weights, or init, the weights that the
+    run started from."""
     output: str | None = None
     """JSON file for the figures. None: the run's evaluation.json; with a limit or other data than there a file in
     RUN/evaluations/; for a folder of weights none."""
@@ -98,7 +101,7 @@ def run(request: Request) -> None:
     _refuse_unused(request)
     heap.keep_freed_memory()
     processes = distributed.start(preflight.device(request.device))
-    model = pretrained.load(request.run)
+    model, other = pretrained.load(request.run), _other(request)
     _warn(model, request)
     if request.output:
         preflight.check_output("output", Path(request.output))
@@ -106,9 +109,16 @@ def run(request: Request) -> None:
     names, task = distributed.first_before_others(processes, partial(_task, request))
     task = replace(task, share=Share(processes.group))
     found = suites.evaluate(model.to(processes.device), names, task)
+    # One model at a time, since two may not fit a GPU.
+    model.cpu()
+    found_of_other = None if other is None else suites.evaluate(other.to(processes.device), names, task)
     if processes.first:
-        figures = suites.described(found, task, *_weights(request))
+        figures = suites.described(found, task, *_weights(request.run))
         suites.show(figures)
+        if found_of_other is not None:
+            compared = suites.compared(found, found_of_other, *_weights_of_other(request))
+            figures = {name: f | {"against": compared[name]} for name, f in figures.items()}
+            suites.show_comparison(figures)
         _write(request, figures)
     distributed.stop(processes)
     if not request.allow_partial:
@@ -134,6 +144,29 @@ def _refuse_partial(found: Mapping[str, Figures]) -> None:
             causes = ", ".join(f"{count} {cause}" for cause, count in figures.skipped.items())
             of = f"{figures.asked} of {figures.asked + lost} ({causes})"
             raise ValueError(f"evaluate: {name}: fewer than half could be asked, {of}; --allow-partial accepts that")
+
+
+def _other(request: Request) -> FGCLIP | None:
+    """The model to compare with."""
+    if request.against is None:
+        return None
+    config = Path(request.run) / "config.yaml"
+    if request.against == INIT and not config.is_file():
+        raise ValueError(f"against: init needs a run with a config.yaml, got {request.run}")
+    try:
+        return start.again(config_file.load(config)) if request.against == INIT else pretrained.load(request.against)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"against {request.against}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"against {request.against}: {error}") from None
+
+
+def _weights_of_other(request: Request) -> tuple[str, int | None]:
+    """A name for the weights to compare with, and their step."""
+    if request.against == INIT:
+        return INIT, 0
+    where, step = _weights(str(request.against))
+    return str(where.resolve()), step
 
 
 def _refuse_unused(request: Request) -> None:
@@ -174,9 +207,9 @@ def _task(request: Request) -> tuple[list[str], Task]:
     return suites.of_run(source) if request.automatic else list(dict.fromkeys(request.suite)), task
 
 
-def _weights(request: Request) -> tuple[Path, int | None]:
+def _weights(path: str) -> tuple[Path, int | None]:
     """The folder or file of the weights, and the step of training that they are of."""
-    where = weights.find(Path(request.run))
+    where = weights.find(Path(path))
     at = where.parent.name.removeprefix(checkpoint.PREFIX)
     return where, int(at) if at.isdigit() else None
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
-from fgclip_fast.evaluation import boxes, compositional, fg_ovd, published, records, retrieval, zero_shot
+from fgclip_fast.evaluation import boxes, comparison, compositional, fg_ovd, published, records, retrieval, zero_shot
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.embeddings import Embeddings
@@ -28,6 +28,8 @@ log = logging.getLogger("fgclip_fast")
 
 FIGURES = "evaluation.json"
 """File in a run's folder that holds its figures."""
+INIT = "init"
+"""The word for the weights that a run started from, where figures are compared with other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,31 @@ def described(found: Mapping[str, Figures], task: Task, weights: Path, step: int
     }
 
 
+def compared(
+    found: Mapping[str, Figures], other: Mapping[str, Figures], weights: str, step: int | None
+) -> dict[str, dict[str, Any]]:
+    """Compare a model with another on the same questions, as ``evaluation.json`` holds it under ``against``.
+
+    Args:
+        found, other: name → figures of the model, and of the other.
+        weights: of the other model.
+        step: steps of training of the other model; None if unknown.
+
+    Returns:
+        name → weights, step and figures of the other model, differences with intervals, and the verdict.
+    """
+    return {
+        name: {
+            "weights": weights,
+            "step": step,
+            "figures": other[name].values,
+            **comparison.described(comparison.compare(figures, other[name])),
+        }
+        for name, figures in found.items()
+        if name in other
+    }
+
+
 def values(found: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
     """The figures alone: suite → name → value."""
     return {name: figures.values for name, figures in found.items()}
@@ -158,6 +185,24 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
                 elif not isinstance(value, list | dict):
                     own.add_row(key, _number(value) if isinstance(value, float) else str(value))
             console.print(own)
+
+
+def show_comparison(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the figures of two models side by side, and a verdict line for each suite."""
+    console = Console()
+    table = Table("suite", "figure", "model", "against", "difference", "95 %", "images", "verdict")
+    compared = {name: f["against"] for name, f in figures.items() if "against" in f}
+    for name, against in compared.items():
+        for figure, d in against["differences"].items():
+            low, high = (f"{100 * end:+.1f}" for end in d["interval"])
+            shares = _percent(d["model"]), _percent(d["against"]), f"{100 * d['difference']:+.1f}"
+            table.add_row(name, figure, *shares, f"{low} … {high}", str(d["images"]), d["verdict"])
+    if table.row_count:
+        console.print(table)
+    for name, against in compared.items():
+        by = next(iter(against["differences"]), None)
+        reason = f"by {by}" if by else "no image was asked about by both"
+        console.print(f"{name}: {against['verdict']} ({reason})", markup=False, soft_wrap=True)
 
 
 def _of_one_figure(figures: Mapping[str, Any]) -> bool:

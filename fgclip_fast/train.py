@@ -31,7 +31,7 @@ from fgclip_fast.run_folder import State
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.suites import Task
-from fgclip_fast.training import checkpoint, distributed, freezing, grad_cache, optim
+from fgclip_fast.training import checkpoint, distributed, freezing, grad_cache, optim, start
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import Processes, StopFlag
@@ -187,16 +187,7 @@ def _model(config: Config, saved: Path | None) -> FGCLIP:
 def _weights(config: Config, saved: Path | None) -> FGCLIP:
     if saved is not None:
         return pretrained.load(saved / "model", like=config.model)
-    if config.init is None:
-        return FGCLIP(config.model)
-    model = pretrained.load(config.init, like=config.model)
-    if config.keep_scales:
-        return model
-    # As in the released trainer, both fine scales start from the global one.
-    with torch.no_grad():
-        for scale in (model.logit_scale_finegraind, model.logit_scale_hardneg):
-            scale.copy_(model.logit_scale)
-    return model
+    return start.model(config)
 
 
 def _loader(config: Config, source: Source, shards: list[Path], model: FGCLIP, processes: Processes) -> Loader:

@@ -254,6 +254,50 @@ def test_nothing_is_written_into_a_folder_of_weights(weights, shards, capsys):
     assert sorted(weights.iterdir()) == before and "hard_negative_top1" in capsys.readouterr().out
 
 
+def against(tmp_path, words):
+    evaluate.main([*words, "--output", str(tmp_path / "against.json")])
+    return figures_of(tmp_path / "against.json")
+
+
+def test_a_model_is_compared_with_another_on_the_same_questions(weights, shards, tmp_path, capsys):
+    torch.manual_seed(1)
+    FGCLIP(MINI).save(tmp_path / "other")
+    words = ["--suite", "records", "--data", str(shards / "val-*.tar")]
+    alone = against(tmp_path, [str(tmp_path / "other"), *words])["records"]
+    found = against(tmp_path, [str(weights), *words, "--against", str(tmp_path / "other")])["records"]
+    compared, told = found["against"], capsys.readouterr().out
+    assert compared["weights"] == str(tmp_path / "other") and compared["step"] is None
+    assert compared["figures"]["hard_negative_top1"] == alone["hard_negative_top1"]
+    difference = compared["differences"]["hard_negative_top1"]
+    assert difference["difference"] == pytest.approx(found["hard_negative_top1"] - alone["hard_negative_top1"])
+    assert difference["interval"][0] <= difference["difference"] <= difference["interval"][1]
+    assert f"records: {compared['verdict']} (by hard_negative_top1)" in told
+
+
+def test_a_run_is_compared_with_what_it_started_from(shards, tmp_path):
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=str(shards / "val-*.tar")), seed=3)
+    torch.manual_seed(3)
+    FGCLIP(runs.MODEL).save(tmp_path / "seeded")
+    evaluate.main([str(run), "--against", "init"])
+    by_name = against(tmp_path, [str(run), "--against", str(tmp_path / "seeded")])["records"]["against"]
+    by_word = figures_of(run / "evaluation.json")["records"]["against"]
+    assert (by_word["weights"], by_word["step"]) == ("init", 0)
+    assert by_word["differences"] == by_name["differences"] and by_word["figures"] == by_name["figures"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("init", "against: init needs a run with a config.yaml, got "),
+        ("nowhere", "against nowhere: load: nowhere does not exist"),
+        ("", "against : load: . holds neither config.json"),
+    ],
+)
+def test_weights_to_compare_with_that_cannot_be_are_named(weights, shards, other, message, capsys):
+    words = ["--suite", "records", "--data", str(shards / "val-*.tar"), "--against", other]
+    assert message in refusal(evaluate.main, [str(weights), *words], capsys)
+
+
 def test_no_weights_is_told(tmp_path):
     with pytest.raises(SystemExit, match="error: "):
         evaluate.main([str(tmp_path)])

@@ -16,7 +16,7 @@ from fgclip_fast.config import Data
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
-from fgclip_fast.report import charts, explore, files, html, outcomes, page, untrained
+from fgclip_fast.report import charts, explore, files, html, page, untrained
 from fgclip_fast.report.__main__ import main
 from fgclip_fast.scenes.write import write_scenes
 from tests import browser, runs
@@ -276,28 +276,6 @@ def test_a_line_of_one_point_is_visible(step):
     drawn = charts.lines("Validation", [charts.Line("a", [(step, 0.4)], "a"), charts.Line("b", [(0, 0), (30, 1)], "b")])
     (first, last) = re.search(r'class="a" points="([\d.]+),[\d.]+ ([\d.]+),[\d.]+"', drawn).groups()
     assert float(last) - float(first) == pytest.approx(20) and float(first) <= 1000 * step / 30 <= float(last) + 0.1
-
-
-def test_difference_of_equal_models_is_zero():
-    answers = {f"{i}.jpg": (i % 3, 3) for i in range(20)}
-    found = outcomes.difference(answers, answers)
-    assert (found.value, found.low, found.high, found.sure) == (0.0, 0.0, 0.0, False)
-
-
-def test_interval_covers_the_true_difference():
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for trial in range(100):
-        right = (torch.rand(2, 80, 3, generator=generator) < torch.tensor([0.7, 0.6]).reshape(2, 1, 1)).sum(dim=2)
-        first, second = ({str(i): (n, 3) for i, n in enumerate(own)} for own in right.tolist())
-        found = outcomes.difference(first, second, seed=trial)
-        covered += found.low <= 0.1 <= found.high
-    assert 88 <= covered <= 100
-
-
-def test_images_that_one_run_was_not_asked_about_do_not_count():
-    found = outcomes.difference({"a": (1, 1), "b": (0, 1)}, {"a": (0, 1), "c": (1, 1)})
-    assert (found.first, found.second, found.images) == (1.0, 0.0, 1)
 
 
 def test_two_runs_side_by_side(on_scenes, tmp_path):

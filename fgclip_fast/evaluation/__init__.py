@@ -11,6 +11,7 @@ __all__ = [
     "Question",
     "boxes",
     "classes",
+    "comparison",
     "compositional",
     "fg_ovd",
     "heatmap",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fgclip_fast.evaluation import (
         boxes,
         classes,
+        comparison,
         fg_ovd,
         heatmap,
         metrics,

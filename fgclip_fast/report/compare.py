@@ -8,13 +8,13 @@ from typing import Any
 import torch
 import yaml
 
+from fgclip_fast.evaluation.comparison import RESAMPLES, Difference, difference
 from fgclip_fast.evaluation.views import View
 from fgclip_fast.report import accuracy, charts, gallery, model_views, outcomes, page, sections
 from fgclip_fast.report.charts import Line, Mark
 from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import duration, escape, facts, paragraph, percent, section, table
 from fgclip_fast.report.model_views import ModelViews
-from fgclip_fast.report.outcomes import Difference
 
 CARDS = 8
 """Questions on which the runs disagree that are shown, at most."""
@@ -64,7 +64,7 @@ def _differences(files: Two, views: tuple[ModelViews, ModelViews]) -> dict[str, 
     else:
         answered = [outcomes.of_views(v.views) for v in views]
     first, second = answered
-    return {suite: outcomes.difference(first[suite], second[suite]) for suite in first if suite in second}
+    return {suite: difference(first[suite], second[suite]) for suite in first if suite in second}
 
 
 def _head(files: Two, names: Names, differences: Mapping[str, Difference]) -> str:
@@ -130,7 +130,7 @@ def _accuracy(differences: Mapping[str, Difference], names: Names) -> str:
             parts.append((f"<h3>{title}</h3>" if title else "") + _chart(own))
     text = (
         "Share of boxes for which the right text scores highest. Differences come with a 95 % interval from "
-        f"{outcomes.RESAMPLES} paired resamples of the images; * marks an interval that excludes zero."
+        f"{RESAMPLES} paired resamples of the images; * marks an interval that excludes zero."
     )
     keys = "".join(f'<li class="key {s.lower()}">{s}: {escape(n)}</li>' for s, n in zip("AB", names, strict=True))
     return section("accuracy", "What they can tell apart", paragraph(text), f'<ul class="keys">{keys}</ul>', *parts)

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from fgclip_fast import suites
-from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles, read_json
 from fgclip_fast.suites import Task
+from fgclip_fast.training import start
 from fgclip_fast.whole_file import finite, write_json
 
 CACHE = "untrained.json"
@@ -20,12 +20,8 @@ LIMIT = 256
 
 def model(run: RunFiles) -> FGCLIP | None:
     """Build the model as it began: random weights from the run's seed, or those of ``init``; None if these are gone."""
-    if run.config.init is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.config.seed)
-            return FGCLIP(run.config.model).eval()
     try:
-        return pretrained.load(run.config.init).eval()
+        return start.again(run.config)
     except (FileNotFoundError, ValueError):
         return None
 
