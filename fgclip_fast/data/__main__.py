@@ -95,9 +95,9 @@ def index(shards: Positional[str], /) -> None:
     samples = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         for path, found in zip(paths, pool.map(index_of, paths), strict=True):
-            samples += len(found.spans)
+            samples += found.samples
             if found.damaged_at >= 0:
-                print(f"{path}: ends at byte {found.damaged_at}, after {len(found.spans)} samples")
+                print(f"{path}: ends at byte {found.damaged_at}, after {found.samples} samples")
     print(f"{len(paths)} shards, {samples} samples")
 
 

@@ -14,8 +14,8 @@ def augmented(
 ) -> Example:
     """Make the training example of one visit; an equal state of ``random`` gives an equal example.
 
-    Chosen at random are, with ``data.region_choice`` "random", the regions of a record that has more than
-    ``data.regions``; each region's text (long or short expression), its negatives where there are more than
+    Chosen at random are one of several captions; with ``data.region_choice`` "random", the regions of a record that has
+    more than ``data.regions``; each region's text (long or short expression), its negatives where there are more than
     ``data.negatives``, and how far each side of its box moves out (up to ``data.box_margin`` input pixels).
     """
     regions = record.regions[: data.regions]
@@ -28,11 +28,15 @@ def augmented(
     if data.box_margin > 0 and regions:
         margins = random.random((len(regions), 4), dtype=np.float32) * (data.box_margin / image_size)
         boxes = _widened(boxes, torch.from_numpy(margins))
-    return Example(image, data.short_prefix + record.short, record.long, boxes, region_texts, hard_texts)
+    short, long = record.short, record.long
+    if record.captions:
+        drawn = record.captions[random.integers(len(record.captions))]
+        short, long = (drawn if text == record.captions[0] else text for text in (short, long))
+    return Example(image, data.short_prefix + short, long, boxes, region_texts, hard_texts)
 
 
 def plain(record: Record, image: Tensor, data: config.Data) -> Example:
-    """Make the evaluation example: short expressions, the first negatives, boxes as given."""
+    """Make the evaluation example: the first caption, short expressions, the first negatives, boxes as given."""
     regions = record.regions[: data.regions]
     hard_texts = [_group(region, region.negatives[: data.negatives]) for region in regions]
     region_texts = [region.short for region in regions]

@@ -31,7 +31,16 @@ SHORT_FROM_LONG = "short caption filled by the long one"
 LONG_FROM_SHORT = "long caption filled by the short one"
 BOTH_FROM_REGIONS = "captions filled by region texts"
 EXPRESSION_FILLED = "region expression filled by the other"
-FILLED = (SHORT_FROM_LONG, LONG_FROM_SHORT, BOTH_FROM_REGIONS, EXPRESSION_FILLED)
+CAPTION_FROM_TEXT = "caption of a wrong type replaced by the text file"
+SEVERAL_CAPTIONS = "several captions, one taken at a visit"
+FILLED = (
+    SHORT_FROM_LONG,
+    LONG_FROM_SHORT,
+    BOTH_FROM_REGIONS,
+    EXPRESSION_FILLED,
+    CAPTION_FROM_TEXT,
+    SEVERAL_CAPTIONS,
+)
 # A usable record gives less than it holds.
 MORE_REGIONS = "region beyond data.regions"
 SHORT_CUT = "short caption cut to 77 tokens"

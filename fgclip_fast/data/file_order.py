@@ -93,11 +93,11 @@ def examples(
 
 
 def _samples(path: Path, counts: Counter[str]) -> int:
-    spans, damaged_at = index(path)
+    found = index(path)
     defects = DefectCounts()
-    if damaged_at >= 0:
-        defects.add_damaged_shard(path, damaged_at, len(spans))
+    if found.damaged_at >= 0:
+        defects.add_damaged_shard(path, found.damaged_at, found.samples)
     defects.report(counts)
-    if len(spans) == 0:
+    if found.samples == 0:
         log.warning("%s: holds no sample", path)
-    return len(spans)
+    return found.samples

@@ -1,7 +1,9 @@
 """The index of a shard: first byte and length of each sample, found by one scan of the tar headers and kept in a file.
 
-An index file holds five int64 (mark; size and mtime of the shard; number of samples; first damaged byte, or -1) and
-then ``[N, 2]`` int64: first byte and length of each sample, headers included. It lies beside its shard or, if that
+An index file holds six int64 (mark; size and mtime of the shard; number N of samples; first damaged byte, or -1; number
+P of spans) and then ``[P, 2]`` int64: first byte and length of each span, headers included. A span is a sample; only
+where the members of a sample lie apart, P is above N, and ``[N + 1]`` int64 follow: where each sample's spans begin,
+and P. The file lies beside its shard or, if that
 folder is read-only, in the user's cache folder. An index whose size or mtime differs from the shard's is made anew.
 """
 
@@ -20,7 +22,7 @@ from fgclip_fast.whole_file import write_whole
 
 BLOCK = 512
 """Bytes of a tar header, and the unit of padding."""
-MARK = int.from_bytes(b"fgindex1", "little")
+MARK = int.from_bytes(b"fgindex2", "little")
 """First number of an index file."""
 _FILES = (b"0", b"\0", b"7")  # types of a regular file; writers use all three
 _LONG_NAMES = (b"x", b"L")  # pax and GNU: the content of such a member names the next one
@@ -30,12 +32,25 @@ log = logging.getLogger(__name__)
 
 
 class Index(NamedTuple):
-    """The spans of a shard's samples."""
+    """The place of each sample in a shard."""
 
     spans: np.ndarray
-    """[N, 2] int64: first byte, length."""
+    """[P, 2] int64: first byte, length; those of a sample follow each other."""
     damaged_at: int
     """First byte that cannot be read as tar, or -1."""
+    starts: np.ndarray | None = None
+    """[N + 1] int64: where each sample's spans begin, and P; None: each sample is one span."""
+
+    @property
+    def samples(self) -> int:
+        """Number N of samples."""
+        return len(self.spans if self.starts is None else self.starts[1:])
+
+    def spans_of(self, sample: int) -> list[list[int]]:
+        """First byte and length of each span of a sample."""
+        first, last = (sample, sample + 1) if self.starts is None else self.starts[sample : sample + 2].tolist()
+        spans: list[list[int]] = self.spans[first:last].tolist()
+        return spans
 
 
 class Extent(NamedTuple):
@@ -74,9 +89,7 @@ def index(shard: Path) -> Index:
     for file in _candidates(shard):
         kept = _header(file, state)
         if kept is not None:
-            empty = np.zeros((0, 2), np.int64)
-            spans = np.memmap(file, np.int64, "r", 40, (kept.samples, 2)) if kept.samples else empty
-            return Index(np.asarray(spans), kept.damaged_at)  # a plain view, since memmap's own indexing is slow
+            return _read(file, kept)
     made = scan(shard)
     _keep(shard, state, made)
     return made
@@ -93,53 +106,72 @@ def extent(shard: Path) -> Extent:
     if successes is not None:
         return Extent(successes)
     made = index(shard)
-    return Extent(len(made.spans), made.damaged_at)
+    return Extent(made.samples, made.damaged_at)
 
 
 def scan(shard: Path) -> Index:
-    """Read the headers of a shard from the first to the last, or to the first damaged one."""
-    spans: list[list[int]] = []
-    last_key, damaged_at = None, -1
+    """Read the headers of a shard from the first to the last, or to the first damaged one.
+
+    Members with one key are a sample, also where others lie between them; but a key that comes again with the same part
+    begins another sample.
+    """
+    spans: list[list[int]] = []  # first byte, length, sample
+    known: dict[str, tuple[int, set[str]]] = {}
+    samples, damaged_at = 0, -1
     with shard.open("rb", buffering=0) as file:
         descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size
+        last_key = None
         try:
             for member in members(lambda at, size: os.pread(descriptor, size, at), end):
-                key, _ = split(member.name)
-                if key is not None and key != last_key:
-                    spans.append([member.start, 0])
+                key, part = split(member.name)
+                if key is None:
+                    continue
+                if key != last_key:
+                    if key not in known or part in known[key][1]:
+                        known[key], samples = (samples, set()), samples + 1
+                    spans.append([member.start, 0, known[key][0]])
                     last_key = key
-                if key is not None:
-                    spans[-1][1] = member.after - spans[-1][0]
+                known[key][1].add(part)
+                spans[-1][1] = member.after - spans[-1][0]
         except Damaged as damage:
             if not spans:
                 raise _not_a_tar(shard, damage) from None
             damaged_at = damage.at
-    return Index(np.array(spans, np.int64).reshape(-1, 2), damaged_at)
+    table = np.array(spans, np.int64).reshape(-1, 3)
+    if len(table) == samples:
+        return Index(table[:, :2].copy(), damaged_at)
+    table = table[table[:, 2].argsort(kind="stable")]
+    return Index(table[:, :2].copy(), damaged_at, np.searchsorted(table[:, 2], np.arange(samples + 1)))
 
 
 def members(read: Callable[[int, int], bytes], end: int) -> Iterator[Member]:
     """Yield the regular files of a tar of ``end`` bytes; ``read(at, size)`` returns some of them."""
-    start, at, long_name = 0, 0, None
+    start, at, long_name, long_size = 0, 0, None, None
     while at < end:
         header = read(at, BLOCK)
         if header == bytes(BLOCK):
             return  # the end-of-archive mark
         size, kind = _checked_size(header, at), header[156:157]
+        if kind not in _LONG_NAMES and long_size is not None:
+            size = long_size
         body, after = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
         if body + size > end:
             raise Damaged(start, f"a member of {size} bytes, but {end - body} are left")
         if kind in _LONG_NAMES:
-            long_name = _long_name(kind, read(body, size)) or long_name
+            content = read(body, size)
+            long_name = _long_name(kind, content) or long_name
+            if kind == b"x" and (told := re.search(rb"(?:^|\n)\d+ size=(\d+)\n", content)):
+                long_size = int(told[1])  # a file of 8 GiB or more; its own header then holds any number
             at = after
             continue
         if kind in _FILES:
             yield Member(long_name or _name(header), start, body, size, after)
-        start, at, long_name = after, after, None
+        start, at, long_name, long_size = after, after, None, None
 
 
 def split(name: str) -> tuple[str | None, str]:
-    """Split a name: ``folder/000017.seg.png`` -> ``("folder/000017", "seg.png")``; key None if hidden or nameless."""
-    match = _KEY.fullmatch(name)
+    """Split a name: ``./folder/000017.seg.png`` -> ``("folder/000017", "seg.png")``; key None if hidden or nameless."""
+    match = _KEY.fullmatch(name.removeprefix("./"))
     return (match[1], match[2].lower()) if match else (None, "")
 
 
@@ -196,20 +228,34 @@ def _candidates(shard: Path) -> tuple[Path, Path]:
 def _header(file: Path, state: os.stat_result) -> Extent | None:
     """The extent that an index file states; None if it is missing or out of date."""
     try:
-        head, size = np.fromfile(file, np.int64, 5), file.stat().st_size
+        head, size = np.fromfile(file, np.int64, 6), file.stat().st_size
     except OSError:
         return None
-    if len(head) < 5 or head[:3].tolist() != [MARK, state.st_size, state.st_mtime_ns] or size != 40 + 16 * head[3]:
+    if len(head) < 6 or head[:3].tolist() != [MARK, state.st_size, state.st_mtime_ns]:
         return None
-    return Extent(int(head[3]), int(head[4]))
+    samples, damaged_at, spans = head[3:].tolist()
+    starts = samples + 1 if spans != samples else 0
+    return Extent(samples, damaged_at) if size == 8 * (len(head) + 2 * spans + starts) else None
+
+
+def _read(file: Path, kept: Extent) -> Index:
+    if not kept.samples:
+        return Index(np.zeros((0, 2), np.int64), kept.damaged_at)
+    content = np.asarray(np.memmap(file, np.int64, "r"))  # a plain view, since memmap's own indexing is slow
+    spans = int(content[5])
+    starts = content[6 + 2 * spans :] if spans != kept.samples else None
+    return Index(content[6 : 6 + 2 * spans].reshape(-1, 2), kept.damaged_at, starts)
 
 
 def _keep(shard: Path, state: os.stat_result, made: Index) -> None:
-    head = np.array([MARK, state.st_size, state.st_mtime_ns, len(made.spans), made.damaged_at], np.int64)
+    numbers = [MARK, state.st_size, state.st_mtime_ns, made.samples, made.damaged_at, len(made.spans)]
+    content = np.array(numbers, np.int64).tobytes() + made.spans.tobytes()
+    if made.starts is not None:
+        content += made.starts.astype(np.int64).tobytes()
     for file in _candidates(shard):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, head.tobytes() + made.spans.tobytes())
+            write_whole(file, content)
             return
         except OSError:
             continue

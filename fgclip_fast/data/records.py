@@ -6,11 +6,12 @@ caption) is a record too.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fgclip_fast.data.causes import (
     BOTH_FROM_REGIONS,
+    CAPTION_FROM_TEXT,
     EXPRESSION_FILLED,
     LONG_FROM_SHORT,
     NO_EXPRESSION,
@@ -18,6 +19,7 @@ from fgclip_fast.data.causes import (
     NO_TEXT,
     NOT_JSON,
     NOT_UTF8,
+    SEVERAL_CAPTIONS,
     SHORT_FROM_LONG,
     WRONG_NEGATIVE,
     WRONG_REGION,
@@ -29,7 +31,9 @@ from fgclip_fast.data.negatives import distinct
 from fgclip_fast.inputs import boxes
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif", "jp2")
-"""Names of a sample's part that is taken as its image."""
+"""Names of a sample's part that is taken as its image; also as the end of a longer name, ``image.jpg``."""
+_TEXT_NAMES = ("txt", "text", "caption")
+_FIRST = ("image", "img", "picture", "photo", "caption", "text", "record", "meta", "metadata", "annotation")
 
 
 class Region(NamedTuple):
@@ -48,6 +52,8 @@ class Record(NamedTuple):
     long: str
     regions: tuple[Region, ...] = ()
     defects: tuple[Defect, ...] = ()
+    captions: tuple[str, ...] = ()
+    """All captions where the source has several; ``long`` is the first, and so is ``short`` if it has no own."""
 
 
 def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
@@ -65,23 +71,39 @@ def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
         raise BadRecord(WRONG_TYPE, f"a record must be an object, got {_named(fields)}")
     defects: list[Defect] = []
     regions, expressions = _regions(fields.get("bbox_info"), defects)
-    long = _text(fields, "caption") or _text(fields, "long_caption")
-    short = _text(fields, "short_caption") or (_decoded(text) if text else "")
-    return Record(*_filled(short, long, expressions, defects), tuple(regions), tuple(defects))
+    beside = _decoded(text) if text else ""
+    captions = _captions(fields, beside, defects)
+    short = _text(fields, "short_caption") or beside or _text_or_nothing(fields, "text")
+    filled = _filled(short, captions[0] if captions else "", expressions, defects)
+    return Record(*filled, tuple(regions), tuple(defects), captions if len(captions) > 1 else ())
 
 
 def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
     """Find the image file and the record in a shard's sample: an image beside a ``json``, a ``txt`` or both.
 
+    Parts may have longer names, such as ``image.jpg``, ``caption.txt``, ``meta.json``.
+
     Raises:
         BadRecord: no image, no text, or as :func:`parse`.
     """
-    images = [content for name, content in parts.items() if name in IMAGE_NAMES]
-    if not images:
+    image, fields, text = (_part(parts, kinds) for kinds in (IMAGE_NAMES, ("json",), _TEXT_NAMES))
+    if image is None:
         raise BadRecord(NO_IMAGE, f"the sample holds {', '.join(parts) or 'nothing'}")
-    if "json" not in parts and "txt" not in parts:
+    if fields is None and text is None:
         raise BadRecord(NO_TEXT, f"the sample holds {', '.join(parts)}")
-    return images[0], parse(parts.get("json", b"{}"), parts.get("txt"))
+    return image, parse(b"{}" if fields is None else fields, text)
+
+
+def _part(parts: Mapping[str, bytes], kinds: Sequence[str]) -> bytes | None:
+    """The part of some kinds: the first that has the kind's plain name, else a usual name before it, else any."""
+    plain = next((content for name, content in parts.items() if name in kinds), None)
+    if plain is not None:
+        return plain
+    longer = [name.rpartition(".") for name in parts if name.rpartition(".")[2] in kinds]
+    if not longer:
+        return None
+    usual = min(longer, key=lambda name: _FIRST.index(name[0]) if name[0] in _FIRST else len(_FIRST))
+    return parts["".join(usual)]
 
 
 def parse_json(raw: bytes) -> Any:
@@ -103,6 +125,28 @@ def _decoded(raw: bytes) -> str:
         return raw.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise BadRecord(NOT_UTF8, f"byte {error.start}") from None
+
+
+def _captions(fields: Mapping[str, Any], beside: str, defects: list[Defect]) -> tuple[str, ...]:
+    """The long captions: a text, or a list of some; what is of another type counts as missing beside a text file."""
+    for name in ("caption", "long_caption", "captions"):
+        value = fields.get(name)
+        try:
+            found = [_text({name: one}, name) for one in value] if isinstance(value, list) else [_text(fields, name)]
+        except BadRecord as bad:
+            if bad.cause != WRONG_TYPE or not beside:
+                raise
+            defects.append(Defect(CAPTION_FROM_TEXT))
+            continue
+        found = list(dict.fromkeys(filter(None, found)))
+        if found:
+            defects += [Defect(SEVERAL_CAPTIONS)] if len(found) > 1 else []
+            return tuple(found)
+    return ()
+
+
+def _text_or_nothing(fields: Mapping[str, Any], name: str) -> str:
+    return _text(fields, name) if isinstance(fields.get(name), str) else ""
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

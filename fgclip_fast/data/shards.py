@@ -1,4 +1,4 @@
-"""WebDataset shards, tar files whose consecutive members with one key are a sample: write, find, read."""
+"""WebDataset shards, tar files whose members with one key are a sample: write, find, read."""
 
 import glob
 import io
@@ -103,7 +103,8 @@ class Sample(NamedTuple):
 
 
 class Shard:
-    """A shard opened for reading; it is indexed if it was not, and each sample takes one read."""
+    """A shard opened for reading; it is indexed if it was not, and each sample takes one read where its members
+    lie side by side."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,7 +112,7 @@ class Shard:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __len__(self) -> int:
-        return len(self._index.spans)
+        return self._index.samples
 
     @property
     def damaged(self) -> bool:
@@ -126,15 +127,15 @@ class Shard:
         """
         if i >= len(self):
             raise Damaged(0, f"no sample {i} among {len(self)}")
-        start, size = self._index.spans[i].tolist()
-        content = os.pread(self._descriptor, size, start)
         parts: dict[str, bytes] = {}
         key = ""
-        for member in members(lambda at, size: content[at : at + size], size):
-            name, kind = split(member.name)
-            if name is not None:
-                key = name
-                parts.setdefault(kind, content[member.body : member.body + member.size])
+        for start, size in self._index.spans_of(i):
+            content = os.pread(self._descriptor, size, start)
+            for member in members(lambda at, size, content=content: content[at : at + size], size):
+                name, kind = split(member.name)
+                if name is not None:
+                    key = name
+                    parts.setdefault(kind, content[member.body : member.body + member.size])
         return Sample(key, parts)
 
     def __del__(self) -> None:

@@ -86,7 +86,7 @@ def kinds(encoded, record):
         ((image, box(8, 0.1, float("nan"), 0.6, 0.9)), boxes.NOT_FINITE),
         ((image, box(9, 0.1, 0.2, 0.6)), boxes.SHORT),
         ((image, {"f_path": "a.jpg", "bbox_info": []}), causes.NO_TEXT),
-        ((image, record(11, caption=["a", "list"])), causes.WRONG_TYPE),
+        ((image, record(11, caption={"a": "mug"})), causes.WRONG_TYPE),
         ((image, b'{"caption": "\xff\xfe"}'), causes.NOT_UTF8),
         ((image, b'{"caption": "a mug'), causes.NOT_JSON),
         ((None, record(14)), causes.NO_IMAGE),
@@ -236,6 +236,15 @@ def test_texts_that_lose_their_end_are_counted(tmp_path, encoded, record, write_
     prefixed = load(tmp_path)
     next(prefixed.batches())
     assert prefixed.counts[causes.SHORT_CUT] == 2
+
+
+def test_one_of_several_captions_is_drawn_at_each_visit(tmp_path, encoded, write_shard):
+    several = {"caption": ["a mug", "a cup", "a pot"]}
+    write_shard(tmp_path / "a.tar", [(encoded(), several), (encoded(), several | {"short_caption": "thing"})])
+    pairs = [texts(step) for (step,) in take(load(tmp_path, batch_size=2, short_prefix="").batches(), 16)]
+    drawn = {(short, long) for *shorts, a, b in pairs for short, long in zip(shorts, (a, b), strict=True)}
+    assert drawn == {(s, long) for long in ("a mug", "a cup", "a pot") for s in ("thing", long)}
+    assert [e.long for e in examples(str(tmp_path), image_size=8)] == ["a mug"] * 2
 
 
 def test_margins_move_sides_out_and_stop_at_the_edge(tmp_path, encoded, record, write_shard):

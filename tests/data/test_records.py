@@ -44,7 +44,8 @@ def test_a_complete_record_is_taken_as_it_is(record):
         (b'{"caption": "a m\xffg"}', causes.NOT_UTF8),
         (b'{"caption": "half a \\ud83d pair"}', causes.NOT_UTF8),
         (b'["a mug"]', causes.WRONG_TYPE),
-        (b'{"caption": ["a mug"]}', causes.WRONG_TYPE),
+        (b'{"caption": ["a mug", 3]}', causes.WRONG_TYPE),
+        (b'{"caption": []}', causes.NO_TEXT),
         (b'{"caption": "a mug", "bbox_info": {}}', causes.WRONG_TYPE),
         (b"{}", causes.NO_TEXT),
         (b'{"caption": " \\n", "short_caption": null, "bbox_info": []}', causes.NO_TEXT),
@@ -170,6 +171,32 @@ def test_a_sample_needs_an_image_and_a_text(parts, cause):
     with pytest.raises(BadRecord) as bad:
         parse_sample(parts)
     assert bad.value.cause == cause
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"jpg": b"image", "txt": b"a mug"},
+        {"mask.png": b"mask", "image.jpg": b"image", "caption.txt": b"a mug", "meta.json": b"{}"},
+        {"seg.png": b"mask", "jpeg": b"image", "text": b"a mug"},
+        {"cam0.webp": b"image", "info.json": b'{"text": "a mug"}'},
+        {"jpg": b"image", "json": b'{"caption": ["a mug"]}'},
+        {"jpg": b"image", "json": b'{"caption": 2020}', "txt": b"a mug"},
+        {"jpg": b"image", "json": b'{"caption": NaN, "text": 3}', "txt": b"a mug"},
+        {"jpg": b"image", "json": b'{"captions": "a mug"}'},
+    ],
+    ids=lambda parts: "+".join(parts),
+)
+def test_the_parts_of_a_sample_have_many_names(parts):
+    image, parsed = parse_sample(parts)
+    assert image == b"image" and parsed[:2] == ("a mug", "a mug") and parsed.captions == ()
+
+
+def test_several_captions_are_kept_and_counted():
+    parsed = parse(b'{"caption": ["a mug", " ", "a cup", "a mug"], "short_caption": "mug"}')
+    assert parsed[:2] == ("mug", "a mug") and parsed.captions == ("a mug", "a cup")
+    assert found(parsed) == [causes.SEVERAL_CAPTIONS]
+    assert found(parse(b'{"caption": 7}', b"a mug")) == [causes.CAPTION_FROM_TEXT, causes.LONG_FROM_SHORT]
 
 
 words = st.text("mug \n\ud83d", max_size=5)

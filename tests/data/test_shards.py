@@ -73,12 +73,44 @@ def test_long_names_are_read(tmp_path, format):
     assert Shard(path).read(1).parts["json"].decode() == names[-1]
 
 
+def test_samples_are_read_whole_whose_members_lie_apart(tmp_path):
+    path = archive(tmp_path / "a.tar", [f"{n}.{kind}" for kind in ("jpg", "json", "txt") for n in range(3)])
+    whole = [(str(n), ["jpg", "json", "txt"]) for n in range(3)]
+    assert keys_of(path) == whole and (tmp_path / "a.tar.index").is_file()
+    assert keys_of(path) == whole and extent(path).samples == 3, "from the index file too"
+    assert Shard(path).read(2).parts["txt"] == b"2.txt"
+    again = archive(tmp_path / "b.tar", ["1.jpg", "1.txt", "2.jpg", "1.jpg", "1.txt", "2.txt"])
+    assert keys_of(again) == [("1", ["jpg", "txt"]), ("2", ["jpg", "txt"]), ("1", ["jpg", "txt"])]
+
+
+def test_names_that_begin_with_the_current_folder_are_the_same(tmp_path):
+    path = archive(
+        tmp_path / "a.tar", ["./1.jpg", "1.json", "./v1.0/1.jpg", "v1.0/1.json", "./.hidden.jpg", "v1.1/1.jpg"]
+    )
+    assert keys_of(path) == [("1", ["jpg", "json"]), ("v1.0/1", ["jpg", "json"]), ("v1.1/1", ["jpg"])]
+
+
+def test_a_size_beside_the_header_counts(tmp_path):
+    with (tmp_path / "a.tar").open("wb") as file:
+        for key in "abc":
+            told, body = b"12 size=513\n", (key * 513).encode()
+            extra, member = tarfile.TarInfo("PaxHeaders/x"), tarfile.TarInfo(f"{key}.jpg")
+            extra.type, extra.size, member.size = tarfile.XHDTYPE, len(told), 0
+            file.write(extra.tobuf(tarfile.USTAR_FORMAT) + told.ljust(512, b"\0"))
+            file.write(member.tobuf(tarfile.USTAR_FORMAT) + body.ljust(1024, b"\0"))
+        file.write(bytes(1024))
+    shard = Shard(tmp_path / "a.tar")
+    assert [shard.read(i).parts["jpg"] for i in range(3)] == [(key * 513).encode() for key in "abc"]
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert [member.size for member in tar] == [513] * 3
+
+
 def test_index_is_kept_and_made_anew_when_the_shard_changes(tmp_path):
     path = archive(tmp_path / "a.tar", ["1.jpg", "2.jpg"])
-    assert len(index(path).spans) == 2
+    assert index(path).samples == 2
     kept = tmp_path / "a.tar.index"
     made = kept.stat().st_mtime_ns
-    assert len(index(path).spans) == 2 and kept.stat().st_mtime_ns == made
+    assert index(path).samples == 2 and kept.stat().st_mtime_ns == made
     archive(path, ["1.jpg", "2.jpg", "3.jpg"])
     os.utime(path, ns=(0, 1))  # not the size alone
     assert extent(path).samples == 3
@@ -124,7 +156,7 @@ def test_a_negative_size_is_damage(tmp_path):
     header = content[1024 : 1024 + 512]
     content[1024 + 148 : 1024 + 156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
     path.write_bytes(content)
-    assert index(path).damaged_at == 1024 and len(index(path).spans) == 1
+    assert index(path).damaged_at == 1024 and index(path).samples == 1
 
 
 def test_an_empty_shard_has_no_samples(tmp_path):

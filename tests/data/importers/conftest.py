@@ -49,7 +49,7 @@ def _records_of(output, split="*"):
     from fgclip_fast.data.index import index
 
     for number, path in enumerate(paths):
-        for i in range(len(index(path).spans)):
+        for i in range(index(path).samples):
             _, parts = shards.read(number, i)
             record = json.loads(parts.pop("json"))
             image = Image.open(io.BytesIO(next(iter(parts.values()))))
