@@ -16,7 +16,17 @@ from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
-from fgclip_fast.evaluation import boxes, comparison, compositional, fg_ovd, published, records, retrieval, zero_shot
+from fgclip_fast.evaluation import (
+    boxes,
+    comparison,
+    compositional,
+    fg_ovd,
+    published,
+    records,
+    region_retrieval,
+    retrieval,
+    zero_shot,
+)
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.embeddings import Embeddings
@@ -241,15 +251,20 @@ def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Figures]:
     if path is None:
         raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
     if task.several:
-        files = [file for found in _sets("fg-ovd", task).values() for file in sorted(found.parent.glob("*.jsonl"))]
+        files = [file for found in _sets("fg-ovd", task).values() for file in _fg_ovd_files(found.parent)]
         images = task.images or next((top for top in (path / "coco", path) if (top / "val2017").is_dir()), path)
     else:
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+        files = _fg_ovd_files(path) if path.is_dir() else [path] if path.is_file() else []
     if not files and not task.several:
         raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
     if not images.is_dir():
         raise FileNotFoundError(f"images must be an existing folder, got {images}")
     return {f"fg-ovd/{file.stem}": _ask(model, file, images, task) for file in files}
+
+
+def _fg_ovd_files(folder: Path) -> list[Path]:
+    """The converted files of a folder, or else its official ones."""
+    return sorted(folder.glob("*.jsonl")) or sorted(folder.glob("*.json"))
 
 
 def _levels(model: FGCLIP, task: Task) -> dict[str, Figures]:
@@ -296,6 +311,15 @@ def _compositional(model: FGCLIP, task: Task) -> dict[str, Figures]:
     }
 
 
+def _region_retrieval(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    return {
+        f"region-retrieval/{name}": region_retrieval.evaluate(
+            model, path, task.images, root=task.questions, **_way(task)
+        )
+        for name, path in _sets("region-retrieval", task).items()
+    }
+
+
 def _way(task: Task) -> dict[str, Any]:
     """What each suite takes alike."""
     return {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
@@ -323,6 +347,9 @@ SUITES = {
     ),
     "compositional": Suite(
         "the right caption against a changed one: SugarCrepe, ARO, Winoground", ("data", "images"), _compositional
+    ),
+    "region-retrieval": Suite(
+        "the box that a phrase means: RefCOCO, Flickr30k Entities", ("data", "images"), _region_retrieval, dense=True
     ),
     "boxes": Suite("classes of given boxes, COCO's and LVIS's", ("data", "images", "templates"), _boxes, dense=True),
 }

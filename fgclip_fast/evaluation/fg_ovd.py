@@ -3,6 +3,7 @@
 A file holds one JSON object a line: ``img_path``, ``bbox`` (x, y, width, height in pixels), ``pos_expression`` (one
 text), ``neg_expression`` (texts), and ``width`` and ``height`` of the image. A text's score is its cosine with the
 region. A negative that ties with the right text does not beat it, as in the script released with FG-CLIP.
+The official ``.json`` files are read too (fg_ovd_json.py).
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import torch
 
 from fgclip_fast.data.causes import Defect
 from fgclip_fast.data.negatives import distinct
+from fgclip_fast.evaluation import fg_ovd_json
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.questions import Question
@@ -155,14 +157,16 @@ def read(path: Path, images: Path, skipped: Counter[str], dropped: Counter[str] 
 
     Raises:
         OSError: the file does not exist or cannot be read.
+        ValueError: a ``.json`` file that is not in the official layout.
     """
-    # Lines are read as bytes, so that invalid UTF-8 costs its line and not the file.
+    official = path.suffix == ".json"
     with path.open("rb") as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
+        for number, line in enumerate(fg_ovd_json.records(path) if official else lines):
             try:
-                raw = json.loads(line)
+                # Lines are read as bytes, so that invalid UTF-8 costs its line and not the file.
+                if isinstance(line, bytes) and not line.strip():
+                    continue
+                raw = json.loads(line) if isinstance(line, bytes) else line
                 question, defects = _question(raw)
                 found = Line(number, images / raw["img_path"], question)
             except _Unaskable as error:

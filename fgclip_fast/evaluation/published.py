@@ -91,6 +91,21 @@ SETS = (
         ("winoground/**/examples.jsonl",),
         "huggingface.co/datasets/facebook/winoground, after agreeing to its terms",
     ),
+    *(
+        Published(
+            "region-retrieval",
+            name,
+            (name,),
+            "github.com/lichengunc/refer, its refs as JSON; images: cocodataset.org, train2014, 13 GB",
+        )
+        for name in ("refcoco", "refcoco+", "refcocog")
+    ),
+    Published(
+        "region-retrieval",
+        "flickr30k-entities",
+        ("flickr30k_entities", "Flickr30kEntities", "flickr30k-entities"),
+        "github.com/BryanPlummer/flickr30k_entities; images: shannon.cs.illinois.edu/DenotationGraph, 4.4 GB",
+    ),
 )
 """All known sets, by suite."""
 

@@ -114,3 +114,20 @@ def test_an_empty_file_has_figures(model, tmp_path):
 
 def test_limit_asks_only_the_first(model, tmp_path):
     assert fg_ovd.evaluate(model, write(tmp_path, line(), line(), line()), tmp_path, limit=2).asked == 2
+
+
+def test_an_official_file_gives_the_questions_of_its_conversion(model, tmp_path):
+    write(tmp_path)
+    images = [{"id": 1, "file_name": "val2017/a.jpg", "width": 64, "height": 48}]
+    names = ["a red mug", "a blue mug", "a green mug"]
+    good = {"image_id": 1, "bbox": [10, 5, 20, 30], "category_id": 0, "neg_category_ids": [1, 2]}
+    bad = [{**good, "neg_category_ids": []}, {**good, "category_id": 9}, {**good, "bbox": [1, 2, 0, 4]}]
+    bad += [{**good, "image_id": 2}, {**good, "neg_category_ids": [7]}]
+    categories = [{"id": n, "name": name} for n, name in enumerate(names)]
+    path = tmp_path / "color.json"
+    path.write_text(json.dumps({"images": images, "annotations": [good, *bad], "categories": categories}))
+    skipped = Counter()
+    (official,) = fg_ovd.read(path, tmp_path, skipped)
+    (converted,) = fg_ovd.read(write(tmp_path, line()), tmp_path, Counter())
+    assert official == converted
+    assert skipped == {"no negatives": 1, "malformed line": 2, "empty box": 1, "text of a wrong type": 1}

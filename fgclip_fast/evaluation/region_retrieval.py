@@ -1,0 +1,230 @@
+"""Region retrieval: which of an image's boxes does a phrase mean? RefCOCO, RefCOCO+, RefCOCOg and Flickr30k Entities.
+
+The candidates are all annotated boxes of the image; a phrase's box is right if no wrong one has as high a cosine, so a
+tie is wrong. Texts go by the short path, without a prompt. Sources: arXiv 1608.00272, arXiv 1505.04870.
+"""
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+
+from fgclip_fast.evaluation.boxes import coco, image_name
+from fgclip_fast.evaluation.embedding import TEXTS, embed_regions, embed_texts
+from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.metrics import interval
+from fgclip_fast.evaluation.pictures import around
+from fgclip_fast.evaluation.share import PART, Share, parts_of
+from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions, numbers
+from fgclip_fast.model.fgclip import FGCLIP
+
+_PHRASE = re.compile(r"\[/EN#(\d+)(?:/[^\s\]]+)?\s+([^\]]+)\]")
+
+
+class Phrase(NamedTuple):
+    """A phrase, and the rows of the boxes that it means."""
+
+    text: str
+    right: tuple[int, ...]
+    split: str
+
+
+@dataclass
+class Scene:
+    """The boxes of an image and the phrases about them."""
+
+    boxes: list[Box] = field(default_factory=list)
+    phrases: list[Phrase] = field(default_factory=list)
+
+
+def evaluate(
+    model: FGCLIP,
+    path: Path,
+    images: Path | None = None,
+    *,
+    root: Path | None = None,
+    batch_size: int = PART,
+    limit: int | None = None,
+    share: Share | None = None,
+) -> Figures:
+    """Measure how often the right box is the nearest, in all and by split.
+
+    Args:
+        model: the model, on its device.
+        path: a JSON file of RefCOCO's references with ``instances.json`` beside it, their folder, or the folder of
+            Flickr30k Entities.
+        images: folder of the images; None is the one of ``path``.
+        root: folder of several data sets, where images are sought too.
+        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
+        limit: ask only about the first ``limit`` images, by name; None asks about all.
+        share: the processes that divide the work; None is this one alone.
+
+    Raises:
+        ValueError: the content has no known layout.
+        OSError: a file or folder does not exist or cannot be read.
+    """
+    share, skipped = share or Share(), Counter[str]()
+    files = around(path, images, root)
+    entities = (path / "Sentences").is_dir()
+    scenes = _entities(path, skipped) if entities else _references(path, skipped)
+    by_path: list[tuple[Path, Scene]] = []
+    for name, scene in islice(sorted((n, s) for n, s in scenes.items() if s.phrases), limit):
+        if (place := files.find(name)) is None:
+            skipped["missing or unreadable image"] += len(scene.phrases)
+        else:
+            by_path.append((place, scene))
+    texts = sorted({phrase.text for _, scene in by_path for phrase in scene.phrases})
+
+    def work(part: tuple[str, range]) -> Any:
+        what, rows = part
+        if what == "text":
+            return embed_texts(model, texts[rows.start : rows.stop], "short")
+        own = [(image, scene.boxes) for image, scene in by_path[rows.start : rows.stop]]
+        return embed_regions(model, own, min(batch_size, PART))
+
+    image_parts = parts_of(len(by_path))
+
+    def figures(results: list[Any]) -> Figures:
+        regions = [rows for part in results[: len(image_parts)] for rows in part]
+        return _figures(
+            by_path, regions, dict(zip(texts, torch.cat([*results[len(image_parts) :]]), strict=True)), skipped
+        )
+
+    parts = [("image", part) for part in image_parts]
+    parts += [("text", range(i, min(i + TEXTS, len(texts)))) for i in range(0, len(texts), TEXTS)]
+    measured = share.measure(parts, work, figures if texts else lambda _: _figures([], [], {}, skipped))
+    layout = "flickr30k entities, test split" if entities else "references, all splits but train"
+    protocol = f"{layout}: the right one of the image's annotated boxes, short text path"
+    return replace(measured, protocol=protocol, data={"file": str(path), "found by": dict(sorted(files.ways.items()))})
+
+
+def _references(path: Path, skipped: Counter[str]) -> dict[str, Scene]:
+    source = path
+    if path.is_dir():
+        found = sorted(file for file in path.glob("refs*.json"))
+        if not found and (pickles := sorted(path.glob("refs*.p"))):
+            source = pickles[0]
+        elif not found:
+            raise ValueError(f"data: {path} must hold refs*.json (RefCOCO) or Sentences/ (Flickr30k Entities)")
+        else:
+            source = found[0]
+    if source.suffix in (".p", ".pkl", ".pickle"):
+        raise ValueError(
+            f"data: {source} is a pickle, which is not read, since unpickling runs code; if you trust it: "
+            'python -c "import json, pickle; '
+            f"json.dump(pickle.load(open('{source.name}', 'rb')), open('{source.stem}.json', 'w'))\""
+        )
+    references = json.loads(source.read_bytes())
+    if not isinstance(references, list) or not all(isinstance(one, dict) and "sentences" in one for one in references):
+        raise ValueError(f"data: {source} must hold a list of references with sentences (RefCOCO)")
+    whole = coco(source.parent / "instances.json")
+    names = {image["id"]: image for image in whole["images"]}
+    scenes: dict[str, Scene] = defaultdict(Scene)
+    row: dict[Any, int] = {}
+    for annotation in whole["annotations"]:
+        try:
+            image = names[annotation["image_id"]]
+            box = checked(fractions(corners(numbers(annotation["bbox"])), image["width"], image["height"]))
+        except (KeyError, TypeError, BadBox, ArithmeticError):
+            continue  # a reference to it is counted below
+        scene = scenes[image_name(image)]
+        row[annotation.get("id")] = len(scene.boxes)
+        scene.boxes.append(box)
+    for one in (reference for reference in references if reference.get("split") != "train"):
+        texts = [s.get("raw") or s.get("sent") for s in one["sentences"] if isinstance(s, dict)]
+        good = one.get("image_id") in names and one.get("ann_id") in row
+        for text in texts:
+            if not good or not isinstance(text, str) or not text.strip():
+                skipped["reference without a usable box or text"] += 1
+                continue
+            scene = scenes[image_name(names[one["image_id"]])]
+            scene.phrases.append(Phrase(text.strip(), (row[one["ann_id"]],), str(one.get("split", "all"))))
+    return scenes
+
+
+def _entities(path: Path, skipped: Counter[str]) -> dict[str, Scene]:
+    listed = path / "test.txt"
+    names = (
+        listed.read_text().split() if listed.is_file() else [f.stem for f in sorted((path / "Sentences").glob("*.txt"))]
+    )
+    scenes: dict[str, Scene] = {}
+    for name in names:
+        try:
+            boxes, rows = _entity_boxes(path / "Annotations" / f"{name}.xml")
+            sentences = (path / "Sentences" / f"{name}.txt").read_text(encoding="utf-8")
+        except (OSError, ElementTree.ParseError, TypeError, ValueError):
+            skipped["malformed or missing annotation file"] += 1
+            continue
+        found = list(_phrases(sentences))
+        phrases = [Phrase(text, rows[entity], "test") for entity, text in found if entity in rows]
+        skipped["phrase without a box"] += len(found) - len(phrases)
+        scenes[f"{name}.jpg"] = Scene(boxes, phrases)
+    return scenes
+
+
+def _phrases(sentences: str) -> Iterator[tuple[str, str]]:
+    for match in _PHRASE.finditer(sentences):
+        yield match[1], match[2].strip()
+
+
+def _entity_boxes(file: Path) -> tuple[list[Box], dict[str, tuple[int, ...]]]:
+    """Boxes of an image, and the rows of those of each entity."""
+    top = ElementTree.parse(file).getroot()
+    width, height = (float(top.findtext(f"size/{side}") or "nan") for side in ("width", "height"))
+    boxes: list[Box] = []
+    rows: dict[str, tuple[int, ...]] = {}
+    for one in top.iter("object"):
+        if (bounds := one.find("bndbox")) is None:
+            continue  # an entity that is the whole scene, or not in the picture
+        sides = [float(bounds.findtext(side) or "nan") for side in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            boxes.append(checked(fractions(sides, width, height)))
+        except BadBox:
+            continue
+        for name in one.findall("name"):
+            rows[name.text or ""] = (*rows.get(name.text or "", ()), len(boxes) - 1)
+    return boxes, rows
+
+
+def _figures(
+    scenes: list[tuple[Path, Scene]], regions: list[Tensor | None], texts: dict[str, Tensor], skipped: Counter[str]
+) -> Figures:
+    asked: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    chances: list[float] = []
+    by_image: dict[str, tuple[int, int]] = {}
+    for (image, scene), rows in zip(scenes, regions, strict=True):
+        if rows is None:
+            skipped["missing or unreadable image"] += len(scene.phrases)
+            continue
+        for phrase in scene.phrases:
+            cosines = rows @ texts[phrase.text]
+            best = cosines[list(phrase.right)].max()
+            wrong = torch.ones(len(rows), dtype=torch.bool)
+            wrong[list(phrase.right)] = False
+            hit = not bool((cosines[wrong] >= best).any())
+            asked[phrase.split] += 1
+            right[phrase.split] += hit
+            chances.append(len(phrase.right) / len(rows))
+            before = by_image.get(str(image), (0, 0))
+            by_image[str(image)] = (before[0] + hit, before[1] + 1)
+    total = asked.total()
+    causes = {cause: count for cause, count in sorted(skipped.items()) if count}
+    values: dict[str, Any] = {
+        "top1": right.total() / total if total else math.nan,
+        "interval": list(interval(right.total(), total)),
+        **{f"top1 {split}": right[split] / asked[split] for split in sorted(asked)},
+        "chance": math.fsum(chances) / total if total else math.nan,
+        "questions": total,
+        "skipped": causes,
+    }
+    return Figures(values=values, asked=total, skipped=causes, outcomes={"top1": by_image})
