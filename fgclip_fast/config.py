@@ -215,6 +215,21 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685) of all linear layers in the blocks, in place of training the weights."""
+
+    rank: NotNegative[int] = 0
+    """Rank r of the product BA that is added to each weight; 0: no adapters. Only they and the logit scales train."""
+    alpha: Positive[float | None] = None
+    """The product counts alpha / rank times. None: once."""
+    towers: Literal["both", "text", "vision"] = "both"
+    """The towers that get adapters."""
+
+    def __post_init__(self) -> None:
+        check(self, "lora.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One training run; saved as config.yaml, which alone repeats it."""
 
@@ -222,6 +237,7 @@ class Config:
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
+    lora: Lora = field(default_factory=Lora)
     init: FilePath[str | None] = None
     """Folder of weights to start from (FG-CLIP, HF CLIP, or a run); its geometry replaces model. None: random."""
     keep_scales: bool = False
@@ -267,6 +283,8 @@ class Config:
     def __post_init__(self) -> None:
         check(self)
         _require(not self.patience or self.keep_best, "patience needs --keep-best METRIC", self.patience)
+        held = self.lora.rank == 0 or self.freeze is None
+        _require(held, "freeze must be left out with lora.rank; lora.towers says what trains", self.freeze)
         _require(self.card is None or self.dry_run, "card must be left out without dry_run", self.card)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import torch
 import torch.distributed as dist
 
 from fgclip_fast import config_file, preflight
-from fgclip_fast.config import Config
+from fgclip_fast.config import Config, Lora
 from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.training import checkpoint, optim, provenance
+from fgclip_fast.training import checkpoint, lora, optim, provenance
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import Processes
@@ -75,12 +76,13 @@ class State:
     """The changing state of a run, to be saved in a checkpoint and restored from one.
 
     Attributes:
-        model: its weights are saved in the released layout; of an averaged run, the average.
+        model: its weights are saved in the released layout, with adapters merged; of an averaged run, the average.
         optimizer: its moments are saved.
         average: of an averaged run, the trained weights are saved beside the model.
         loader: its counts of records are saved.
         order: what decides which samples come when; a resumed run must have the same.
         settings: those of training that a resumed run may change; a change is said.
+        lora: the adapters of the model.
     """
 
     model: FGCLIP
@@ -89,6 +91,7 @@ class State:
     loader: Loader
     order: Mapping[str, Any]
     settings: Mapping[str, Any]
+    lora: Lora
 
     def save(self, run: Path, step: int, keep: int) -> None:
         """Write the checkpoint of ``step``, and remove the oldest beyond ``keep``."""
@@ -100,7 +103,7 @@ class State:
                 "settings": dict(self.settings),
                 "counts": dict(self.loader.counts),
             }
-            checkpoint.save(run, step, self.model.save, state, keep)
+            checkpoint.save(run, step, partial(lora.save, self.model, config=self.lora), state, keep)
 
     def save_best(self, best: Best, figures: Mapping[str, Any], step: int, *, writes: bool) -> None:
         """Save a checkpoint in the folder of ``best`` if the figures of a validation after ``step`` are better."""

@@ -31,7 +31,7 @@ from fgclip_fast.run_folder import State
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.suites import Task
-from fgclip_fast.training import checkpoint, distributed, freezing, grad_cache, optim, start
+from fgclip_fast.training import checkpoint, distributed, freezing, grad_cache, lora, optim, start
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import Processes, StopFlag
@@ -69,6 +69,7 @@ def train(config: Config) -> Run:
         ValueError: the config does not fit the data, the processes, or the run that it resumes.
         OSError: shards, weights or a run to resume do not exist, or the run's folder cannot be written.
     """
+    lora.check(config.lora)
     processes = distributed.start(preflight.device(config.device))
     config, saved = run_folder.place(config, processes)
     config = replace(config, data=locate.decided(config.data))
@@ -77,16 +78,17 @@ def train(config: Config) -> Run:
     _seed_everything(config.seed, config.threads)
     model = _model(config, saved).to(processes.device)
     config = replace(config, model=model.config)
+    freezing.freeze(model, config.freeze)
+    lora.add(model, config.lora, saved)
     loader = _loader(config, source, shards["train"], model, processes)
     steps = _steps(config, loader)
     run = Path(str(config.output))
     if config.dry_run:
         _describe(config, model, loader, steps)
         return Run(run, model, config, {})
-    freezing.freeze(model, config.freeze)
     optimizer, average = optim.adamw(model, config.optim), Average(model, config.optim.average)
     order, settings = run_folder.order_of(config, loader, processes), run_folder.settings_of(config)
-    state = State(model, optimizer, average, loader, order, settings)
+    state = State(model, optimizer, average, loader, order, settings, config.lora)
     done = state.restore(saved)
     best = Best(run, config.keep_best, config.patience, done, writes=processes.first)
     eval_every = loader.steps_per_epoch if config.eval_every == "epoch" else config.eval_every
@@ -151,6 +153,7 @@ def train(config: Config) -> Run:
             suites.show(figures)
             best.show()
     average.swap()
+    lora.merge(model)
     distributed.stop(processes)
     log.info("%s: %d of %d steps done", run, step, steps)
     return Run(run, model, config, figures)
@@ -222,12 +225,13 @@ def _steps(config: Config, loader: Loader) -> int:
 def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> None:
     """Print sizes, steps and the shapes of the first batch."""
     parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     micro_batches = next(loader.batches())
     batch = micro_batches[0]
     parts = {**batch._asdict(), **batch.texts._asdict()}
-    print(f"parameters      {parameters:,}")
+    print(f"parameters      {parameters:,}" + (f", {trained:,} of them trained" if trained < parameters else ""))
     print(f"steps           {steps:,} of {config.batch_size} images a process; {loader.steps_per_epoch:,} an epoch")
-    print(f"weights+Adam    {parameters * 16 / 1e9:.2f} GB, and activations")
+    print(f"weights+Adam    {(parameters * 4 + trained * 12) / 1e9:.2f} GB, and activations")
     shapes = {name: list(value.shape) for name, value in parts.items() if isinstance(value, torch.Tensor)}
     print("first batch     " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
     if batch.texts.tree is not None:

@@ -116,9 +116,9 @@ class Block(nn.Module):
         """The weights of the block's products in the dtype of products: the autocast's, or the weights' own."""
         attention, mlp = self.self_attn, self.mlp
         qkv = attention.q_proj, attention.k_proj, attention.v_proj
-        others = attention.out_proj.weight, mlp.fc1.weight, mlp.fc2.weight
+        others = [full_weight(layer) for layer in (attention.out_proj, mlp.fc1, mlp.fc2)]
         dtype = product_dtype(like, mlp.fc1.weight)
-        return product_weights([layer.weight for layer in qkv], [layer.bias for layer in qkv], others, dtype)
+        return product_weights([full_weight(layer) for layer in qkv], [layer.bias for layer in qkv], others, dtype)
 
     @per_token
     def project(self, stream: Stream, weights: ProductWeights) -> tuple[Tensor, ...]:
@@ -135,6 +135,20 @@ class Block(nn.Module):
         update, bias = F.linear(mixed, weights.out), self.self_attn.out_proj.bias
         residual, hidden = norm_linear(residual, update, bias, norm.weight, norm.bias, [weights.fc1], None, norm.eps)
         return Stream(residual, activation_linear(hidden, mlp.fc1.bias, weights.fc2, mlp.activation), mlp.fc2.bias)
+
+
+def full_weight(layer: nn.Linear) -> Tensor:
+    """The weight that a layer multiplies by, Tensor[out, in]; adapters that peft put around it are added in fp32.
+
+    A block never calls the layer itself, so peft's own forward pass would not be run.
+    """
+    if type(layer) is nn.Linear:
+        return layer.weight
+    around: Any = layer
+    if not hasattr(around, "get_delta_weight") or around.disable_adapters or around.merged:
+        return layer.weight
+    with torch.autocast(layer.weight.device.type, enabled=False):
+        return sum((around.get_delta_weight(name) for name in around.active_adapters), start=layer.weight)
 
 
 class Encoder(nn.Module):

@@ -1,7 +1,8 @@
 """Checkpoints of a run, written so that a kill at any moment loses nothing that was saved.
 
 ``RUN/checkpoints/step-00000500/`` holds ``model/`` (the released layout, so it can be loaded and shared as it is) and
-``state.pt`` (optimizer, counts). It is written under a temporary name and renamed when it is complete.
+``state.pt`` (optimizer, counts); of a run with adapters also ``lora.safetensors``. It is written under a temporary name
+and renamed when it is complete.
 """
 
 import os
