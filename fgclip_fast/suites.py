@@ -33,11 +33,14 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 from fgclip_fast.scenes.locate import Source, embedded
 from fgclip_fast.training.objective import objective
+from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger("fgclip_fast")
 
 FIGURES = "evaluation.json"
 """File in a run's folder that holds its figures."""
+OUTCOMES = "outcomes.json"
+"""File in a run's folder that holds the right answers behind its figures, image by image."""
 INIT = "init"
 """The word for the weights that a run started from, where figures are compared with other weights."""
 
@@ -170,6 +173,17 @@ def compared(
     }
 
 
+def save_outcomes(run: Path, found: Mapping[str, Figures], source: Source, step: int) -> None:
+    """Write the right answers behind figures into a run's folder, so that its report need not ask again."""
+    outcomes = {name: figures.outcomes for name, figures in found.items()}
+    write_json(run / OUTCOMES, {"of": outcomes_of(source, step), "outcomes": outcomes}, indent=None)
+
+
+def outcomes_of(source: Source, step: int) -> dict[str, Any]:
+    """The weights and the data that saved outcomes must be of to be used."""
+    return {"step": step, "val": source.data.val, "levels": source.levels and source.levels.parent.name}
+
+
 def values(found: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
     """The figures alone: suite → name → value."""
     return {name: figures.values for name, figures in found.items()}
@@ -198,20 +212,25 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def show_comparison(figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the figures of two models side by side, and a verdict line for each suite."""
+    """Print the figures of two models side by side: one table for all suites of one figure, and a verdict line each."""
     console = Console()
-    table = Table("suite", "figure", "model", "against", "difference", "95 %", "images", "verdict")
     compared = {name: f["against"] for name, f in figures.items() if "against" in f}
+    tables: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for name, against in compared.items():
+        several = len(against["differences"]) > 1
         for figure, d in against["differences"].items():
+            tables.setdefault(name if several else "suite", []).append((figure if several else name, d))
+    for title, rows in tables.items():
+        table = Table(title, "model", "against", "difference (95 %)", "shown")
+        for row, d in rows:
             low, high = (f"{100 * end:+.1f}" for end in d["interval"])
-            shares = _percent(d["model"]), _percent(d["against"]), f"{100 * d['difference']:+.1f}"
-            table.add_row(name, figure, *shares, f"{low} … {high}", str(d["images"]), d["verdict"])
-    if table.row_count:
+            shown = d["verdict"] if d["verdict"] in ("better", "worse") else "–"
+            points = f"{100 * d['difference']:+.1f} ({low} … {high})"
+            table.add_row(row, _percent(d["model"]), _percent(d["against"]), points, shown)
         console.print(table)
     for name, against in compared.items():
-        by = next(iter(against["differences"]), None)
-        reason = f"by {by}" if by else "no image was asked about by both"
+        by = next(iter(against["differences"].items()), None)
+        reason = f"by {by[0]} over {by[1]['images']} images" if by else "no image was asked about by both"
         console.print(f"{name}: {against['verdict']} ({reason})", markup=False, soft_wrap=True)
 
 

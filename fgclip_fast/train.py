@@ -150,6 +150,7 @@ def train(config: Config) -> Run:
         figures = suites.described(found, task, checkpoint.at(run, step) / "model", step)
         if processes.first:
             write_json(run / suites.FIGURES, figures)
+            suites.save_outcomes(run, found, source, step)
             suites.show(figures)
             best.show()
     average.swap()

@@ -221,7 +221,7 @@ def test_figures_tell_what_they_are_of(shards, tmp_path):
     assert of["step"] == 3 and of["weights"].endswith("run/checkpoints/step-00000003/model")
     assert of["data"]["shards"] == 1 and of["data"]["files"] == val and of["data"]["samples"] == 12
     assert (of["limit"], of["asked"], of["skipped"]) == (None, 12, {})
-    assert "4 regions and 10 negatives" in of["protocol"]
+    assert "all regions, 10 negatives" in of["protocol"]
 
 
 @pytest.mark.parametrize("words", ["--limit 5", "--suite records --data {other}", "--suite records --limit 5"])
@@ -271,7 +271,8 @@ def test_a_model_is_compared_with_another_on_the_same_questions(weights, shards,
     difference = compared["differences"]["hard_negative_top1"]
     assert difference["difference"] == pytest.approx(found["hard_negative_top1"] - alone["hard_negative_top1"])
     assert difference["interval"][0] <= difference["difference"] <= difference["interval"][1]
-    assert f"records: {compared['verdict']} (by hard_negative_top1)" in told
+    assert f"records: {compared['verdict']} (by hard_negative_top1 over 9 images)" in told
+    assert "short_image_to_text_r@10 " in told
 
 
 def test_a_run_is_compared_with_what_it_started_from(shards, tmp_path):

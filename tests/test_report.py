@@ -13,10 +13,11 @@ import torch.nn.functional as F
 
 from fgclip_fast import report, suites
 from fgclip_fast.config import Data
+from fgclip_fast.evaluation.comparison import difference
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.views import ValidationImage, View, brightest_patch, contains, spread_evenly
-from fgclip_fast.report import charts, explore, files, html, page, untrained
+from fgclip_fast.report import accuracy, charts, explore, files, gallery, html, page, sections, untrained
 from fgclip_fast.report.__main__ import main
 from fgclip_fast.scenes.write import write_scenes
 from tests import browser, runs
@@ -84,7 +85,7 @@ def test_one_file_that_loads_nothing(on_scenes):
 
 def test_sections_come_in_order(on_scenes):
     titles = re.findall(r'<h2 id="([\w-]+)"', text_of(on_scenes / "report.html"))
-    assert titles == ["accuracy", "explore", "training", "speed", "answers", "reproduce"]
+    assert titles == ["accuracy", "changed", "explore", "training", "speed", "answers", "reproduce"]
 
 
 def test_result_is_given_with_chance_and_before_training(on_scenes):
@@ -147,6 +148,71 @@ def test_inline_data_cannot_end_its_block():
     block = html.inline_json("x", {"text": "</script><!--<script>\u2028"})
     inside_block = block.removeprefix('<script type="application/json" id="x">').removesuffix("</script>")
     assert "<" not in inside_block and json.loads(inside_block) == {"text": "</script><!--<script>\u2028"}
+
+
+def test_own_records_are_compared_with_the_start_on_all_questions(tmp_path):
+    texts = [f"a mug {number}" for number in range(300)]
+    run = own(tmp_path, texts, figures={"records": {"images": 300, "hard_negative_top1": 0.5}})
+    text = Elements(text_of(report.write(run))).text
+    before = json.loads((run / "untrained.json").read_text())
+    asked = before["outcomes"]["hard_negative_top1"]
+    after = json.loads((run / "outcomes.json").read_text())["outcomes"]["records"]["hard_negative_top1"]
+    assert len(asked) == len(after) == 300 and asked.keys() == after.keys()
+    expected = accuracy.in_points(difference(after, asked))
+    assert "Change, points" in text and expected in text and "Both were asked the same questions" in text
+
+
+def test_a_run_is_not_asked_again_after_training(tmp_path, monkeypatch):
+    run = own(tmp_path, ["a mug", "a pot"])
+    source = files.read(run).source
+    planted = {"hard_negative_top1": {"val.tar:0": (1, 1), "val.tar:1": (1, 1)}}
+    suites.save_outcomes(run, {"records": Figures(values={}, asked=2, outcomes=planted)}, source, 3)
+    asked = []
+    ask = suites.evaluate
+    monkeypatch.setattr(suites, "evaluate", lambda *a: asked.append(a) or ask(*a))
+    report.write(run)
+    assert len(asked) == 1  # the start
+
+
+def test_boxes_that_are_answered_otherwise_are_shown_before_and_after():
+    image = ValidationImage("p", b"", tuple(Question((0, 0, 1, 1), ("a mug", "a cup")) for _ in range(3)))
+    patches = unit([1, 0])
+    first, second = (
+        View(image, patches, patches, [[0.5, 0.6 if wrong else 0.4] for wrong in own])
+        for own in ((True, False, False), (False, True, False))
+    )
+    lost, gained = gallery.disagreements([first], [second])
+    assert [i for *_, i in lost] == [1] and [i for *_, i in gained] == [0]
+
+
+def test_other_data_before_and_after_stand_on_the_page_with_hostile_names_as_text(tmp_path):
+    run = own(tmp_path, ["a mug"], figures={"records": {"images": 1, "hard_negative_top1": 0.5}})
+    first, second = ({f"{i}.jpg": (right, 1) for i in range(20)} for right in (0, 1))
+    both = (Figures(values={}, asked=20, outcomes={"top1": own}) for own in (first, second))
+    compared = suites.compared({"x": next(both)}, {"x": next(both)}, "init", 0)["x"]
+    kept = {"fg-ovd/<script>alert(1)</script>": {"top1": 0.0, "chance": 0.1, "questions": 20, "against": compared}}
+    kept["records"] = {"against": compared, "of": {"data": {"files": "general/val-*.tar"}, "limit": 7}}
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "1.json").write_text(json.dumps(kept))
+    (run / "evaluations" / "2.json").write_text('{"records": {"against": {"weights": "other"}}}')
+    elements = Elements(text_of(report.write(run)))
+    assert [attributes.get("id") for tag, attributes in elements.found if tag == "script"] == ["explore-data", None]
+    assert "What it kept" in elements.text and "fg-ovd/<script>alert(1)</script>worsetop1" in elements.text
+    assert (
+        "records of general/val-*.tar, the first 7: top1" in elements.text
+        and "−100.0 (−100.0 … −100.0)*" in elements.text
+    )
+
+
+def test_validation_by_step_begins_before_training_and_ends_with_the_last_figures(tmp_path):
+    last = {"images": 2, "hard_negative_top1": 1.0, "loss_total": 0.25, "of": {"step": 9}}
+    log = [*runs.steps(3), {"step": 5, "kind": "validation", "images": 2, "loss_total": 0.5}]
+    run = files.read(own(tmp_path, ["a mug", "a pot"], log=log, figures={"records": last}))
+    before = {"records": {"images": 2, "loss_total": 1.0}}
+    steps = [(line["step"], line.get("loss_total")) for line in sections.validated(run, before)]
+    assert steps == [(0, 1.0), (3, None), (5, 0.5), (9, 0.25)]
+    assert "Validation losses" in sections.training(run, before)
+    assert [line["step"] for line in sections.validated(run, {"records": {"images": 1}})] == [3, 5, 9]
 
 
 def test_own_shards_are_asked_by_their_phrases(tmp_path):

@@ -111,3 +111,9 @@ def described(differences: Mapping[str, Difference]) -> dict[str, Any]:
             for name, d in differences.items()
         },
     }
+
+
+def read(saved: Mapping[str, Any]) -> Difference:
+    """Read one difference as :func:`described` gave it."""
+    low, high = saved["interval"]
+    return Difference(saved["model"], saved["against"], low, high, saved["images"], saved["changed"])

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fgclip_fast.evaluation import comparison
+from fgclip_fast.evaluation.comparison import RESAMPLES, Difference
 from fgclip_fast.report import charts
 from fgclip_fast.report.charts import Mark
 from fgclip_fast.report.files import RunFiles
@@ -15,6 +17,13 @@ LEVEL_TITLES = {
     "easy": "Easy: three words differ",
     "trivial": "Trivial: texts of other things",
 }
+INTERVALS = (
+    f"Changes come with a 95 % interval from {RESAMPLES:,} paired resamples of the images; "
+    "* marks one that excludes zero."
+)
+BEFORE_AFTER = (
+    '<ul class="keys"><li class="key unseen">after training</li><li class="key before">before training</li></ul>'
+)
 RECORD_TITLES = {
     "hard_negative_top1": "Right text among its negatives",
     "region_top1_in_image": "Right text among those of the image's boxes",
@@ -25,20 +34,23 @@ RECORD_TITLES = {
 }
 
 
-def accuracy_section(run: RunFiles, untrained: Mapping[str, Any]) -> str:
+def accuracy_section(
+    run: RunFiles, untrained: Mapping[str, Any], differences: Mapping[str, Difference] | None = None
+) -> str:
     """Accuracy by level and attribute, beside chance and the model before training.
 
     Args:
         run: the run.
         untrained: suite → figures of the model before training.
+        differences: figure of the validation records → difference of the run and the model before training.
     """
     names = [name.removeprefix("unseen/") for name in run.figures if name.startswith("unseen/")]
     parts = [_levels(run, untrained, in_order(names))] if names else []
-    parts.append(_records(run.figures.get("records", {}), untrained.get("records", {})))
+    parts.append(_records(run.figures.get("records", {}), untrained.get("records", {}), differences or {}))
     rows = [
         (name, percent(f["top1"]), percent(f["chance"]), f["questions"])
         for name, f in run.figures.items()
-        if "top1" in f and not name.startswith(("unseen/", "seen/"))
+        if "top1" in f and not name.startswith(("unseen/", "seen/")) and name not in run.kept
     ]
     if rows:
         parts.append(table(["suite", "top-1", "chance", "questions"], rows, "Other suites"))
@@ -56,6 +68,38 @@ def in_order(names: Iterable[str]) -> list[str]:
 def level_title(name: str) -> str:
     """The title of a level, or of a suite about one attribute."""
     return LEVEL_TITLES.get(name, f"Only the {name.replace('-', ' ')} differs")
+
+
+def in_points(d: Difference) -> str:
+    """A difference in points with its 95 % interval, as people read it; * marks one that is sure."""
+    text = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} … {100 * d.high:+.1f}){'*' if d.sure else ''}"
+    return text.replace("-", "−")
+
+
+def kept_section(run: RunFiles) -> str:
+    """Figures on other data before and after training, from evaluations of the run against its start."""
+    if not run.kept:
+        if run.config.init is None:
+            return ""
+        command = f"python -m fgclip_fast.evaluate {run.path} --against init --suite retrieval --data FOLDER"
+        text = "Other data were not asked about before and after training. Do it, then write the report again:"
+        code = f"<pre><code>{escape(command)}</code></pre>"
+        return section("kept", "What it kept", paragraph(text, "note"), code)
+    rows, cells, verdicts = [], [], []
+    for name, against in run.kept.items():
+        for figure, d in against["differences"].items():
+            found = comparison.read(d)
+            rows.append((f"{name}: {figure}", [Mark(found.second, "before"), Mark(found.first, "unseen")]))
+            cells.append([percent(found.first), percent(found.second), in_points(found)])
+        verdicts.append((name, against["verdict"], next(iter(against["differences"]), "–")))
+    text = f"Other data, asked before and after training. {INTERVALS}"
+    return section(
+        "kept",
+        "What it kept",
+        paragraph(text),
+        table(["data", "after training", "by"], verdicts, "Verdicts"),
+        BEFORE_AFTER + charts.shares(rows, ["After", "Before", "Change, points"], cells),
+    )
 
 
 def _no_figures(run: RunFiles) -> list[str]:
@@ -95,7 +139,7 @@ def _levels(run: RunFiles, untrained: Mapping[str, Any], names: Sequence[str]) -
     )
 
 
-def _records(after: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+def _records(after: Mapping[str, Any], before: Mapping[str, Any], differences: Mapping[str, Difference]) -> str:
     """Figures on the user's validation records, after and before training."""
     names = [name for name in RECORD_TITLES if after.get(name) is not None]
     if not names:
@@ -106,9 +150,11 @@ def _records(after: Mapping[str, Any], before: Mapping[str, Any]) -> str:
         marks = [Mark(before[name], "before")] if before.get(name) is not None else []
         marks.append(Mark(after[name], "unseen", (interval[0], interval[1]) if interval else None))
         rows.append((RECORD_TITLES[name], marks))
-        cells.append([percent(after[name]), percent(before.get(name))])
+        change = [in_points(differences[name]) if name in differences else "–"] if differences else []
+        cells.append([percent(after[name]), percent(before.get(name)), *change])
     counts = f"{after['images']:,} images; {after.get('regions', 0):,} boxes in images that have several; "
     counts += f"{after.get('hard_negative_groups', 0):,} boxes with negatives."
-    keys = '<li class="key unseen">after training</li><li class="key before">before training</li>'
-    chart = charts.shares(rows, ["After", "Before"], cells)
-    return f'<h3>On the validation records</h3>{paragraph(counts)}<ul class="keys">{keys}</ul>{chart}'
+    if differences:
+        counts += f" Both were asked the same questions. {INTERVALS}"
+    chart = charts.shares(rows, ["After", "Before", *(["Change, points"] if differences else [])], cells)
+    return f"<h3>On the validation records</h3>{paragraph(counts)}{BEFORE_AFTER}{chart}"

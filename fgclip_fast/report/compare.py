@@ -1,7 +1,6 @@
 """The page that compares two runs on the same images, questions and phrases."""
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 import yaml
 
 from fgclip_fast.evaluation.comparison import RESAMPLES, Difference, difference
-from fgclip_fast.evaluation.views import View
 from fgclip_fast.report import accuracy, charts, gallery, model_views, outcomes, page, sections
 from fgclip_fast.report.charts import Line, Mark
 from fgclip_fast.report.files import RunFiles, read
@@ -57,14 +55,15 @@ def _views(files: Two, device: torch.device | str) -> tuple[ModelViews, ModelVie
 
 def _differences(files: Two, views: tuple[ModelViews, ModelViews]) -> dict[str, Difference]:
     """Compare the runs' right answers suite by suite."""
-    if (levels := files[0].source.levels) is not None:
-        answered = [
-            outcomes.cached(f, partial(outcomes.of_levels, v.model, levels)) for f, v in zip(files, views, strict=True)
-        ]
-    else:
-        answered = [outcomes.of_views(v.views) for v in views]
-    first, second = answered
-    return {suite: difference(first[suite], second[suite]) for suite in first if suite in second}
+    if files[0].source.levels is None:
+        first, second = (outcomes.of_views(v.views) for v in views)
+        return {"boxes with negatives": difference(first, second)} if first else {}
+    answered = [outcomes.of_run(f, v.model, files[0].source) for f, v in zip(files, views, strict=True)]
+    return {
+        suite: difference(own["top1"], answered[1][suite]["top1"])
+        for suite, own in answered[0].items()
+        if "top1" in own
+    }
 
 
 def _head(files: Two, names: Names, differences: Mapping[str, Difference]) -> str:
@@ -141,33 +140,21 @@ def _chart(differences: Mapping[str, Difference]) -> str:
     for name in accuracy.in_order(differences):
         d = differences[name]
         rows.append((accuracy.level_title(name), [Mark(d.first, "a"), Mark(d.second, "b")]))
-        interval = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} … {100 * d.high:+.1f}){'*' if d.sure else ''}"
-        cells.append([percent(d.first), percent(d.second), interval.replace("-", "−")])
+        cells.append([percent(d.first), percent(d.second), accuracy.in_points(d)])
     return charts.shares(rows, ["A", "B", "A − B, points"], cells, kind="two")
 
 
 def _disagreements(views: tuple[ModelViews, ModelViews], names: Names) -> str:
     """Questions that only one of the two models answers rightly, with both answers side by side."""
-    found = list(_disagreeing(views[0].views, views[1].views))
+    first_right, second_right = gallery.disagreements(views[0].views, views[1].views)
+    found = len(first_right) + len(second_right)
     if not found:
         return ""
-    first_right = [f for f in found if f[0].best(f[2]) == 0][: CARDS // 2]
-    second_right = [f for f in found if f[0].best(f[2]) != 0][: CARDS // 2]
-    rows = [
-        f'<li class="both"><h3>{escape(name)}</h3>{gallery.card(view, question, v.scale)}</li>'
-        for first, second, question in first_right + second_right
-        for name, view, v in zip(names, (first, second), views, strict=True)
-    ]
-    text = f"{len(found)} boxes in {len(views[0].views)} images are answered rightly by only one of the two."
+    shown = first_right[: CARDS // 2] + second_right[: CARDS // 2]
+    text = f"{found} boxes in {len(views[0].views)} images are answered rightly by only one of the two."
     text += " The first of each kind:"
-    return section("answers", "Where they disagree", paragraph(text), f'<ul class="cards">{"".join(rows)}</ul>')
-
-
-def _disagreeing(first: list[View], second: list[View]) -> Iterator[tuple[View, View, int]]:
-    for a, b in zip(first, second, strict=True):
-        for i, question in enumerate(a.image.questions):
-            if len(question.texts) > 1 and (a.best(i) == 0) != (b.best(i) == 0):
-                yield a, b, i
+    cards = gallery.pairs(shown, names, (views[0].scale, views[1].scale))
+    return section("answers", "Where they disagree", paragraph(text), cards)
 
 
 def _training(files: Two, names: Names) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from fgclip_fast import config_file
 from fgclip_fast.config import Config
 from fgclip_fast.scenes.locate import Source, resolve
-from fgclip_fast.suites import FIGURES
+from fgclip_fast.suites import FIGURES, INIT
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.log_writer import LOG
 from fgclip_fast.training.provenance import PROVENANCE
@@ -26,6 +26,7 @@ class RunFiles:
         train, validation, times: lines of the log, by kind, in order.
         records: cause → number of bad, dropped and filled records.
         figures: suite → figures of the last evaluation.
+        kept: name of other data → comparison of the run with its start, as ``evaluate --against init`` wrote it.
         provenance: commands, versions, steps, and fingerprints of the data.
         weights: the newest checkpoint; None if none was saved.
     """
@@ -37,6 +38,7 @@ class RunFiles:
     times: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
 
@@ -95,9 +97,25 @@ def read(path: Path) -> RunFiles:
         times=[line for line in lines if line["kind"] == "time"],
         records={k: v for k, v in counts[-1].items() if k not in ("step", "kind")} if counts else {},
         figures=read_json(path / FIGURES),
+        kept=_kept(path),
         provenance=read_json(path / PROVENANCE),
         weights=checkpoint.newest(path),
     )
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Comparisons with the start on other data than the run's own: of several of the same data the newest."""
+    found: dict[str, Any] = {}
+    for file in [*sorted((path / "evaluations").glob("*.json")), path / FIGURES]:
+        for name, figures in read_json(file).items():
+            against = figures.get("against") if isinstance(figures, dict) else None
+            own = name.startswith(("unseen/", "seen/")) or (name == "records" and file.name == FIGURES)
+            if against and against.get("weights") == INIT and not own:
+                of = figures.get("of", {})
+                data = f" of {of.get('data', {}).get('files')}" if name == "records" else ""
+                part = f", the first {of['limit']}" if of.get("limit") else ""
+                found[f"{name}{data}{part}"] = against
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,8 +7,12 @@ from fgclip_fast.evaluation.views import ValidationImage, View
 from fgclip_fast.report.explore import thumbnail
 from fgclip_fast.report.html import caption, data_uri, escape, percent
 
+CHANGED = 3
+"""Pairs of cards of boxes answered otherwise after training, at most, each way."""
 Answer = tuple[View, int]
 """A view, and the index of one of its questions."""
+Two = tuple[View, View, int]
+"""Views of one image by two models, and the index of one of its questions."""
 SHOWN = 6
 """Cards of wrong answers, and of right ones, at most."""
 
@@ -28,6 +32,27 @@ def count_wrong(views: Sequence[View]) -> tuple[int, int]:
     """Number of wrong answers, and of all."""
     right = [view.best(i) == 0 for view in views for i in _answers(view)]
     return right.count(False), len(right)
+
+
+def disagreements(first: Sequence[View], second: Sequence[View]) -> tuple[list[Two], list[Two]]:
+    """Questions that only one of two models answers rightly: those of the first model, and those of the second."""
+    found = [
+        (a, b, i)
+        for a, b in zip(first, second, strict=True)
+        for i in _answers(a)
+        if (a.best(i) == 0) != (b.best(i) == 0)
+    ]
+    return [f for f in found if f[0].best(f[2]) == 0], [f for f in found if f[0].best(f[2]) != 0]
+
+
+def pairs(answers: Sequence[Two], names: tuple[str, str], scales: tuple[float, float]) -> str:
+    """A list with two cards for each question, one a model; names and scales are those of the models."""
+    items = (
+        f'<li class="both"><h3>{escape(name)}</h3>{card(view, question, scale)}</li>'
+        for first, second, question in answers
+        for name, view, scale in zip(names, (first, second), scales, strict=True)
+    )
+    return f'<ul class="cards">{"".join(items)}</ul>'
 
 
 def cards(answers: Sequence[Answer], scale: float) -> str:

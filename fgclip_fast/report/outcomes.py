@@ -1,57 +1,51 @@
-"""Right answers of a model, image by image, by which two runs are compared."""
+"""Right answers of a model, image by image, by which a run is compared with its start and with another run."""
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from fgclip_fast.evaluation import fg_ovd
+from fgclip_fast import suites
+from fgclip_fast.evaluation.figures import Outcomes
 from fgclip_fast.evaluation.views import View
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles, read_json
-from fgclip_fast.scenes.locate import embedded
-from fgclip_fast.whole_file import write_json
-
-CACHE = "outcomes.json"
-"""File in a run's folder that keeps its outcomes."""
-
-Outcomes = dict[str, dict[str, tuple[int, int]]]
-"""suite → image → (right answers, questions)."""
+from fgclip_fast.scenes.locate import Source
+from fgclip_fast.suites import OUTCOMES, Task
+from fgclip_fast.training import checkpoint
 
 
-def of_levels(model: FGCLIP, folder: Path) -> Outcomes:
-    """Ask a model the questions of all levels of the embedded set; ``folder`` holds the levels."""
-    found: Outcomes = {}
-    for path in sorted(folder.glob("*seen/*.jsonl")):
-        answers = fg_ovd.answer(model, path, folder / "images")
-        pairs = ((line.image.name, rank == 0) for line, rank in zip(answers.lines, answers.ranks, strict=True))
-        found[f"{path.parent.name}/{path.stem}"] = _by_image(pairs)
-    return found
+def of_run(run: RunFiles, model: FGCLIP, source: Source) -> dict[str, Outcomes]:
+    """Read a run's outcomes, or ask its model if those saved are of other weights or data.
 
+    Args:
+        run: a run with weights.
+        model: these weights.
+        source: the data; only outcomes on the run's own are saved.
 
-def cached(run: RunFiles, ask: Callable[[], Outcomes]) -> Outcomes:
-    """Call ``ask``, or read its result of an earlier report on the same weights and the same embedded set."""
-    path, key = run.path / CACHE, f"{run.weights and run.weights.name} {embedded().name}"
-    saved = read_json(path)
-    if saved.get("of") == key:
+    Returns:
+        suite → outcomes.
+
+    Raises:
+        OSError: the validation shards do not exist.
+    """
+    assert run.weights is not None
+    step = checkpoint.step_of(run.weights)
+    saved = read_json(run.path / OUTCOMES)
+    if saved.get("of") == suites.outcomes_of(source, step):
         return saved["outcomes"]
-    found = ask()
-    write_json(path, {"of": key, "outcomes": found}, indent=None)
-    return found
+    task = Task(data=source.data, loss=run.config.loss)
+    found = suites.evaluate(model, suites.of_run(source), task)
+    if source == run.source:
+        suites.save_outcomes(run.path, found, source, step)
+    return {name: figures.outcomes for name, figures in found.items()}
 
 
-def of_views(views: Sequence[View]) -> Outcomes:
-    """Count a model's right answers to the questions about some images; boxes without negatives do not count."""
-    pairs = [
-        (view.image.name, view.best(i) == 0)
-        for view in views
-        for i, question in enumerate(view.image.questions)
-        if len(question.texts) > 1
-    ]
-    return {"boxes with negatives": _by_image(pairs)} if pairs else {}
+def of_views(views: Sequence[View]) -> dict[str, tuple[int, int]]:
+    """Count a model's right answers to the questions about some images: image → (right answers, questions).
 
-
-def _by_image(pairs: Iterable[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
+    Boxes without negatives do not count.
+    """
     found: dict[str, tuple[int, int]] = {}
-    for image, right in pairs:
-        before = found.get(image, (0, 0))
-        found[image] = (before[0] + int(right), before[1] + 1)
+    for view in views:
+        answers = [view.best(i) == 0 for i, question in enumerate(view.image.questions) if len(question.texts) > 1]
+        if answers:
+            found[view.image.name] = (sum(answers), len(answers))
     return found

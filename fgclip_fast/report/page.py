@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from fgclip_fast.evaluation.views import view
 from fgclip_fast.report import explore, gallery, model_views, sections, untrained
-from fgclip_fast.report.accuracy import accuracy_section
+from fgclip_fast.report.accuracy import accuracy_section, kept_section
 from fgclip_fast.report.explore import PointingGame
 from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import details, escape, inline_json, paragraph, section, table
@@ -28,11 +29,14 @@ def write(run: Path, device: torch.device | str) -> Path:
     views = model_views.of_run(files, device)
     parameters = sum(p.numel() for p in views.model.parameters()) if views else None
     note = model_views.changed_validation_set_note(files) if views else ""
+    differences = untrained.differences(files, device, views.model) if views else {}
     parts = [
         sections.head(files, before, parameters),
-        accuracy_section(files, before),
+        accuracy_section(files, before, differences),
+        _changed(files, views, device) if views else "",
+        kept_section(files),
         explore_section([(files.name, views)], note) if views else _no_images(files),
-        sections.training(files),
+        sections.training(files, before),
         sections.speed(files, model_views.count_tokens(files, views.model) if views else {}),
         _answers(views) if views else "",
         sections.reproduction(files),
@@ -126,6 +130,28 @@ def _answers(views: ModelViews) -> str:
         "of each kind are shown, the first ones. Bars are the model's probabilities; ✓ marks the right text."
     )
     return section("answers", "What it answered", paragraph(text), *parts)
+
+
+def _changed(files: RunFiles, after: ModelViews, device: torch.device | str) -> str:
+    """Cards of boxes that training has answered otherwise, before and after side by side."""
+    start = untrained.model(files)
+    if start is None:
+        return ""
+    before = view(start.to(device), [own.image for own in after.views])
+    lost, gained = gallery.disagreements(before, after.views)
+    if not lost and not gained:
+        return ""
+    scales = start.logit_scale_hardneg.exp().item(), after.scale
+    parts = [
+        f"<h3>{title}</h3>{gallery.pairs(found[: gallery.CHANGED], ('Before training', 'After training'), scales)}"
+        for title, found in (("Right, now wrong", lost), ("Wrong, now right", gained))
+        if found
+    ]
+    text = (
+        f"Of the boxes with negatives in {len(before)} images, {len(gained)} were answered wrongly before training and "
+        f"are now right; {len(lost)} were right and are now wrong. The first of each:"
+    )
+    return section("changed", "What training changed", paragraph(text), *parts)
 
 
 @cache

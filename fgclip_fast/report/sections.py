@@ -20,6 +20,15 @@ TERM_NAMES = {
 """Loss term, as the log names it → its name on the page."""
 
 
+VALIDATED = {
+    "hard_negative_top1": "right text among negatives",
+    "region_top1_in_image": "right text in its image",
+    "short_image_to_text_r@1": "image finds its short caption",
+    "long_image_to_text_r@1": "image finds its long caption",
+}
+"""Figure of the validation records → its name on the chart over the steps."""
+
+
 def head(run: RunFiles, untrained: Mapping[str, Any], parameters: int | None) -> str:
     """The top of the page: the run's name, its result in a sentence, its data and size.
 
@@ -78,25 +87,45 @@ def _before(share: float | None) -> str:
     return "" if share is None else f", before training {percent(share, 0)}"
 
 
-def training(run: RunFiles) -> str:
-    """Charts of losses, validation, learning rate and gradient norm over the steps."""
+def training(run: RunFiles, untrained: Mapping[str, Any]) -> str:
+    """Charts of losses, validation, learning rate and gradient norm over the steps.
+
+    Args:
+        run: the run.
+        untrained: suite → figures of the model before training, the first point of the validation.
+    """
     if not run.train:
         return section("training", "How it learned", paragraph("The log holds no training step.", "note"))
     losses = [Line(n, points(run.train, t), s) for (t, n), s in zip(TERM_NAMES.items(), "abcd", strict=True)]
     kept = [line for line in losses if any(value for _, value in line.points)]
-    checks = {"hard_negative_top1": "right text among negatives", "region_top1_in_image": "right text in its image"}
-    shares = [Line(n, points(run.validation, k), s) for (k, n), s in zip(checks.items(), "ab", strict=True)]
+    validation = validated(run, untrained)
+    shares = [Line(n, points(validation, k), s) for (k, n), s in zip(VALIDATED.items(), "abcd", strict=True)]
+    terms = {"loss_total": "weighted sum", **{f"loss_{term}": name for term, name in TERM_NAMES.items()}}
+    checked = [Line(n, points(validation, k), s) for (k, n), s in zip(terms.items(), "eabcd", strict=True)]
     skipped = sum(bool(line.get("skipped")) for line in run.train)
     note = f"{skipped} steps had a loss or gradient that was not finite; they were skipped." if skipped else ""
     grid = "".join(
         (
             charts.lines("Loss terms, unweighted", kept),
             charts.lines("Validation", [line for line in shares if line.points]),
+            charts.lines("Validation losses", [line for line in checked if any(value for _, value in line.points)]),
             charts.lines("Learning rate", [Line("learning rate", points(run.train, "lr"), "a")]),
             charts.lines("Gradient norm", [Line("gradient norm", points(run.train, "grad_norm"), "a")], log=True),
         )
     )
     return section("training", "How it learned", f'<div class="charts">{grid}</div>', paragraph(note) if note else "")
+
+
+def validated(run: RunFiles, untrained: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Figures on the validation records by step: before training, during it, and at its end."""
+    lines, last = list(run.validation), run.figures.get("records", {})
+    step = last.get("of", {}).get("step")
+    if step is not None and all(line["step"] < step for line in lines):
+        lines.append({**last, "step": step})
+    before = untrained.get("records", {})
+    # A start that was asked about a part of the records does not belong on their curve.
+    comparable = bool(lines) and before.get("images") == lines[-1].get("images")
+    return [{**before, "step": 0}, *lines] if before and comparable else lines
 
 
 def points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
