@@ -149,6 +149,11 @@ class Data:
     """Negatives of a region at most; 0: none. Training reads none either if loss.hard_negative is 0."""
     box_margin: NotNegative[float] = 0.0
     """Each side of a training box moves out by a random 0 to this many input pixels, anew at each visit."""
+    crop: Share[tuple[float, float]] = (1.0, 1.0)
+    """Least and largest share of an image's area that a visit shows, of its aspect, at a random place; boxes are cut to
+    it, and a region of which less than half would be left is not used. 1 1: the whole. For decoder cpu."""
+    flip: bool = False
+    """Mirror every second visit or so, with its boxes. Only for texts that never say left and right."""
     lanes: Positive[int] = 64
     """Number of lanes that the shards are dealt to, each read in sequence; the number of processes must divide it."""
     window: Positive[int] = 4
@@ -156,6 +161,14 @@ class Data:
 
     def __post_init__(self) -> None:
         check(self, "data.")
+        _require(self.crop[0] <= self.crop[1], "data.crop must be least and largest, in this order", self.crop)
+        views = self.decoder != "dali" or not self.draws_views
+        _require(views, "data.decoder must be cpu or auto with data.crop or data.flip", self.decoder)
+
+    @property
+    def draws_views(self) -> bool:
+        """True if a visit may show another view than the whole image as it is."""
+        return self.flip or self.crop != (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

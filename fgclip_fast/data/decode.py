@@ -43,10 +43,19 @@ def decode(encoded: bytes, size: int) -> Tensor:
     Raises:
         BadRecord: not an image, truncated, corrupt, too large, or with pixels of unknown range.
     """
+    return squash(whole(encoded), size)
+
+
+def whole(encoded: bytes) -> Tensor:
+    """Decode an image file and turn it upright: uint8 Tensor[3, H, W].
+
+    Raises:
+        BadRecord: as :func:`decode`.
+    """
     with _refused_on_failure(encoded):
         pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
     # A view with channels last in memory, for which torch has a fast path.
-    return squash(torch.from_numpy(pixels).permute(2, 0, 1), size)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def sides(encoded: bytes) -> tuple[int, int]:

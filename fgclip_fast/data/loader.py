@@ -64,7 +64,7 @@ class Loader:
         shards: Sequence[Path] | None = None,
     ) -> None:
         self._device, global_batch = torch.device(device), batch_size * world_size
-        self.decoder = _decoder(data.decoder, self._device)
+        self.decoder = _decoder(data, self._device)
         """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
         self.shards = list(shards or expand(data.train))
         """The tar files of the set."""
@@ -144,9 +144,10 @@ class _Steps(Sampler):
             step += 1
 
 
-def _decoder(wanted: config.Decoder, device: torch.device) -> str:
+def _decoder(data: config.Data, device: torch.device) -> str:
+    wanted = data.decoder
     if wanted == "dali" and not available():
         raise ValueError("data: data.decoder dali needs DALI: pip install 'fgclip_fast[dali]', or pass cpu")
     if wanted == "auto":
-        return "dali" if device.type == "cuda" and available() else "cpu"
+        return "dali" if device.type == "cuda" and available() and not data.draws_views else "cpu"
     return wanted

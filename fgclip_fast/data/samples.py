@@ -18,13 +18,15 @@ from torch.utils.data import Dataset, get_worker_info
 from fgclip_fast import config
 from fgclip_fast.data.augment import augmented
 from fgclip_fast.data.causes import DAMAGED_SHARD, DROPPED, BadRecord
+from fgclip_fast.data.crop import view
 from fgclip_fast.data.cut import count_regions, count_texts
-from fgclip_fast.data.decode import decode, encoded_or_decoded
+from fgclip_fast.data.decode import decode, encoded_or_decoded, whole
 from fgclip_fast.data.order import Order, SampleAddress
 from fgclip_fast.data.records import Record, parse_sample
 from fgclip_fast.data.shards import Shards
 from fgclip_fast.data.transport import SharedTensors, pack
 from fgclip_fast.inputs.batch import Batch, Example, Tokenize, make_batch
+from fgclip_fast.inputs.image import squash
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 100
@@ -153,7 +155,9 @@ class Samples(Dataset):
     def decoded(self, visits: Sequence[Visit]) -> WorkerBatch:
         """Make the batch of some visits, decoded here."""
         defects = DefectCounts()
-        examples = [self._example(visit, defects, *self._read(visit, defects, decode)) for visit in visits]
+        # A view is cut from all pixels of the file, before they are squashed.
+        take = (lambda encoded, _: whole(encoded)) if self._recipe.data.draws_views else decode
+        examples = [self._example(visit, defects, *self._read(visit, defects, take)) for visit in visits]
         return WorkerBatch(self._micro_batches(examples, defects), defects, list(visits))
 
     def _read(
@@ -168,9 +172,13 @@ class Samples(Dataset):
         raise RuntimeError(f"data: no good sample in {ATTEMPTS} tries; causes: {dict(defects.counts)}")
 
     def _example(self, visit: Visit, defects: DefectCounts, record: Record, image: Tensor) -> Example:
-        count_regions(len(record.regions), self._recipe.data.regions, defects.counts)
+        data, size = self._recipe.data, self._recipe.image_size
         random = np.random.default_rng([self._seed, *visit])
-        return augmented(record, image, self._recipe.data, self._recipe.image_size, random)
+        if data.draws_views:
+            record, image = view(record, image, data, random)
+            image = squash(image, size)
+        count_regions(len(record.regions), data.regions, defects.counts)
+        return augmented(record, image, data, size, random)
 
     def _micro_batches(self, examples: list[Example], defects: DefectCounts) -> list[Batch]:
         step, tokenizer = self._recipe.micro_batch_size or len(examples), self._recipe.tokenizer
