@@ -25,6 +25,7 @@ from fgclip_fast.evaluation import (
     records,
     region_retrieval,
     retrieval,
+    segmentation,
     zero_shot,
 )
 from fgclip_fast.evaluation.figures import Figures
@@ -339,6 +340,12 @@ def _region_retrieval(model: FGCLIP, task: Task) -> dict[str, Figures]:
     }
 
 
+def _segmentation(model: FGCLIP, task: Task) -> dict[str, Figures]:
+    more = {"classes": task.classes, "templates": task.templates, **_way(task)}
+    found = _sets("segmentation", task).items()
+    return {f"segmentation/{name}": segmentation.evaluate(model, path, **more) for name, path in found}
+
+
 def _way(task: Task) -> dict[str, Any]:
     """What each suite takes alike."""
     return {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
@@ -369,6 +376,12 @@ SUITES = {
     ),
     "region-retrieval": Suite(
         "the box that a phrase means: RefCOCO, Flickr30k Entities", ("data", "images"), _region_retrieval, dense=True
+    ),
+    "segmentation": Suite(
+        "the class of each pixel, from dense features: VOC, Context, ADE, or images and labels",
+        ("data", "classes", "templates"),
+        _segmentation,
+        dense=True,
     ),
     "boxes": Suite("classes of given boxes, COCO's and LVIS's", ("data", "images", "templates"), _boxes, dense=True),
 }

@@ -20,6 +20,7 @@ __all__ = [
     "records",
     "region_retrieval",
     "retrieval",
+    "segmentation",
     "views",
     "zero_shot",
 ]
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         records,
         region_retrieval,
         retrieval,
+        segmentation,
         views,
         zero_shot,
     )

@@ -166,7 +166,7 @@ def read(path: Path, images: Path, skipped: Counter[str], dropped: Counter[str] 
                 # Lines are read as bytes, so that invalid UTF-8 costs its line and not the file.
                 if isinstance(line, bytes) and not line.strip():
                     continue
-                raw = json.loads(line) if isinstance(line, bytes) else line
+                raw: Any = json.loads(line) if isinstance(line, bytes) else line
                 question, defects = _question(raw)
                 found = Line(number, images / raw["img_path"], question)
             except _Unaskable as error:

@@ -106,6 +106,18 @@ SETS = (
         ("flickr30k_entities", "Flickr30kEntities", "flickr30k-entities"),
         "github.com/BryanPlummer/flickr30k_entities; images: shannon.cs.illinois.edu/DenotationGraph, 4.4 GB",
     ),
+    Published(
+        "segmentation",
+        "voc",
+        ("VOCdevkit/VOC2012", "voc/VOCdevkit/VOC2012", "VOC2012"),
+        "host.robots.ox.ac.uk/pascal/VOC/voc2012, 2 GB",
+    ),
+    Published(
+        "segmentation",
+        "ade",
+        ("ADEChallengeData2016", "ade/ADEChallengeData2016"),
+        "sceneparsing.csail.mit.edu: ADEChallengeData2016, 1 GB",
+    ),
 )
 """All known sets, by suite."""
 

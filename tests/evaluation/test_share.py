@@ -5,6 +5,7 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def figures(shard, questions, share, **settings):
     data = Data(train="", val=str(shard))
     task = Task(data=data, loss=Loss(), questions=questions, images=questions.parent, share=share, **settings)
     found = suites.evaluate(FGCLIP(MINI), ["records", "fg-ovd"], task)
+    public = replace(task, questions=questions.parent / "sets", images=None, templates=questions.parent / "t.txt")
+    for suite in ("retrieval", "boxes", "zero-shot", "segmentation"):
+        own = replace(
+            public, questions=public.questions / suite if suite in ("zero-shot", "segmentation") else public.questions
+        )
+        found |= suites.evaluate(FGCLIP(MINI), [suite], own)
     return suites.described(found, task, Path("weights"), 3)
 
 
@@ -89,7 +96,31 @@ def folder(tmp_path):
         lines += [json.dumps({"img_path": f"{number:02d}.png", **box, **texts})] * (1 + number % 3)
     lines.append(json.dumps({**json.loads(lines[0]), "img_path": "missing.png"}))
     (tmp_path / "questions.jsonl").write_text("\n".join([*lines, "no JSON"]))
+    write_sets(tmp_path / "sets")
+    (tmp_path / "t.txt").write_text("a {}\none {}")
     return tmp_path
+
+
+def write_sets(folder):
+    """COCO's captions and boxes, a folder for each class, and labels of pixels: two parts of images, one broken."""
+    images = [{"id": n, "width": 40, "height": 30, "file_name": f"{n}.png"} for n in range(35)]
+    captions = [{"image_id": n, "caption": f"picture {(n * k) % 40}"} for n in range(35) for k in range(5)]
+    boxes = [
+        {"image_id": n, "bbox": [1, 2, 10 + k, 20], "category_id": (n + k) % 3} for n in range(35) for k in range(n % 4)
+    ]
+    categories = [{"id": n, "name": f"thing {n}"} for n in range(3)]
+    annotations = {"captions": {"annotations": captions}, "instances": {"annotations": boxes, "categories": categories}}
+    (folder / "annotations").mkdir(parents=True)
+    for name, content in annotations.items():
+        (folder / "annotations" / f"{name}_val2017.json").write_text(json.dumps({"images": images, **content}))
+    for n in range(35):
+        for place in ("val2017", f"zero-shot/class {n % 3}", "segmentation/images"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            (folder / place / f"{n}.png").write_bytes(noise(n) if n != 7 else b"broken")
+        if n < 6:
+            (folder / "segmentation" / "labels").mkdir(exist_ok=True)
+            Image.new("L", (40, 30), n % 3).save(folder / "segmentation" / "labels" / f"{n}.png")
+    (folder / "segmentation" / "classes.txt").write_text("cat\ndog, hound\ncow")
 
 
 def test_one_two_and_four_processes_give_the_same_json(folder):

@@ -1,0 +1,104 @@
+"""Zero-shot segmentation: intersection over union by hand, ignored labels, synonyms, published layouts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgclip_fast.evaluation import segmentation
+from tests.evaluation.planted import STEP, Planted, unit
+
+
+def model(*names):
+    return Planted({n: unit(n) for n in range(4)}, {f"a {name}": unit(n) for n, name in enumerate(names)})
+
+
+def halves(path, left=0, right=1):
+    """An image of 64 x 64, its left and right half of two grey levels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", (64, 64), (left * STEP,) * 3)
+    image.paste((right * STEP,) * 3, (32, 0, 64, 64))
+    image.save(path, "PNG")
+
+
+def label(path, left=0, right=1, **patches):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((64, 64), left, np.uint8)
+    pixels[:, 32:] = right
+    for value, rows in patches.items():
+        pixels[slice(*rows)] = int(value.removeprefix("v"))
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    halves(tmp_path / "images" / "a.png")
+    (tmp_path / "classes.txt").write_text("cat\ndog\nbird\n")
+    (tmp_path / "t.txt").write_text("a {}")
+    return tmp_path
+
+
+def test_intersection_over_union_is_that_of_a_calculation_by_hand(folder):
+    """16 of 64 rows are cats though the right half shows a dog, 16 rows are not labelled, and there is no bird."""
+    label(folder / "labels" / "a.png", v0=(0, 16), v255=(48, 64))
+    figures = segmentation.evaluate(model("cat", "dog", "bird"), folder, templates=folder / "t.txt")
+    half = 32
+    cat = 48 * half / (48 * half + 16 * half)
+    dog = 32 * half / (48 * half)
+    assert figures.values["iou_by_class"] == {"0 cat": cat, "1 dog": dog, "2 bird": None}
+    assert figures.values["miou"] == pytest.approx((cat + dog) / 2) and figures.values["pixel_accuracy"] == 80 / 96
+    assert (figures.asked, figures.skipped, figures.values["classes_with_pixels"]) == (1, {}, 2)
+    assert "short side 48, windows of 32 by steps of 16" in figures.protocol
+
+
+def test_the_nearest_synonym_counts_for_its_class(folder):
+    label(folder / "labels" / "a.png", left=1, right=1)
+    (folder / "classes.txt").write_text("bird\ncat, dog\n")
+    figures = segmentation.evaluate(model("cat", "dog", "bird"), folder, templates=folder / "t.txt")
+    assert figures.values["iou_by_class"] == {"0 bird": None, "1 cat": 1.0}
+
+
+def test_ades_labels_count_from_one_and_zero_is_not_asked(tmp_path):
+    halves(tmp_path / "images" / "validation" / "a.jpg")
+    label(tmp_path / "annotations" / "validation" / "a.png", left=1, right=2, v0=(0, 32))
+    rows = "1\t.1\t1\t1\t1\tcat, kitty\n2\t.1\t1\t1\t0\tdog\n"
+    (tmp_path / "objectInfo150.txt").write_text(f"Idx\tRatio\tTrain\tVal\tStuff\tName\n{rows}")
+    (tmp_path / "t.txt").write_text("a {}")
+    planted = Planted({n: unit(n) for n in range(2)}, {"a cat": unit(0), "a kitty": unit(3), "a dog": unit(1)})
+    figures = segmentation.evaluate(planted, tmp_path, templates=tmp_path / "t.txt")
+    assert figures.values["miou"] == 1.0 and figures.protocol.startswith("ade, 2 classes, label 0 ignored")
+
+
+@pytest.mark.parametrize(("count", "miou"), [(20, 1.0), (21, 0.0)])
+def test_voc_takes_its_list_and_leaves_the_background_out_for_twenty_classes(tmp_path, count, miou):
+    for name in "ab":
+        halves(tmp_path / "JPEGImages" / f"{name}.jpg")
+    label(tmp_path / "SegmentationClass" / "a.png", left=1, right=2)
+    (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("a\nmissing\nb\n")
+    names = [f"class {n}" for n in range(count)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    (tmp_path / "t.txt").write_text("a {}")
+    planted = Planted({n: unit(n) for n in range(2)}, {f"a {n}": unit(min(i, 3)) for i, n in enumerate(names)})
+    figures = segmentation.evaluate(planted, tmp_path, classes=tmp_path / "names.txt", templates=tmp_path / "t.txt")
+    assert figures.asked == 1 and figures.skipped == {"missing or unreadable image or label": 2}
+    # Of 21 the left half shows class 0 where class 1 is labelled; the right half shows class 1, labelled 2.
+    assert figures.values["miou"] == miou
+
+
+def test_batch_size_does_not_matter(folder):
+    halves(folder / "images" / "b.png", 1, 0)
+    for name in "ab":
+        label(folder / "labels" / f"{name}.png")
+    planted = model("cat", "dog", "bird")
+    one = segmentation.evaluate(planted, folder, templates=folder / "t.txt", batch_size=1).values
+    assert segmentation.evaluate(planted, folder, templates=folder / "t.txt").values == one
+    assert segmentation.evaluate(planted, folder, templates=folder / "t.txt", limit=1).asked == 1
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must hold JPEGImages/ and SegmentationClass/ \(voc\)"):
+        segmentation.evaluate(model(), tmp_path)
+    halves(tmp_path / "images" / "a.png")
+    label(tmp_path / "labels" / "a.png")
+    with pytest.raises(ValueError, match=r"has no classes.txt or objectInfo150.txt, so give a file"):
+        segmentation.evaluate(model(), tmp_path)
