@@ -12,9 +12,10 @@ from torch.utils.data import Sampler
 from fgclip_fast import config
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.index import extent
+from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
-from fgclip_fast.data.shards import Shards, expand
+from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack
 from fgclip_fast.data.workers import check_shared_memory, data_loader
 from fgclip_fast.inputs.batch import Batch, Tokenize
@@ -67,12 +68,13 @@ class Loader:
         self.decoder = _decoder(data, self._device)
         """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
         self.shards = list(shards or expand(data.train))
+        sources = _sources(data.train, self.shards)
         """The tar files of the set."""
         self.counts: Counter[str] = Counter()
         """Number of samples replaced, regions left out and texts filled or cut in the batches so far, by cause."""
-        order = Order(
-            _samples(self.shards, self.counts), seed=seed, lanes=data.lanes, window=data.window, world_size=world_size
-        )
+        samples = _samples(self.shards, self.counts)
+        settings = {"seed": seed, "lanes": data.lanes, "window": data.window, "world_size": world_size}
+        order = MixedOrder(samples, sources, **settings) if sources else Order(samples, **settings)
         self.steps_per_epoch = order.samples // global_batch
         """Global batches in an epoch; the last incomplete one is dropped."""
         if self.steps_per_epoch == 0:
@@ -105,6 +107,14 @@ class Loader:
         for batch in batches:
             batch.defects.report(self.counts)
             yield batch.micro_batches
+
+
+def _sources(pattern: str, shards: list[Path]) -> list[Source]:
+    """The sets of a pattern with weights; empty if it gives none, and then nothing is searched again."""
+    if "@" not in pattern:
+        return []
+    at = {path: number for number, path in enumerate(shards)}
+    return [Source(weight, [at[path] for path in paths]) for weight, paths in weighted(pattern)]
 
 
 def _samples(paths: list[Path], counts: Counter[str]) -> list[int]:

@@ -89,10 +89,10 @@ class Order:
         def make() -> np.ndarray:
             return _random(self._seed, epoch, lane, window).permutation(size).astype(np.int32)
 
-        return _cached(self._windows, (epoch, lane, window), make, _WINDOWS * self.lanes)
+        return cached(self._windows, (epoch, lane, window), make, _WINDOWS * self.lanes)
 
     def _plan(self, epoch: int, lane: int) -> "_Plan":
-        return _cached(self._plans, (epoch, lane), lambda: self._make_plan(epoch, lane), 2 * self.lanes)
+        return cached(self._plans, (epoch, lane), lambda: self._make_plan(epoch, lane), 2 * self.lanes)
 
     def _make_plan(self, epoch: int, lane: int) -> "_Plan":
         """Shuffle the lane's pieces of shards for an epoch and cut them into windows."""
@@ -132,7 +132,7 @@ class _Plan(NamedTuple):
         return SampleAddress(shard, first + i - (self.ends[piece - 1] if piece else 0))
 
 
-def _cached(cache: OrderedDict, key: tuple, make: Callable[[], Any], size: int) -> Any:
+def cached(cache: OrderedDict, key: tuple, make: Callable[[], Any], size: int) -> Any:
     """Get or make a value; the ``size`` used last are kept, since positions rise and older ones are not needed."""
     if key not in cache:
         cache[key] = make()

@@ -18,6 +18,7 @@ from fgclip_fast.data.index import Damaged, index, members, split
 from fgclip_fast.whole_file import replacing
 
 _STAY_OPEN = 256  # shards
+_WEIGHT = r"@(\d+\.?\d*|\.\d+)"  # of a set, behind its name
 
 
 class ShardWriter:
@@ -62,13 +63,34 @@ def expand(pattern: str) -> list[Path]:
 
     Args:
         pattern: a tar file, a folder (its ``*.tar``), a glob, a brace range ``{000..999}`` or list ``{a,b}``;
-            several are separated by ``::``.
+            several are separated by ``::``, and weights as of :func:`weighted` are ignored.
 
     Raises:
         FileNotFoundError: nothing matches, or a shard of a range is missing.
     """
-    found = [path for one in pattern.split("::") for text in _braces(one) for path in _paths(text, pattern)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(path for _, paths in weighted(pattern) for path in paths))
+
+
+def weighted(pattern: str) -> list[tuple[float, list[Path]]]:
+    """List the sets that a pattern names, each with its weight.
+
+    Args:
+        pattern: as of :func:`expand`; ``a/*.tar@2 b/*.tar@0.5`` gives sets weights, others have weight 1.
+
+    Raises:
+        FileNotFoundError: as :func:`expand`.
+        ValueError: a weight is not above 0.
+    """
+    sets = []
+    for one in re.sub(rf"{_WEIGHT}\s+", r"@\1::", pattern.strip()).split("::"):
+        is_name = Path(one).expanduser().exists()
+        match = None if is_name else re.fullmatch(rf"(.*){_WEIGHT}", one)
+        text, weight = (match[1], float(match[2])) if match else (one, 1.0)
+        if weight <= 0:
+            raise ValueError(f"shards: a weight must be above 0, got {one!r}")
+        found = [path for name in _braces(text) for path in _paths(name, pattern)]
+        sets.append((weight, list(dict.fromkeys(found))))
+    return sets
 
 
 def _paths(text: str, pattern: str) -> list[Path]:

@@ -247,6 +247,21 @@ def test_one_of_several_captions_is_drawn_at_each_visit(tmp_path, encoded, write
     assert [e.long for e in examples(str(tmp_path), image_size=8)] == ["a mug"] * 2
 
 
+def test_a_mixture_is_the_same_for_any_processes_and_goes_on_where_it_stopped(tmp_path, encoded, record, write_shard):
+    for name, first in (("a", 0), ("b", 4)):
+        write_shard(tmp_path / f"{name}.tar", [(encoded(), record(first + n)) for n in range(4)])
+    pattern = f"{tmp_path}/a.tar@2 {tmp_path}/b.tar@0.5"
+    whole = take(load(pattern, batch_size=2).batches(), 10)
+    assert load(pattern, batch_size=2).steps_per_epoch == 5
+    epochs = [sum((numbers(step) for step in part), Counter()) for part in (whole[:5], whole[5:])]
+    assert [[n for n in epoch.values()].count(2) for epoch in epochs] == [4, 4]
+    assert sum(epochs, Counter()) == {**dict.fromkeys(range(4), 4), **dict.fromkeys(range(4, 8), 1)}
+    resumed = take(load(pattern, batch_size=2).batches(after=7), 3)
+    assert all(equal(a, b) for a, b in zip(resumed, whole[7:], strict=True))
+    ranks = [take(load(pattern, batch_size=1, rank=rank, world_size=2).batches(), 10) for rank in (0, 1)]
+    assert [numbers(a) + numbers(b) for a, b in zip(*ranks, strict=True)] == [numbers(step) for step in whole]
+
+
 def test_margins_move_sides_out_and_stop_at_the_edge(tmp_path, encoded, record, write_shard):
     boxes = [[0.5, 0.5, 0.6, 0.6], [0.0, 0.01, 1.0, 0.99], [-0.3, 0.2, 0.4, 1.7]]
     regions = [{**record()["bbox_info"][0], "bbox": box} for box in boxes]
