@@ -18,7 +18,7 @@ import torch
 from fgclip_fast.evaluation.class_figures import class_figures
 from fgclip_fast.evaluation.classes import ranks, read_templates
 from fgclip_fast.evaluation.embedding import class_vectors, embed_regions
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.pictures import Pictures, around
 from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions, numbers
@@ -99,7 +99,7 @@ def evaluate(
     measured = share.measure(parts_of(len(found.images)), ask, figures)
     count = "OpenAI's 80 templates" if templates is None else f"{len(prompts)} templates of {templates.name}"
     protocol = f"{found.layout}: given boxes, {len(found.names)} classes, {count}, short text path"
-    data = {"file": str(path), "found by": dict(sorted(files.ways.items()))}
+    data = {**origin(path), "found by": dict(sorted(files.ways.items()))}
     return replace(measured, protocol=protocol, data=data)
 
 

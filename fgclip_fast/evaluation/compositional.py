@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fgclip_fast.evaluation.embedding import Crop, Embedded, Picture, embed
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.pictures import Pictures, around
 from fgclip_fast.evaluation.share import PART, Share
@@ -79,7 +79,7 @@ def evaluate(
         return _figures(cases, pictures, texts, embedded, skipped)
 
     measured = embed(model, pictures, texts, figures, batch_size=min(batch_size, PART), share=share or Share())
-    data = {"file": str(path), "found by": dict(sorted(files.ways.items()))}
+    data = {**origin(path), "found by": dict(sorted(files.ways.items()))}
     return replace(measured, protocol=f"{found.protocol}, strictly nearer, short text path", data=data)
 
 

@@ -6,7 +6,6 @@ region. A negative that ties with the right text does not beat it, as in the scr
 The official ``.json`` files are read too (fg_ovd_json.py).
 """
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -21,7 +20,7 @@ import torch
 from fgclip_fast.data.causes import Defect
 from fgclip_fast.data.negatives import distinct
 from fgclip_fast.evaluation import fg_ovd_json
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.share import PART, Share, parts_of
@@ -110,7 +109,7 @@ def evaluate(
         OSError: the file does not exist or cannot be read.
     """
     figures = answer(model, path, images, batch_size=batch_size, limit=limit, share=share).figures()
-    return replace(figures, data={"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16]})
+    return replace(figures, data=origin(path))
 
 
 def answer(

@@ -1,6 +1,8 @@
 """The result of an evaluation suite."""
 
+import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 Outcomes = dict[str, dict[str, tuple[int, int]]]
@@ -27,3 +29,19 @@ class Figures:
     data: dict[str, Any] = field(default_factory=dict)
     protocol: str = ""
     outcomes: Outcomes = field(default_factory=dict)
+
+
+def origin(path: Path) -> dict[str, str]:
+    """Describe what questions are read from: a file by a hash of its content, a folder by one of the names in it.
+
+    Args:
+        path: the file or folder.
+
+    Returns:
+        ``{"file": its path, "sha256": the first 16 digits}``.
+    """
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes())
+    else:
+        digest = hashlib.sha256("\n".join(sorted(str(one.relative_to(path)) for one in path.rglob("*"))).encode())
+    return {"file": str(path), "sha256": digest.hexdigest()[:16]}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fgclip_fast.evaluation.boxes import coco, image_name
 from fgclip_fast.evaluation.embedding import TEXTS, embed_regions, embed_texts
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.pictures import around
 from fgclip_fast.evaluation.share import PART, Share, parts_of
@@ -104,7 +104,7 @@ def evaluate(
     measured = share.measure(parts, work, figures if texts else lambda _: _figures([], [], {}, skipped))
     layout = "flickr30k entities, test split" if entities else "references, all splits but train"
     protocol = f"{layout}: the right one of the image's annotated boxes, short text path"
-    return replace(measured, protocol=protocol, data={"file": str(path), "found by": dict(sorted(files.ways.items()))})
+    return replace(measured, protocol=protocol, data={**origin(path), "found by": dict(sorted(files.ways.items()))})
 
 
 def _references(path: Path, skipped: Counter[str]) -> dict[str, Scene]:

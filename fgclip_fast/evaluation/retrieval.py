@@ -15,7 +15,7 @@ import torch
 
 from fgclip_fast.evaluation import pairs, pictures
 from fgclip_fast.evaluation.embedding import Embedded, embed
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.metrics import answers_before, interval
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.fgclip import FGCLIP, Kind
@@ -70,7 +70,7 @@ def evaluate(
         batch_size=min(batch_size, PART),
         share=share or Share(),
     )
-    data = {"file": str(path), "images": len(found.captions), "found by": dict(sorted(gallery.ways.items()))}
+    data = {**origin(path), "images": len(found.captions), "found by": dict(sorted(gallery.ways.items()))}
     return replace(measured, protocol=protocol, data=data)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fgclip_fast.evaluation.classes import read_templates
 from fgclip_fast.evaluation.embedding import class_vectors
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.inputs.image import read as read_image
 from fgclip_fast.model.fgclip import FGCLIP
@@ -102,7 +102,7 @@ def evaluate(
         f"{found.layout}, {len(names)} classes{', label 0 ignored' if zero_ignored else ''}: short side "
         f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {count} a synonym, no threshold"
     )
-    return replace(measured, protocol=protocol, data={"folder": str(path), "images": len(found.pairs)})
+    return replace(measured, protocol=protocol, data={**origin(path), "images": len(found.pairs)})
 
 
 def read(path: Path, skipped: Counter[str]) -> Labelled:

@@ -16,7 +16,7 @@ import torch
 from fgclip_fast.evaluation.class_figures import class_figures
 from fgclip_fast.evaluation.classes import WNID, imagenet_names, names_of_folders, ranks, read_names, read_templates
 from fgclip_fast.evaluation.embedding import class_vectors, embed_images
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.model.fgclip import FGCLIP
 
@@ -88,7 +88,7 @@ def evaluate(
     found = share.measure(parts_of(len(images)), ask, figures)
     count = "OpenAI's 80 templates" if templates is None else f"{len(prompts)} templates of {templates.name}"
     protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {count}, short text path"
-    return replace(found, protocol=protocol, data={"folder": str(path), "images": len(labelled.images)})
+    return replace(found, protocol=protocol, data={**origin(path), "images": len(labelled.images)})
 
 
 def read(path: Path, classes: Path | None, skipped: Counter[str]) -> Labelled:

@@ -198,3 +198,12 @@ def test_answers_before_equals_a_loop(chunk):
         cosines = (queries[q] @ answers.T).tolist()
         best = max(cosines[a] for a in right[q])
         assert counted[q] == sum(int(copies[a]) for a in range(11) if cosines[a] > best and a not in right[q])
+
+
+def test_data_are_told_by_their_content(tmp_path):
+    grey(tmp_path / "0.png", 0)
+    planted = model(zero=unit(0), one=unit(1))
+    first = asked(write(tmp_path / "a.csv", "image,caption\n0.png,zero"), planted)[0].data
+    same = asked(write(tmp_path / "b.csv", "image,caption\n0.png,zero"), planted)[0].data
+    other = asked(write(tmp_path / "a.csv", "image,caption\n0.png,one"), planted)[0].data
+    assert first["sha256"] == same["sha256"] != other["sha256"] and first["found by"] == {"path as given": 1}
