@@ -191,15 +191,16 @@ def test_other_data_before_and_after_stand_on_the_page_with_hostile_names_as_tex
     both = (Figures(values={}, asked=20, outcomes={"top1": own}) for own in (first, second))
     compared = suites.compared({"x": next(both)}, {"x": next(both)}, "init", 0)["x"]
     kept = {"fg-ovd/<script>alert(1)</script>": {"top1": 0.0, "chance": 0.1, "questions": 20, "against": compared}}
-    kept["records"] = {"against": compared, "of": {"data": {"files": "general/val-*.tar"}, "limit": 7}}
+    kept["records"] = {"against": compared, "of": {"data": {"files": "general/val-*.tar"}, "limit": 7, "step": 2}}
     (run / "evaluations").mkdir()
     (run / "evaluations" / "1.json").write_text(json.dumps(kept))
     (run / "evaluations" / "2.json").write_text('{"records": {"against": {"weights": "other"}}}')
     elements = Elements(text_of(report.write(run)))
     assert [attributes.get("id") for tag, attributes in elements.found if tag == "script"] == ["explore-data", None]
-    assert "What it kept" in elements.text and "fg-ovd/<script>alert(1)</script>worsetop1" in elements.text
+    assert "What it kept" in elements.text
+    assert "fg-ovd/<script>alert(1)</script>After training: worse, by top1 over 20 images." in elements.text
     assert (
-        "records of general/val-*.tar, the first 7: top1" in elements.text
+        "records of general/val-*.tar, the first 7, after step 2" in elements.text
         and "−100.0 (−100.0 … −100.0)*" in elements.text
     )
 

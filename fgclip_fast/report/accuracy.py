@@ -85,21 +85,25 @@ def kept_section(run: RunFiles) -> str:
         text = "Other data were not asked about before and after training. Do it, then write the report again:"
         code = f"<pre><code>{escape(command)}</code></pre>"
         return section("kept", "What it kept", paragraph(text, "note"), code)
-    rows, cells, verdicts = [], [], []
-    for name, against in run.kept.items():
-        for figure, d in against["differences"].items():
-            found = comparison.read(d)
-            rows.append((f"{name}: {figure}", [Mark(found.second, "before"), Mark(found.first, "unseen")]))
-            cells.append([percent(found.first), percent(found.second), in_points(found)])
-        verdicts.append((name, against["verdict"], next(iter(against["differences"]), "–")))
+    parts = [_kept(name, against) for name, against in run.kept.items()]
     text = f"Other data, asked before and after training. {INTERVALS}"
-    return section(
-        "kept",
-        "What it kept",
-        paragraph(text),
-        table(["data", "after training", "by"], verdicts, "Verdicts"),
-        BEFORE_AFTER + charts.shares(rows, ["After", "Before", "Change, points"], cells),
-    )
+    return section("kept", "What it kept", paragraph(text), BEFORE_AFTER, *parts)
+
+
+def _kept(name: str, against: Mapping[str, Any]) -> str:
+    """Figures on one of the other data sets, with the verdict."""
+    found = {figure: comparison.read(d) for figure, d in against["differences"].items()}
+    if not found:
+        return f"<h3>{escape(name)}</h3>{paragraph('No image was asked about both before and after training.', 'note')}"
+    main, first = next(iter(found.items()))
+    rows = [
+        (RECORD_TITLES.get(figure, figure), [Mark(d.second, "before"), Mark(d.first, "unseen")])
+        for figure, d in found.items()
+    ]
+    cells = [[percent(d.first), percent(d.second), in_points(d)] for d in found.values()]
+    text = f"After training: {first.verdict}, by {RECORD_TITLES.get(main, main)} over {first.images:,} images."
+    chart = charts.shares(rows, ["After", "Before", "Change, points"], cells)
+    return f"<h3>{escape(name)}</h3>{paragraph(text)}{chart}"
 
 
 def _no_figures(run: RunFiles) -> list[str]:

@@ -87,7 +87,7 @@ def read(path: Path) -> RunFiles:
     """
     if not (path / "config.yaml").is_file():
         raise FileNotFoundError(f"report: {path} is not a run: it holds no config.yaml")
-    lines = _log_lines(path / LOG)
+    lines, newest = _log_lines(path / LOG), checkpoint.newest(path)
     counts = [line for line in lines if line["kind"] == "records"]
     return RunFiles(
         path=path,
@@ -97,14 +97,17 @@ def read(path: Path) -> RunFiles:
         times=[line for line in lines if line["kind"] == "time"],
         records={k: v for k, v in counts[-1].items() if k not in ("step", "kind")} if counts else {},
         figures=read_json(path / FIGURES),
-        kept=_kept(path),
+        kept=_kept(path, checkpoint.step_of(newest) if newest else None),
         provenance=read_json(path / PROVENANCE),
-        weights=checkpoint.newest(path),
+        weights=newest,
     )
 
 
-def _kept(path: Path) -> dict[str, Any]:
-    """Comparisons with the start on other data than the run's own: of several of the same data the newest."""
+def _kept(path: Path, newest: int | None) -> dict[str, Any]:
+    """Comparisons with the start on other data than the run's own: of several of the same data the last.
+
+    The name tells the step of those that are of older weights than the newest.
+    """
     found: dict[str, Any] = {}
     for file in [*sorted((path / "evaluations").glob("*.json")), path / FIGURES]:
         for name, figures in read_json(file).items():
@@ -114,7 +117,8 @@ def _kept(path: Path) -> dict[str, Any]:
                 of = figures.get("of", {})
                 data = f" of {of.get('data', {}).get('files')}" if name == "records" else ""
                 part = f", the first {of['limit']}" if of.get("limit") else ""
-                found[f"{name}{data}{part}"] = against
+                older = f", after step {of['step']}" if of.get("step") not in (None, newest) else ""
+                found[f"{name}{data}{part}{older}"] = against
     return found
 
 
