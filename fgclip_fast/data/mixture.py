@@ -87,11 +87,11 @@ class _Rest:
     def __init__(self, number: int, size: int, shards: list[int], counts: list[int], seed: int) -> None:
         self._key, self._size, self._shards, self._counts = (seed, number), size, shards, counts
         self._samples = sum(counts)
-        self._orders: OrderedDict[int, tuple[list[int], list[int]]] = OrderedDict()
+        self._orders: OrderedDict[tuple[int], tuple[list[int], list[int]]] = OrderedDict()
 
     def sample(self, epoch: int, place: int) -> SampleAddress:
         turn, i = divmod(epoch * self._size + place, self._samples)
-        order, ends = cached(self._orders, turn, lambda: self._order(turn), _ORDERS_KEPT)
+        order, ends = cached(self._orders, (turn,), lambda: self._order(turn), _ORDERS_KEPT)
         piece = bisect_right(ends, i)
         return SampleAddress(self._shards[order[piece]], i - (ends[piece - 1] if piece else 0))
 

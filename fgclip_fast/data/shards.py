@@ -9,6 +9,7 @@ import tarfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -153,7 +154,7 @@ class Shard:
         key = ""
         for start, size in self._index.spans_of(i):
             content = os.pread(self._descriptor, size, start)
-            for member in members(lambda at, size, content=content: content[at : at + size], size):
+            for member in members(partial(_slice, content), size):
                 name, kind = split(member.name)
                 if name is not None:
                     key = name
@@ -163,6 +164,10 @@ class Shard:
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+
+
+def _slice(content: bytes, at: int, size: int) -> bytes:
+    return content[at : at + size]
 
 
 class Shards:

@@ -221,6 +221,35 @@ def test_bytes_after_the_end_and_between_markers_do_no_harm(encoded):
         assert torch.equal(decode(harmless, SIZE), decode(file, SIZE))
 
 
+def png_of(width, height):
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def with_scans(file, count):
+    """A JPEG that repeats the beginning of its first scan."""
+    at = file.index(b"\xff\xda")
+    return file[:at] + file[at : at + 12] * count + file[at:]
+
+
+@pytest.mark.parametrize(
+    "costly, words",
+    [
+        (lambda file: png_of(1, 2**16 + 1), "sides of at most 65536 pixels, got 1 x 65537"),
+        (lambda file: with_scans(file, 128), "at most 128 scans, got 129"),
+        (lambda file: b"P3 9 9 255 ".ljust(2**24 + 1, b"1"), "a PPM in digits must have at most"),
+        (lambda file: b"P6\n#" + b"x" * 2**16 + b"\n9 9 255\n" + bytes(243), "header must end within 65536 bytes"),
+        (lambda file: b"P6\n" + b"#\n" * 2**15 + b"9 9 255\n" + bytes(243), "header must end within 65536 bytes"),
+    ],
+    ids=["side", "scans", "digits", "comment", "comments"],
+)
+def test_a_small_file_that_would_cost_minutes_is_refused_at_once(encoded, costly, words):
+    with pytest.raises(BadRecord, match=words) as bad:
+        decode(costly(encoded()), SIZE)
+    assert bad.value.cause == causes.HUGE_IMAGE
+
+
 def with_warning(file, kind):
     """The same JPEG with something that libjpeg warns of, though its pixels are whole."""
     scan, revision = file.index(b"\xff\xda"), file.index(b"JFIF\0") + 5
