@@ -24,7 +24,7 @@ from fgclip_fast.data.causes import (
     UNKNOWN_RANGE,
     BadRecord,
 )
-from fgclip_fast.data.jpeg_header import HARMLESS, with_plain_header
+from fgclip_fast.data.jpeg_header import HARMLESS, is_sequential, with_plain_header
 from fgclip_fast.inputs.image import UnknownRange, rgb, squash
 from fgclip_fast.inputs.orientation import can_be_turned, orientation, upright_pixels, upright_size
 
@@ -176,8 +176,10 @@ def _message(error: Exception) -> str:
 
 def _check_cost(encoded: bytes) -> None:
     """Refuse small files that would keep a decoder busy for minutes."""
-    if encoded[:2] == b"\xff\xd8" and (scans := encoded.count(b"\xff\xda")) > _MAX_SCANS:
-        raise BadRecord(HUGE_IMAGE, f"must have at most {_MAX_SCANS} scans, got {scans}")
+    if encoded[:2] == b"\xff\xd8" and not is_sequential(encoded):
+        scans = encoded.count(b"\xff\xda")
+        if scans > _MAX_SCANS:
+            raise BadRecord(HUGE_IMAGE, f"must have at most {_MAX_SCANS} scans, got {scans}")
     if encoded[:2] in (b"P1", b"P2", b"P3") and len(encoded) > _MAX_DIGITS:
         raise BadRecord(HUGE_IMAGE, f"a PPM in digits must have at most {_MAX_DIGITS} bytes, got {len(encoded)}")
     is_ppm = encoded[:1] == b"P" and encoded[1:2].isdigit()
