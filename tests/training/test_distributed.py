@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fgclip_fast.config import Loss
+from fgclip_fast.config import Loss, Optim
 from fgclip_fast.inputs.batch import Example, make_batch
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.training import distributed, grad_cache
+from fgclip_fast.training import distributed, freezing, grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
 from fgclip_fast.training.objective import objective
 from tests.models import MINI
@@ -75,3 +75,44 @@ def test_two_processes_equal_one(tmp_path, micro):
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert results[1][0][1][0].region.item() == 0.0 and results[0][0][1][0].region.item() > 0.0
     assert [agreed for _, agreed in results] == [[False, False, False, True, True]] * 2
+
+
+def tuned(processes, numbers, l2_start):
+    """The gradients of a first step, and the weights after three, with the text tower frozen."""
+    model = make_model()
+    freezing.freeze(model, "text")
+    settings = Optim(lr=1e-2, warmup=0, l2_start=l2_start)
+    optimizer, network = optim.adamw(model, settings), distributed.wrap(model, processes)
+    batches = [make_batch([example(n) for n in part], model.tokenizer) for part in (numbers[:3], numbers[3:])]
+    first = {}
+    for step in range(3):
+        optim.set_lr(optimizer, settings, step, 10)
+        grad_cache.backward(network, network, batches, partial(objective, weights=GLOBAL, group=processes.group))
+        first = first or {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        optim.update(model, optimizer, settings)
+    return first, {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def one_of_two_tuned(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    processes = Processes(rank, 2, dist.group.WORLD, torch.device("cpu"))
+    numbers = list(range(4 * rank, 4 * rank + 4))
+    torch.save([tuned(processes, numbers, l2_start) for l2_start in (0.0, 10.0)], f"{folder}/{rank}.pt")
+    distributed.stop(processes)
+    os._exit(0)  # gloo's threads now and then abort an interpreter that shuts down; all is written
+
+
+def test_two_processes_hold_a_frozen_tower_and_pull_the_other_to_its_start_alike(tmp_path):
+    mp.spawn(one_of_two_tuned, (str(tmp_path),), nprocs=2)
+    (free, pulled), others = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    whole, _ = tuned(Processes(0, 1, None, torch.device("cpu")), list(range(8)), 0.0)
+    begun = dict(make_model().named_parameters())
+    assert free[0].keys() == whole.keys() < begun.keys()
+    for name, grad in whole.items():
+        floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * grad.abs().max() + 1e-9
+        assert (free[0][name] - grad).abs().max() <= floor, name
+    for (_, mine), (_, theirs) in zip((free, pulled), others, strict=True):
+        assert all(torch.equal(mine[name], theirs[name]) for name in begun)
+        assert all(torch.equal(mine[name], begun[name]) for name in begun if name.startswith(freezing.HELD["text"]))
+    moved = [sum((after[name] - begun[name]).square().sum() for name in whole) for _, after in (free, pulled)]
+    assert 0.0 < moved[1] < moved[0]
