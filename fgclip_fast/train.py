@@ -169,6 +169,8 @@ def _find_data(config: Config, processes: Processes) -> tuple[Source, dict[str, 
     shards = {name: preflight.list_shards(f"data.{name}", pattern) for name, pattern in own.items()}
     source = distributed.first_before_others(processes, partial(locate.resolve, config.data))
     patterns = {"train": source.data.train} | ({"val": source.data.val} if source.data.val else {})
+    if not source.data.val and processes.first:
+        log.info("data.val names no shards, so the run has no validation; name some by --data.val 'val-*.tar'")
     return source, {name: shards.get(name) or expand(pattern) for name, pattern in patterns.items()}
 
 

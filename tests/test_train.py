@@ -244,6 +244,16 @@ def test_a_resumed_run_takes_new_rates_and_says_so(config, caplog):
     assert "resume: optim.text_lr was None, is 1e-06" in caplog.text
 
 
+def test_own_shards_without_validation_are_said_once(config, caplog):
+    said = "data.val names no shards, so the run has no validation"
+    with caplog.at_level("INFO"):
+        train(replace(config, steps=1))
+        assert said not in caplog.text
+        data = replace(config.data, val="auto")
+        train(replace(config, steps=2, eval_every=1, data=data, output=config.output + "-unchecked"))
+    assert caplog.text.count(said) == 1
+
+
 def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(config):
     optim = replace(config.optim, lr=1e-12)  # nothing changes, so the second validation is no better
     run = train(replace(config, optim=optim, eval_every=2, keep_best="short_image_to_text_r@1", patience=1))
