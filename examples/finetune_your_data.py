@@ -30,7 +30,8 @@ def draw_records(folder: Path, count: int) -> Path:
     with (folder / "records.jsonl").open("w") as lines:
         for number in range(count):
             colours = random.sample(COLOURS, 2)
-            image, regions = Image.new("RGB", (96, 64), "gray"), []
+            # Noise, since images that differ in colour alone are taken for near-duplicates and stay in one split.
+            image, regions = Image.effect_noise((96, 64), 60).convert("RGB"), []
             for colour, box in zip(colours, ([8, 12, 44, 52], [52, 12, 88, 52]), strict=True):
                 ImageDraw.Draw(image).rectangle(box, fill=colour)
                 wrong = {str(i): f"a {other} square" for i, other in enumerate(COLOURS) if other != colour}
