@@ -40,6 +40,7 @@ def read(path: Path, like: Model | None = None) -> Model:
         stored = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"load: {path} is not JSON: {error}") from None
+    _check_kind(path, stored)
     vision, text = stored.get("vision_config"), stored.get("text_config")
     if not isinstance(vision, dict) or not isinstance(text, dict):
         raise ValueError(f"load: {path} must hold vision_config and text_config, as a CLIP's does; it has {[*stored]}")
@@ -76,8 +77,26 @@ def write(path: Path, config: Model) -> None:
     path.write_text(json.dumps(stored, indent=2) + "\n")
 
 
+def _check_kind(path: Path, stored: dict[str, Any]) -> None:
+    """Refuse models whose tensors have CLIP's names and whose texts have another tokenizer."""
+    kind = str(stored.get("model_type", "clip"))
+    if "fgclip2" in kind.replace("_", "").replace("-", "").lower():
+        raise ValueError(f"load: {path} is an FG-CLIP 2, which this version does not read; FG-CLIP is meant")
+    if kind not in ("clip", "fgclip", "fg-clip", "longclip"):
+        raise ValueError(f"load: {path}: model_type must be clip, got {kind}: another tokenizer or architecture")
+
+
 def _fields(part: dict[str, Any], names: dict[str, tuple[str, int]]) -> dict[str, Any]:
-    return {ours: part.get(there, default) for ours, (there, default) in names.items()}
+    return {ours: _number(there, part.get(there, default)) for ours, (there, default) in names.items()}
+
+
+def _number(name: str, value: Any) -> Any:
+    """An integer; a pair of equal sides is one."""
+    if isinstance(value, list) and len({*map(str, value)}) == 1:
+        value = value[0]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"load: config.json: {name} must be an integer, got {value!r}")
+    return value
 
 
 def _shared(path: Path, vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:

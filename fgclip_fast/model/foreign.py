@@ -1,19 +1,24 @@
 """Weights in OpenAI's and open_clip's layout, which share their names, as the released layout has them."""
 
-import json
+import logging
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fgclip_fast.config import Model, Text, Vision
+from fgclip_fast.model import open_clip_config
+from fgclip_fast.model.open_clip_config import HEAD, Untold
 
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-HEAD = 64
-"""Width of an attention head wherever nothing says otherwise, as in every CLIP of OpenAI's."""
+CONFIG, WEIGHTS = open_clip_config.NAME, "open_clip_model.safetensors"
+
+log = logging.getLogger("fgclip_fast")
 
 NAMES = {
     "logit_scale": "logit_scale",
@@ -21,6 +26,7 @@ NAMES = {
     "visual.proj": "visual_projection.weight",
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
     "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "positional_embedding_res": "text_model.embeddings.position_embedding_res.weight",
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
@@ -46,25 +52,53 @@ NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 def read(path: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor]]:
     """Geometry and fp32 weights of a CLIP in OpenAI's or open_clip's layout.
 
+    The activation, the heads and the epsilon are not in the weights. OpenAI's files are known to have its own; else
+    they come from ``open_clip_config.json`` beside the file, or from ``like``.
+
     Args:
         path: a ``.safetensors`` or ``.pt`` file, or a folder with ``open_clip_config.json``.
-        like: how to run the model; and its activation, where only a file is given: that is not in the weights.
+        like: how to run the model.
 
     Raises:
-        ValueError: not such a CLIP.
+        ValueError: not such a CLIP, or nothing tells its activation.
     """
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"load: {path} holds no {WEIGHTS}")
-    state = {_bare(name): value for name, value in _tensors(file).items()}
+    state = _bare(_tensors(file))
+    _check(file, state)
+    config = file.parent / CONFIG
+    told = open_clip_config.read(config, like) if config.is_file() else _told_by(file, state, like)
+    return _geometry(state, told), translate(state)
+
+
+def _check(file: Path, state: dict[str, Tensor]) -> None:
     if "visual.conv1.weight" not in state or "positional_embedding" not in state:
         raise ValueError(f"load: {file} is not an OpenAI or open_clip checkpoint; its tensors are {[*state][:3]} …")
-    base, head = like or Model(), HEAD
-    if path.is_dir():
-        stored = json.loads((path / CONFIG).read_text())["model_cfg"]
-        base = replace(base, activation="quick_gelu" if stored.get("quick_gelu") else "gelu")
-        head = stored["vision_cfg"].get("head_width", HEAD)
-    return _geometry(state, base, head), translate(state)
+    needed = (
+        "visual.transformer.resblocks.0.mlp.c_fc.bias",
+        "transformer.resblocks.0.mlp.c_fc.bias",
+        "text_projection",
+    )
+    for name in needed:
+        if name not in state:
+            kind = "a ResNet" if "visual.layer1.0.conv1.weight" in state else "another architecture"
+            raise ValueError(f"load: {file} lacks {name}: it is {kind}, not a CLIP of two transformers")
+
+
+def _told_by(file: Path, state: dict[str, Tensor], like: Model | None) -> Untold:
+    if "input_resolution" in state:  # OpenAI's files alone have it
+        return Untold(replace(like or Model(), activation="quick_gelu"), HEAD, None)
+    if like is None:
+        raise ValueError(
+            f"load: {file} does not tell its activation, nor how wide its attention heads are; put its {CONFIG} beside "
+            "it, or pass like=Model(activation=…): gelu for most of open_clip's weights, quick_gelu for OpenAI's"
+        )
+    log.warning(
+        "load: %s tells neither its activation nor its heads: %s is taken from the config, and heads of %d; put its %s "
+        "beside it if that is wrong", file, like.activation, HEAD, CONFIG,
+    )  # fmt: skip
+    return Untold(like, HEAD, None)
 
 
 def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -93,9 +127,12 @@ def _name(name: str) -> str:
     return name
 
 
-def _bare(name: str) -> str:
-    """Strip the prefixes that DDP and open_clip's newer class put before a name."""
-    return name.removeprefix("module.").removeprefix("text.")
+def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Strip the prefix of open_clip's newer class, and any that a wrapper (DDP, Lightning, compile) put before all."""
+    first = next((name for name in state if name.endswith("visual.conv1.weight")), "")
+    wrapper = first.removesuffix("visual.conv1.weight")
+    names = {name: name.removeprefix(wrapper).removeprefix("text.") for name in state if name.startswith(wrapper)}
+    return {bare: state[name] for name, bare in names.items()}
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -112,13 +149,26 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather not read TorchScript any more
         try:  # a checkpoint of open_clip's, with more beside the weights
-            stored = torch.load(file, map_location="cpu", weights_only=True)
-            return stored.get("state_dict", stored)
+            with torch.serialization.safe_globals(_NUMPY):
+                stored = torch.load(file, map_location="cpu", weights_only=True)
+            return _only_tensors(stored.get("state_dict", stored).items())
         except RuntimeError:  # OpenAI's files are TorchScript
             return torch.jit.load(file, map_location="cpu").state_dict()
 
 
-def _geometry(state: dict[str, Tensor], base: Model, head: int) -> Model:
+# Learning rates and the like are NumPy scalars in some checkpoints; these classes hold numbers and run nothing.
+_NUMPY: list[Any] = [
+    numpy.float64().__reduce__()[0],
+    numpy.dtype,
+    *(type(numpy.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+]
+
+
+def _only_tensors(items: Iterable[tuple[str, object]]) -> dict[str, Tensor]:
+    return {name: value for name, value in items if isinstance(value, Tensor)}
+
+
+def _geometry(state: dict[str, Tensor], told: Untold) -> Model:
     width, _, patch, _ = state["visual.conv1.weight"].shape
     vocabulary, text_width = state["token_embedding.weight"].shape
     side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
@@ -127,17 +177,17 @@ def _geometry(state: dict[str, Tensor], base: Model, head: int) -> Model:
         patch_size=patch,
         width=width,
         layers=_layers(state, "visual.transformer."),
-        heads=width // head,
+        heads=width // told.vision_head,
         mlp=len(state["visual.transformer.resblocks.0.mlp.c_fc.bias"]),
     )
     text = Text(
         width=text_width,
         layers=_layers(state, "transformer."),
-        heads=text_width // HEAD,
+        heads=told.text_heads or text_width // HEAD,
         mlp=len(state["transformer.resblocks.0.mlp.c_fc.bias"]),
         vocabulary=vocabulary,
     )
-    return replace(base, vision=vision, text=text, projection=state["text_projection"].shape[1])
+    return replace(told.base, vision=vision, text=text, projection=state["text_projection"].shape[1])
 
 
 def _layers(state: dict[str, Tensor], tower: str) -> int:

@@ -9,8 +9,8 @@ from fgclip_fast.config import Model
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import weights
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.model.positions import stretch
-from fgclip_fast.ops.tree import SHORT_LENGTH
+from fgclip_fast.model.positions import long_table, stretch
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 TABLES = "text_model.embeddings.position_embedding"
 # Tensors of FG-CLIP that plain CLIP lacks, and the tensor of CLIP that each is initialised from.
@@ -53,12 +53,21 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
 
 
 def complete(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of an FG-CLIP from those of a CLIP (arXiv 2505.05071, stage 1); those of an FG-CLIP as they are."""
-    if f"{TABLES}_res.weight" in state or f"{TABLES}.weight" not in state:
+    """Weights of an FG-CLIP from those of a CLIP (arXiv 2505.05071, stage 1); those of an FG-CLIP as they are.
+
+    A Long-CLIP (arXiv 2403.15378) has the two long tables of an FG-CLIP and no short one: that becomes the first 77
+    rows of the long path's.
+    """
+    if f"{TABLES}.weight" not in state:
         return state
     table = state[f"{TABLES}.weight"]
-    added = {f"{TABLES}_{name}.weight": stretch(table) for name in ("ori", "res") if len(table) == SHORT_LENGTH}
     copies = {target: state[source].clone() for target, source in COPIES.items() if source in state}
+    if len(table) == LONG_LENGTH and f"{TABLES}_res.weight" in state:
+        short = long_table(table, state[f"{TABLES}_res.weight"])[:SHORT_LENGTH].clone()
+        return {**state, f"{TABLES}_ori.weight": table, f"{TABLES}.weight": short, **copies}
+    if f"{TABLES}_res.weight" in state:
+        return state
+    added = {f"{TABLES}_{name}.weight": stretch(table) for name in ("ori", "res") if len(table) == SHORT_LENGTH}
     return {**state, **added, **copies}
 
 

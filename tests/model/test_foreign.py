@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import fgclip_fast
+from fgclip_fast.config import Model
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.ops.tree import EOS
@@ -50,7 +52,95 @@ def test_a_training_checkpoint_of_open_clip(tmp_path):
     peer = peer_of()
     state = {f"module.{name}": value for name, value in peer.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "epoch_3.pt")
-    assert_features_equal(fgclip_fast.load(tmp_path / "epoch_3.pt"), peer)
+    assert_features_equal(fgclip_fast.load(tmp_path / "epoch_3.pt", like=Model()), peer)
+
+
+def test_a_file_that_tells_no_activation_is_refused_or_a_guess_is_told(tmp_path, caplog):
+    peer = peer_of(quick_gelu=False)
+    torch.save({"state_dict": peer.state_dict()}, tmp_path / "a.pt")
+    with pytest.raises(
+        ValueError, match=r"a.pt does not tell its activation, nor how wide its attention heads are; put"
+    ):
+        fgclip_fast.load(tmp_path / "a.pt")
+    assert_features_equal(fgclip_fast.load(tmp_path / "a.pt", like=Model(activation="gelu")), peer)
+    assert "gelu is taken from the config, and heads of 64" in caplog.text
+
+
+def test_a_config_beside_a_file_tells_it(tmp_path):
+    peer = peer_of(quick_gelu=False, head_width=32)
+    torch.save(peer.state_dict(), tmp_path / "a.pt")
+    config = {"model_cfg": {"vision_cfg": {**VISION, "head_width": 32}, "text_cfg": TEXT}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    assert_features_equal(fgclip_fast.load(tmp_path / "a.pt"), peer)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "message"),
+    [
+        ("text_cfg", {"pool_type": "last"}, r"text_cfg.pool_type must be 'argmax', got 'last'"),
+        ("text_cfg", {"no_causal_mask": True}, r"text_cfg.no_causal_mask must be False, got True"),
+        ("text_cfg", {"hf_model_name": "roberta"}, r"text_cfg.hf_model_name must be left out, got 'roberta'"),
+        ("vision_cfg", {"pool_type": "avg"}, r"vision_cfg.pool_type must be 'tok', got 'avg'"),
+        ("vision_cfg", {"act_kwargs": {"approximate": "tanh"}}, r"vision_cfg.act_kwargs must be left out"),
+        ("vision_cfg", {"norm_kwargs": {"eps": 1e-3}}, r"norm_kwargs.eps must be the same in both towers"),
+        ("vision_cfg", {"layers": [3, 4, 6, 3]}, r"vision_cfg.layers must be one number, got \[3, 4, 6, 3\]: a ResNet"),
+    ],
+    ids=str,
+)
+def test_a_field_that_changes_the_arithmetic_is_refused(tmp_path, part, field, message):
+    save_file(peer_of().state_dict(), tmp_path / "open_clip_model.safetensors")
+    config = {"vision_cfg": dict(VISION), "text_cfg": dict(TEXT), "quick_gelu": True}
+    config[part] |= field
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(ValueError, match=message):
+        fgclip_fast.load(tmp_path)
+
+
+def test_a_checkpoint_with_numpy_scalars(tmp_path):
+    peer = peer_of()
+    group = {"lr": np.float64(1e-3), "step": np.int64(3)}
+    torch.save({"state_dict": peer.state_dict(), "optimizer": [group]}, tmp_path / "a.pt")
+    assert_features_equal(fgclip_fast.load(tmp_path / "a.pt", like=Model()), peer)
+
+
+def test_a_prefix_of_any_wrapper_is_stripped(tmp_path):
+    peer = peer_of()
+    state = {f"model._orig_mod.{name}": value for name, value in peer.state_dict().items()}
+    torch.save({"state_dict": {**state, "loss.weight": torch.ones(1)}}, tmp_path / "a.pt")
+    assert_features_equal(fgclip_fast.load(tmp_path / "a.pt", like=Model()), peer)
+
+
+def test_a_long_clip_brings_both_long_tables(tmp_path):
+    state = peer_of().state_dict()
+    kept, stretched = torch.randn(248, 64), torch.randn(248, 64)
+    long_clip = {**state, "positional_embedding": kept, "positional_embedding_res": stretched}
+    torch.save(long_clip, tmp_path / "longclip.pt")
+    tables = fgclip_fast.load(tmp_path / "longclip.pt", like=Model()).text_model.embeddings
+    expected = torch.cat([kept[:20], stretched[20:]])
+    assert tables.long_positions().equal(expected) and tables.position_embedding.weight.equal(expected[:77])
+
+
+def test_a_resnet_is_refused(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    peer = open_clip.CLIP(24, {"image_size": 64, "layers": (1, 1, 1, 1), "width": 64}, TEXT)
+    torch.save(peer.state_dict(), tmp_path / "rn.pt")
+    with pytest.raises(ValueError, match=r"rn.pt lacks visual.transformer.* it is a ResNet"):
+        fgclip_fast.load(tmp_path / "rn.pt", like=Model())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "metaclip_2"}, "model_type must be clip, got metaclip_2: another tokenizer or architecture"),
+        ({"model_type": "fgclip2"}, "is an FG-CLIP 2, which this version does not read"),
+        ({"vision_config": {"image_size": [224, 336]}}, r"image_size must be an integer, got \[224, 336\]"),
+    ],
+    ids=str,
+)
+def test_a_config_of_another_architecture_is_refused(tmp_path, change, message):
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {}, "text_config": {}} | change))
+    with pytest.raises(ValueError, match=message):
+        fgclip_fast.load(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
@@ -79,7 +169,7 @@ def test_a_torchscript_file_as_openais(tmp_path):
 def test_a_file_that_is_not_a_clip_is_refused(tmp_path):
     save_file({"head.weight": torch.ones(2)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"a\.safetensors is not an OpenAI or open_clip checkpoint; its tensors are"):
-        fgclip_fast.load(tmp_path / "a.safetensors")
+        fgclip_fast.load(tmp_path / "a.safetensors", like=Model())
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
@@ -93,4 +183,4 @@ def test_a_file_of_no_weights_is_named(tmp_path, name, content):
 def test_a_tensor_of_another_architecture_is_named(tmp_path):
     save_file({**peer_of().state_dict(), "logit_bias": torch.zeros(())}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="has 1 tensors that are not FG-CLIP's, the first: logit_bias"):
-        fgclip_fast.load(tmp_path / "a.safetensors")
+        fgclip_fast.load(tmp_path / "a.safetensors", like=Model())

@@ -31,7 +31,8 @@ def read(source: Source, options: Options) -> Iterator[SourceRecord]:
     for file in _files(source):
         found = _columns(file, options)
         if found is not None:
-            for _, rows in groupby(_rows(file), lambda row, name=found.image: row[1].get(name)):
+            image = found.image
+            for _, rows in groupby(_rows(file), lambda row, image=image: row[1].get(image)):  # type: ignore[misc]
                 yield _record(file, list(rows), found, options)
 
 

@@ -72,11 +72,11 @@ class Looked(NamedTuple):
 
     def then(self, later: "Looked", images: Images) -> "Looked":
         """Return the counts of both, with the images and the refused records given or of the later one."""
-        counts = [a + b for a, b in zip(self.views[:3], later.views[:3], strict=True)]
-        views = Views(*counts, example=self.views.example or later.views.example)
-        upright, stored = (a.plus(b) for a, b in zip(self.unknown, later.unknown, strict=True))
+        upright, stored, unknown = (a + b for a, b in zip(self.views[:3], later.views[:3], strict=True))
+        views = Views(upright, stored, unknown, self.views.example or later.views.example)
+        of_upright, of_stored = (a.plus(b) for a, b in zip(self.unknown, later.unknown, strict=True))
         boxes, regions = self.boxes.plus(later.boxes), self.regions + later.regions
-        return Looked(images, later.refused, boxes, (upright, stored), views, regions)
+        return Looked(images, later.refused, boxes, (of_upright, of_stored), views, regions)
 
 
 def look_at(records: Sequence[tuple[int, SourceRecord]], path: Path) -> list[Refusal]:
@@ -85,7 +85,7 @@ def look_at(records: Sequence[tuple[int, SourceRecord]], path: Path) -> list[Ref
     notes = json.dumps([looked.refused, looked.boxes, looked.unknown, looked.views, looked.regions]).encode()
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, notes=np.frombuffer(notes, np.uint8), **looked.images._asdict())
-    return looked.refused
+    return list(looked.refused)
 
 
 def kept(paths: Iterable[Path]) -> Looked:
