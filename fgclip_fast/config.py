@@ -2,45 +2,27 @@
 
 Each part of the package takes the one dataclass that it needs. ``presets.py`` holds values of :class:`Config`, and the
 command line is made from it; the strings under the fields are its help. The rule of a value stands in the type of its
-field, ``width: Positive[int]``, and :func:`check` applies it.
+field, ``width: Positive[int]`` (config_rules.py).
 """
 
-import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Literal
 
-
-class Rule(NamedTuple):
-    """A rule for a value: in words, for a message, and as a test."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-T = TypeVar("T")
-Positive = Annotated[T, Rule("> 0", lambda x: x > 0)]
-Rate = Annotated[float, Rule("> 0 (--freeze holds weights still)", lambda x: x > 0)]
-Share = Annotated[T, Rule("in (0, 1]", lambda x: 0 < x <= 1)]
-NotNegative = Annotated[T, Rule(">= 0", lambda x: x >= 0)]
-BelowOne = Annotated[T, Rule("in [0, 1)", lambda x: 0 <= x < 1)]
-Seed = Annotated[int, Rule("in [-2^63, 2^63)", lambda x: -(2**63) <= x < 2**63)]  # torch takes no more
-Device = Annotated[str, Rule("auto, cpu, cuda or cuda:0", lambda x: re.fullmatch(r"auto|cpu|cuda(:\d+)?", x))]
-# The figures of evaluation/records.py by which one checkpoint can be better than another.
-Metric = Annotated[
-    T,
-    Rule(
-        "hard_negative_top1, region_top1_in_image, a recall such as long_image_to_text_r@1, or a loss",
-        lambda x: re.fullmatch(
-            r"hard_negative_top1|region_top1_in_image|(short|long)_(image_to_text|text_to_image)_r@(1|5|10)"
-            r"|loss_(total|short|long|region|hard_negative)",
-            x,
-        ),
-    ),
-]
-Every = Annotated[T, Rule(">= 0, or epoch", lambda x: x == "epoch" or x >= 0)]
-FilePath = Annotated[T, Rule("a path, not an empty word", bool)]  # Path("") is the current directory
+from fgclip_fast.config_rules import (
+    BelowOne,
+    Device,
+    Every,
+    FilePath,
+    Metric,
+    NotNegative,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+    check,
+    divides,
+    require,
+)
 
 Precision = Literal["fp32", "bf16"]
 Packing = Literal["none", "padding-free", "prefix-tree"]
@@ -69,8 +51,8 @@ class Vision:
 
     def __post_init__(self) -> None:
         check(self, "model.vision.")
-        _divides(self, "model.vision.", "image_size", "patch_size")
-        _divides(self, "model.vision.", "width", "heads")
+        divides(self, "model.vision.", "image_size", "patch_size")
+        divides(self, "model.vision.", "width", "heads")
 
     @property
     def grid(self) -> int:
@@ -95,7 +77,7 @@ class Text:
 
     def __post_init__(self) -> None:
         check(self, "model.text.")
-        _divides(self, "model.text.", "width", "heads")
+        divides(self, "model.text.", "width", "heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +144,9 @@ class Data:
 
     def __post_init__(self) -> None:
         check(self, "data.")
-        _require(self.crop[0] <= self.crop[1], "data.crop must be least and largest, in this order", self.crop)
+        require(self.crop[0] <= self.crop[1], "data.crop must be least and largest, in this order", self.crop)
         views = self.decoder != "dali" or not self.draws_views
-        _require(views, "data.decoder must be cpu or auto with data.crop or data.flip", self.decoder)
+        require(views, "data.decoder must be cpu or auto with data.crop or data.flip", self.decoder)
 
     @property
     def draws_views(self) -> bool:
@@ -296,33 +278,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        _require(not self.patience or self.keep_best, "patience needs --keep-best METRIC", self.patience)
+        require(not self.patience or self.keep_best, "patience needs --keep-best METRIC", self.patience)
         held = self.lora.rank == 0 or self.freeze is None
-        _require(held, "freeze must be left out with lora.rank; lora.towers says what trains", self.freeze)
-        _require(self.card is None or self.dry_run, "card must be left out without dry_run", self.card)
-
-
-def check(part: object, prefix: str = "") -> None:
-    """Check each field of a dataclass by the rule in its type; None passes every rule.
-
-    Raises:
-        ValueError: a value that breaks its rule or is not finite; the message names ``prefix`` and the field.
-    """
-    for name, hint in get_type_hints(type(part), include_extras=True).items():
-        rules = [rule for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Rule)]
-        value = getattr(part, name)
-        for one in value if isinstance(value, tuple) else (value,):
-            for rule in rules if one is not None else ():
-                _require(rule.holds(one), f"{prefix}{name} must be {rule.words}", value)
-            finite = not isinstance(one, float) or math.isfinite(one)
-            _require(finite, f"{prefix}{name} must be finite", value)
-
-
-def _divides(part: object, prefix: str, name: str, divisor: str) -> None:
-    whole, size = getattr(part, name), getattr(part, divisor)
-    _require(whole % size == 0, f"{prefix}{name} must be a multiple of {prefix}{divisor}", (whole, size))
-
-
-def _require(holds: object, rule: str, got: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, got {got if got != '' else repr(got)}")
+        require(held, "freeze must be left out with lora.rank; lora.towers says what trains", self.freeze)
+        require(self.card is None or self.dry_run, "card must be left out without dry_run", self.card)

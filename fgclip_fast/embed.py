@@ -17,7 +17,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from fgclip_fast import command, config_file, heap, preflight
-from fgclip_fast.config import Device, Positive, check
+from fgclip_fast.config_rules import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
 from fgclip_fast.inputs.image import read
 from fgclip_fast.model import pretrained

@@ -13,7 +13,8 @@ import torch
 from tyro.conf import Positional
 
 from fgclip_fast import command, config_file, heap, preflight, suites
-from fgclip_fast.config import Config, Data, Device, Positive, check
+from fgclip_fast.config import Config, Data
+from fgclip_fast.config_rules import Device, Positive, check
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model import pretrained, weights

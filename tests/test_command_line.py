@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from fgclip_fast import command_line, config_file, train
-from fgclip_fast.config import Config, Loss, Rule
+from fgclip_fast.config import Config, Loss
+from fgclip_fast.config_rules import Rule
 from fgclip_fast.presets import PRESETS
 from tests.refusals import refusal
 

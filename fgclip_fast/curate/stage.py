@@ -15,7 +15,7 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fgclip_fast.config import NotNegative, Positive, check
+from fgclip_fast.config_rules import NotNegative, Positive, check
 from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import Level, NounSwaps, Rules, count_values
 from fgclip_fast.data.shards import Shard, ShardWriter
