@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, heap, preflight, suites
+from fgclip_fast import command, config_file, figures_file, figures_table, heap, preflight, suites
 from fgclip_fast.config import Config, Data
 from fgclip_fast.config_rules import Device, Positive, check
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
+from fgclip_fast.figures_file import FIGURES, INIT
 from fgclip_fast.model import pretrained, weights
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import resolve
-from fgclip_fast.suites import FIGURES, INIT, SUITES, Task
+from fgclip_fast.suites import SUITES, Task
 from fgclip_fast.training import checkpoint, distributed, start
 from fgclip_fast.whole_file import write_json
 
@@ -114,12 +115,12 @@ def run(request: Request) -> None:
     model.cpu()
     found_of_other = None if other is None else suites.evaluate(other.to(processes.device), names, task)
     if processes.first:
-        figures = suites.described(found, task, *_weights(request.run))
-        suites.show(figures)
+        figures = figures_file.described(found, *_weights(request.run), request.limit)
+        figures_table.show(figures)
         if found_of_other is not None:
-            compared = suites.compared(found, found_of_other, *_weights_of_other(request))
+            compared = figures_file.compared(found, found_of_other, *_weights_of_other(request))
             figures = {name: f | {"against": compared[name]} for name, f in figures.items()}
-            suites.show_comparison(figures)
+            figures_table.show_comparison(figures)
         _write(request, figures)
     distributed.stop(processes)
     if not request.allow_partial:

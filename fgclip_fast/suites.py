@@ -4,21 +4,17 @@ A new suite is a file in ``evaluation/`` and a row of :data:`SUITES` (docs/add-a
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from fgclip_fast.config import Data, Loss
 from fgclip_fast.evaluation import (
     boxes,
-    comparison,
     compositional,
     fg_ovd,
     published,
@@ -34,16 +30,8 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 from fgclip_fast.scenes.locate import Source, embedded
 from fgclip_fast.training.objective import objective
-from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger("fgclip_fast")
-
-FIGURES = "evaluation.json"
-"""File in a run's folder that holds its figures."""
-OUTCOMES = "outcomes.json"
-"""File in a run's folder that holds the right answers behind its figures, image by image."""
-INIT = "init"
-"""The word for the weights that a run started from, where figures are compared with other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,132 +107,6 @@ def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, Figur
         return found
     finally:
         model.train(training)
-
-
-def described(found: Mapping[str, Figures], task: Task, weights: Path, step: int | None) -> dict[str, dict[str, Any]]:
-    """Describe what figures are of, as ``evaluation.json`` holds them.
-
-    Args:
-        found: name → figures.
-        task: as they were measured.
-        weights: folder or file of the weights.
-        step: steps of training done; None if unknown.
-
-    Returns:
-        name → figures, with weights, step, data, limit, protocol and counts under ``of``.
-    """
-    of = {"weights": str(weights.resolve()), "step": step, "limit": task.limit}
-    return {
-        name: {
-            **figures.values,
-            "of": {
-                **of,
-                "data": figures.data,
-                "protocol": figures.protocol,
-                "asked": figures.asked,
-                "skipped": figures.skipped,
-            },
-        }
-        for name, figures in found.items()
-    }
-
-
-def compared(
-    found: Mapping[str, Figures], other: Mapping[str, Figures], weights: str, step: int | None
-) -> dict[str, dict[str, Any]]:
-    """Compare a model with another on the same questions, as ``evaluation.json`` holds it under ``against``.
-
-    Args:
-        found, other: name → figures of the model, and of the other.
-        weights: of the other model.
-        step: steps of training of the other model; None if unknown.
-
-    Returns:
-        name → weights, step and figures of the other model, differences with intervals, and the verdict.
-    """
-    return {
-        name: {
-            "weights": weights,
-            "step": step,
-            "figures": other[name].values,
-            **comparison.described(comparison.compare(figures, other[name])),
-        }
-        for name, figures in found.items()
-        if name in other
-    }
-
-
-def save_outcomes(run: Path, found: Mapping[str, Figures], source: Source, step: int) -> None:
-    """Write the right answers behind figures into a run's folder, so that its report need not ask again."""
-    outcomes = {name: figures.outcomes for name, figures in found.items()}
-    write_json(run / OUTCOMES, {"of": outcomes_of(source, step), "outcomes": outcomes}, indent=None)
-
-
-def outcomes_of(source: Source, step: int) -> dict[str, Any]:
-    """The weights and the data that saved outcomes must be of to be used."""
-    return {"step": step, "val": source.data.val, "levels": source.levels and source.levels.parent.name}
-
-
-def values(found: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
-    """The figures alone: suite → name → value."""
-    return {name: figures.values for name, figures in found.items()}
-
-
-def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print figures: one table for all suites of top-1 alone, and one for each other suite, with its protocol."""
-    console = Console()
-    table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
-    for name, f in figures.items():
-        if _of_one_figure(f):
-            low, high = map(_percent, f["interval"])
-            cells = _percent(f["top1"]), f"{low} – {high}", _percent(f["chance"]), str(f["questions"])
-            table.add_row(name, *cells, ", ".join(f"{n} {cause}" for cause, n in f["skipped"].items()))
-    if table.row_count:
-        console.print(table)
-    for name, f in figures.items():
-        if not _of_one_figure(f):
-            own = Table(name, "value", caption=f.get("of", {}).get("protocol"))
-            for key, value in f.items():
-                if key == "skipped":
-                    own.add_row(key, ", ".join(f"{n} {cause}" for cause, n in value.items()) or "0")
-                elif not isinstance(value, list | dict):
-                    own.add_row(key, _number(value) if isinstance(value, float) else str(value))
-            console.print(own)
-
-
-def show_comparison(figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the figures of two models side by side: one table for all suites of one figure, and a verdict line each."""
-    console = Console()
-    compared = {name: f["against"] for name, f in figures.items() if "against" in f}
-    tables: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for name, against in compared.items():
-        several = len(against["differences"]) > 1
-        for figure, d in against["differences"].items():
-            tables.setdefault(name if several else "suite", []).append((figure if several else name, d))
-    for title, rows in tables.items():
-        table = Table(title, "model", "against", "difference (95 %)", "shown")
-        for row, d in rows:
-            low, high = (f"{100 * end:+.1f}" for end in d["interval"])
-            shown = d["verdict"] if d["verdict"] in ("better", "worse") else "–"
-            points = f"{100 * d['difference']:+.1f} ({low} … {high})"
-            table.add_row(row, _percent(d["model"]), _percent(d["against"]), points, shown)
-        console.print(table)
-    for name, against in compared.items():
-        by = next(iter(against["differences"].items()), None)
-        reason = f"by {by[0]} over {by[1]['images']} images" if by else "no image was asked about by both"
-        console.print(f"{name}: {against['verdict']} ({reason})", markup=False, soft_wrap=True)
-
-
-def _of_one_figure(figures: Mapping[str, Any]) -> bool:
-    return "top1" in figures and not any(name.startswith(("top1_", "top1 ", "top5")) for name in figures)
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4f}"
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.1%}"
 
 
 def _records(model: FGCLIP, task: Task) -> dict[str, Figures]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import torch
 
-from fgclip_fast import command, command_line, heap, preflight, run_folder, suites
+from fgclip_fast import command, command_line, figures_file, figures_table, heap, preflight, run_folder, suites
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
@@ -130,7 +130,7 @@ def train(config: Config) -> Run:
                 monitor.note(step, "records", dict(loader.counts))
             if eval_every and step % eval_every == 0 and not ending:
                 with average.in_model():
-                    figures = suites.values(suites.evaluate(model, suites.during_training(source), task))
+                    figures = figures_file.values(suites.evaluate(model, suites.during_training(source), task))
                 monitor.note(step, "validation", figures.get("records", {}))
                 state.save_best(best, figures.get("records", {}), step, writes=processes.first)
                 if best.exhausted():
@@ -146,12 +146,12 @@ def train(config: Config) -> Run:
     if step == steps:
         with average.in_model():
             found = suites.evaluate(model, suites.of_run(source), task)
-        state.save_best(best, suites.values(found).get("records", {}), step, writes=processes.first)
-        figures = suites.described(found, task, checkpoint.at(run, step) / "model", step)
+        state.save_best(best, figures_file.values(found).get("records", {}), step, writes=processes.first)
+        figures = figures_file.described(found, checkpoint.at(run, step) / "model", step, task.limit)
         if processes.first:
-            write_json(run / suites.FIGURES, figures)
-            suites.save_outcomes(run, found, source, step)
-            suites.show(figures)
+            write_json(run / figures_file.FIGURES, figures)
+            figures_file.save_outcomes(run, found, source, step)
+            figures_table.show(figures)
             best.show()
     average.swap()
     lora.merge(model)

@@ -22,7 +22,7 @@ FLOORS = (
     {"training", "evaluation"},
     {"presets", "config_file", "preflight", "command"},
     {"scenes"},
-    {"suites", "run_folder"},
+    {"suites", "run_folder", "figures_file", "figures_table"},
     {"report", "cost", "curate", "search", "serve", "integrations"},
     {"inspection"},
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast import report, suites
+from fgclip_fast import figures_file, report, suites
 from fgclip_fast.config import Data
 from fgclip_fast.evaluation.comparison import difference
 from fgclip_fast.evaluation.figures import Figures
@@ -166,7 +166,7 @@ def test_a_run_is_not_asked_again_after_training(tmp_path, monkeypatch):
     run = own(tmp_path, ["a mug", "a pot"])
     source = files.read(run).source
     planted = {"hard_negative_top1": {"val.tar:0": (1, 1), "val.tar:1": (1, 1)}}
-    suites.save_outcomes(run, {"records": Figures(values={}, asked=2, outcomes=planted)}, source, 3)
+    figures_file.save_outcomes(run, {"records": Figures(values={}, asked=2, outcomes=planted)}, source, 3)
     asked = []
     ask = suites.evaluate
     monkeypatch.setattr(suites, "evaluate", lambda *a: asked.append(a) or ask(*a))
@@ -189,7 +189,7 @@ def test_other_data_before_and_after_stand_on_the_page_with_hostile_names_as_tex
     run = own(tmp_path, ["a mug"], figures={"records": {"images": 1, "hard_negative_top1": 0.5}})
     first, second = ({f"{i}.jpg": (right, 1) for i in range(20)} for right in (0, 1))
     both = (Figures(values={}, asked=20, outcomes={"top1": own}) for own in (first, second))
-    compared = suites.compared({"x": next(both)}, {"x": next(both)}, "init", 0)["x"]
+    compared = figures_file.compared({"x": next(both)}, {"x": next(both)}, "init", 0)["x"]
     kept = {"fg-ovd/<script>alert(1)</script>": {"top1": 0.0, "chance": 0.1, "questions": 20, "against": compared}}
     kept["records"] = {"against": compared, "of": {"data": {"files": "general/val-*.tar"}, "limit": 7, "step": 2}}
     (run / "evaluations").mkdir()

@@ -8,8 +8,8 @@ from typing import Any
 
 from fgclip_fast import config_file
 from fgclip_fast.config import Config
+from fgclip_fast.figures_file import FIGURES, INIT
 from fgclip_fast.scenes.locate import Source, resolve
-from fgclip_fast.suites import FIGURES, INIT
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.log_writer import LOG
 from fgclip_fast.training.provenance import PROVENANCE

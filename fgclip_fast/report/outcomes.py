@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from fgclip_fast import suites
 from fgclip_fast.evaluation.figures import Outcomes
 from fgclip_fast.evaluation.views import View
+from fgclip_fast.figures_file import OUTCOMES, outcomes_of, save_outcomes
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report.files import RunFiles, read_json
 from fgclip_fast.scenes.locate import Source
-from fgclip_fast.suites import OUTCOMES, Task
+from fgclip_fast.suites import Task
 from fgclip_fast.training import checkpoint
 
 
@@ -29,12 +30,12 @@ def of_run(run: RunFiles, model: FGCLIP, source: Source) -> dict[str, Outcomes]:
     assert run.weights is not None
     step = checkpoint.step_of(run.weights)
     saved = read_json(run.path / OUTCOMES)
-    if saved.get("of") == suites.outcomes_of(source, step):
+    if saved.get("of") == outcomes_of(source, step):
         return saved["outcomes"]
     task = Task(data=source.data, loss=run.config.loss)
     found = suites.evaluate(model, suites.of_run(source), task)
     if source == run.source:
-        suites.save_outcomes(run.path, found, source, step)
+        save_outcomes(run.path, found, source, step)
     return {name: figures.outcomes for name, figures in found.items()}
 
 

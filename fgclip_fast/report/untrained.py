@@ -7,6 +7,7 @@ import torch
 
 from fgclip_fast import suites
 from fgclip_fast.evaluation.comparison import Difference, difference
+from fgclip_fast.figures_file import values
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report import outcomes
 from fgclip_fast.report.files import RunFiles, read_json
@@ -76,7 +77,7 @@ def _measured(run: RunFiles, device: torch.device | str) -> dict[str, Any]:
         found = suites.evaluate(began.to(device), suites.of_run(run.source), task)
     except OSError:  # the validation shards have moved
         return {}
-    measured = {"of": key, "figures": finite(suites.values(found))}
+    measured = {"of": key, "figures": finite(values(found))}
     if task.limit is None:
         measured["outcomes"] = found["records"].outcomes
     write_json(path, measured, indent=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fgclip_fast import suites
+from fgclip_fast import figures_file, figures_table
 from fgclip_fast.evaluation.comparison import RESAMPLES, compare, described, difference
 from fgclip_fast.evaluation.figures import Figures
 
@@ -92,7 +92,7 @@ def test_a_suite_is_judged_by_its_first_figure():
 
 
 def test_a_suite_without_common_images_shows_no_difference(capsys):
-    found = suites.compared({"x": figures(main={})}, {"x": figures(main={})}, "init", 0)
+    found = figures_file.compared({"x": figures(main={})}, {"x": figures(main={})}, "init", 0)
     assert found["x"]["verdict"] == "no difference shown" and found["x"]["differences"] == {}
-    suites.show_comparison({"x": {"against": found["x"]}})
+    figures_table.show_comparison({"x": {"against": found["x"]}})
     assert "x: no difference shown (no image was asked about by both)" in capsys.readouterr().out

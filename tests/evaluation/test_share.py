@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from fgclip_fast import suites
+from fgclip_fast import figures_file, suites
 from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.evaluation.share import Share, parts_of
@@ -41,7 +41,7 @@ def figures(shard, questions, share, **settings):
             public, questions=public.questions / suite if suite in ("zero-shot", "segmentation") else public.questions
         )
         found |= suites.evaluate(FGCLIP(MINI), [suite], own)
-    return suites.described(found, task, Path("weights"), 3)
+    return figures_file.described(found, Path("weights"), 3, task.limit)
 
 
 def divided(rank, folder):
