@@ -4,20 +4,17 @@ import csv
 import hashlib
 import io
 import json
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path
-from typing import Any, TypeVar
 
 from fgclip_fast.config_rules import NotNegative, Positive, check
 from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import Level, NounSwaps, Rules, count_values
+from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.shards import Shard, ShardWriter
 from fgclip_fast.progress import Progress
 from fgclip_fast.whole_file import write_json, write_whole
@@ -26,8 +23,7 @@ STATE = "_negatives"
 """Folder in the output that holds the settings, the words of the set, and the outcome of each shard."""
 
 _OTHERS = 10_000  # texts kept for the level "trivial", chosen by their digest
-
-T = TypeVar("T")
+_NAMED = ("curate negatives", " the same command continues,")  # for the error of a worker that was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +65,13 @@ def write_negatives(
     _claim(shards, output, settings)
     rest = [shard for shard in shards if not _is_done(shard, output)]
     progress = Progress(len(shards), len(shards) - len(rest))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = max(1, min(workers or cores, len(rest)))
+    processes = max(1, min(workers or cores(), len(rest)))
     try:
         if not (state / "words.json").exists():
             _count_words(shards, state / "words.json", processes, progress)
         done = len(shards) - len(rest)
-        negatives = 0
-        for counts in _each(_write_shard, [(shard, output, settings) for shard in rest], processes):
+        negatives, tasks = 0, ((shard, output, settings) for shard in rest)
+        for counts in in_order(_write_shard, tasks, processes, *_NAMED):
             done, negatives = done + 1, negatives + counts["negatives"]
             progress.update(done, f"shards, {negatives} new negatives")
     finally:
@@ -109,7 +104,8 @@ def _claim(shards: Sequence[Path], output: Path, settings: Settings) -> None:
 def _count_words(shards: Sequence[Path], path: Path, processes: int, progress: Progress) -> None:
     counts: Counter[str] = Counter()
     others: set[str] = set()
-    for number, (found, texts) in enumerate(_each(_words_of, [(shard,) for shard in shards], processes), start=1):
+    read = in_order(_words_of, ((shard,) for shard in shards), processes, *_NAMED)
+    for number, (found, texts) in enumerate(read, start=1):
         counts += found
         others = set(nsmallest(_OTHERS, others.union(texts), key=_digest))
         progress.update(0, f"shards; words counted in {number}")
@@ -183,17 +179,3 @@ def _report(shards: Sequence[Path], output: Path, settings: Settings) -> Counter
     write_whole(output / "without_negatives.csv", lines.getvalue())
     write_json(output / "negatives.json", {"settings": asdict(settings), "counts": dict(sorted(counts.items()))})
     return counts
-
-
-def _each(function: Callable[..., T], arguments: Sequence[tuple[Any, ...]], processes: int) -> Iterator[T]:
-    """Call a function with each tuple of arguments, in processes if there is more than one; yield as they end."""
-    if processes == 1:
-        yield from (function(*each) for each in arguments)
-        return
-    context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(processes, mp_context=context)
-    try:
-        futures: Iterable = [pool.submit(function, *each) for each in arguments]
-        yield from (future.result() for future in as_completed(futures))
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -3,13 +3,13 @@
 import multiprocessing
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from fgclip_fast.data.processes import end_with_parent
 from fgclip_fast.data.samples import Samples
 
 _PREFETCH = 2  # batches that a worker makes ahead
@@ -61,12 +61,4 @@ def _unchanged(batch: Any) -> Any:
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_the_training_process, daemon=True).start()
-
-
-def _end_with_the_training_process() -> None:
-    """End this worker when the training process is killed; DataLoader's own watchdog looks at the fork server only."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()  # DataLoader's own watchdog looks at the fork server only

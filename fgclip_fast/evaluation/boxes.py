@@ -67,7 +67,7 @@ def evaluate(
     files = around(path, images, root)
     found = read(path, files, skipped, limit)
     prompts = read_templates(templates)
-    vectors = class_vectors(model, found.names, prompts, share)
+    vectors = class_vectors(model, found.names, prompts.texts, share)
 
     def ask(part: range) -> list[tuple[str, list[int], list[int] | None]]:
         own = found.images[part.start : part.stop]
@@ -97,10 +97,8 @@ def evaluate(
         )
 
     measured = share.measure(parts_of(len(found.images)), ask, figures)
-    count = "OpenAI's 80 templates" if templates is None else f"{len(prompts)} templates of {templates.name}"
-    protocol = f"{found.layout}: given boxes, {len(found.names)} classes, {count}, short text path"
-    data = {**origin(path), "found by": dict(sorted(files.ways.items()))}
-    return replace(measured, protocol=protocol, data=data)
+    protocol = f"{found.layout}: given boxes, {len(found.names)} classes, {prompts.about}, short text path"
+    return replace(measured, protocol=protocol, data=origin(path, files))
 
 
 def read(path: Path, files: Pictures, skipped: Counter[str], limit: int | None = None) -> Instances:

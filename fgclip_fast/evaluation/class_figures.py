@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.evaluation.figures import Figures, by_image, counted
 from fgclip_fast.evaluation.metrics import interval
 
 
@@ -25,7 +25,7 @@ def class_figures(
     """
     asked = len(ranks)
     of_class = Counter(labels)
-    causes = {cause: count for cause, count in sorted(skipped.items()) if count}
+    causes = counted(skipped)
     values: dict[str, object] = {}
     outcomes: dict[str, dict[str, tuple[int, int]]] = {}
     for k in (1, 5):
@@ -34,11 +34,7 @@ def class_figures(
         shares = [right[c] / of_class[c] for c in sorted(of_class)]
         values[f"top{k}"] = sum(hits) / asked if asked else math.nan
         values[f"top{k}_mean_of_classes"] = math.fsum(shares) / len(shares) if shares else math.nan
-        sums: dict[str, tuple[int, int]] = {}
-        for image, hit in zip(images, hits, strict=True):
-            before = sums.get(image, (0, 0))
-            sums[image] = (before[0] + hit, before[1] + 1)
-        outcomes[f"top{k}"] = sums
+        outcomes[f"top{k}"] = by_image(images, hits, [1] * asked)
         if k == 1:
             values["interval"] = list(interval(sum(hits), asked))
             by_class = {c: right[c] / of_class[c] for c in of_class}

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -25,7 +25,15 @@ def imagenet_templates() -> list[str]:
     return [template("{}") for template in _metadata().OPENAI_IMAGENET_TEMPLATES]
 
 
-def read_templates(path: Path | None) -> list[str]:
+class Templates(NamedTuple):
+    """Texts with ``{}`` in the place of a class name."""
+
+    texts: list[str]
+    about: str
+    """For a protocol."""
+
+
+def read_templates(path: Path | None) -> Templates:
     """Read templates, one a line or a JSON list; None gives the 80.
 
     Raises:
@@ -33,11 +41,11 @@ def read_templates(path: Path | None) -> list[str]:
         OSError: the file cannot be read.
     """
     if path is None:
-        return imagenet_templates()
+        return Templates(imagenet_templates(), "OpenAI's 80 templates")
     templates = _listed(path)
     if bad := next((t for t in templates if "{}" not in t), None) if templates else "nothing":
         raise ValueError(f"templates: each of {path} must hold {{}} in the place of the class name, got {bad!r}")
-    return templates
+    return Templates(templates, f"{len(templates)} templates of {path.name}")
 
 
 def read_names(path: Path, folders: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fgclip_fast.evaluation.embedding import Crop, Embedded, Picture, embed
-from fgclip_fast.evaluation.figures import Figures, origin
+from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.pictures import Pictures, around
 from fgclip_fast.evaluation.share import PART, Share
@@ -79,8 +79,8 @@ def evaluate(
         return _figures(cases, pictures, texts, embedded, skipped)
 
     measured = embed(model, pictures, texts, figures, batch_size=min(batch_size, PART), share=share or Share())
-    data = {**origin(path), "found by": dict(sorted(files.ways.items()))}
-    return replace(measured, protocol=f"{found.protocol}, strictly nearer, short text path", data=data)
+    protocol = f"{found.protocol}, strictly nearer, short text path"
+    return replace(measured, protocol=protocol, data=origin(path, files))
 
 
 def read(path: Path, files: Pictures, skipped: Counter[str]) -> Cases:
@@ -167,7 +167,7 @@ def _figures(
         else:
             skipped["missing or unreadable image"] += 1
     asked = len(answers)
-    causes = {cause: count for cause, count in sorted(skipped.items()) if count}
+    causes = counted(skipped)
     values: dict[str, Any] = {}
     outcomes: dict[str, dict[str, tuple[int, int]]] = {}
     for score in answers[0][1] if answers else ("top1",):
@@ -180,11 +180,8 @@ def _figures(
         if enough := [kind for kind in sorted(kinds) if kinds[kind] >= ENOUGH]:
             values[f"{score}_mean_of_kinds"] = math.fsum(good[k] / kinds[k] for k in enough) / len(enough)
         values[f"{score}_by_kind"] = {kind: good[kind] / kinds[kind] for kind in sorted(kinds)}
-        sums: dict[str, tuple[int, int]] = {}
-        for case, own in answers:
-            before = sums.get(name := str(case.images[0]), (0, 0))
-            sums[name] = (before[0] + own[score], before[1] + 1)
-        outcomes[score] = sums
+        images = [case.images[0] for case, _ in answers]
+        outcomes[score] = by_image(images, [own[score] for _, own in answers], [1] * asked)
     values |= {"chance": _CHANCE["group" in values], "questions": asked, "skipped": causes}
     return Figures(values=values, asked=asked, skipped=causes, outcomes=outcomes)
 

@@ -82,7 +82,7 @@ def embed(
         return figures(Embedded(_cat(rows[:count]), readable, _cat(rows[count:])))
 
     parts = [("image", part) for part in parts_of(len(images))]
-    parts += [("text", range(i, min(i + TEXTS, len(texts)))) for i in range(0, len(texts), TEXTS)]
+    parts += [("text", part) for part in parts_of(len(texts), TEXTS)]
     return share.measure(parts, work, join)
 
 

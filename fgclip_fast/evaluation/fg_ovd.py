@@ -20,7 +20,7 @@ import torch
 from fgclip_fast.data.causes import Defect
 from fgclip_fast.data.negatives import distinct
 from fgclip_fast.evaluation import fg_ovd_json
-from fgclip_fast.evaluation.figures import Figures, origin
+from fgclip_fast.evaluation.figures import Figures, by_image, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.share import PART, Share, parts_of
@@ -77,13 +77,9 @@ class Answers:
             "skipped": dict(sorted(self.skipped.items())),
             "dropped": dict(sorted(self.dropped.items())),
         }
-        by_image: dict[str, tuple[int, int]] = {}
-        for line, rank in zip(self.lines, self.ranks, strict=True):
-            right, questions = by_image.get(line.image.name, (0, 0))
-            by_image[line.image.name] = (right + (rank == 0), questions + 1)
-        return Figures(
-            values=values, asked=asked, skipped=dict(self.skipped), outcomes={"top1": by_image}, protocol=PROTOCOL
-        )
+        images, right = [line.image.name for line in self.lines], [rank == 0 for rank in self.ranks]
+        outcomes = {"top1": by_image(images, right, [1] * asked)}
+        return Figures(values=values, asked=asked, skipped=dict(self.skipped), outcomes=outcomes, protocol=PROTOCOL)
 
 
 def evaluate(

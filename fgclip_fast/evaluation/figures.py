@@ -1,9 +1,13 @@
 """The result of an evaluation suite."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fgclip_fast.evaluation.pictures import Pictures
 
 Outcomes = dict[str, dict[str, tuple[int, int]]]
 """Figure → image → (right answers, questions): what a share is a mean of."""
@@ -31,17 +35,41 @@ class Figures:
     outcomes: Outcomes = field(default_factory=dict)
 
 
-def origin(path: Path) -> dict[str, str]:
+def by_image(images: Iterable[object], right: Iterable[int], asked: Iterable[int]) -> dict[str, tuple[int, int]]:
+    """Add up right answers and questions of each image; one without questions is left out.
+
+    Args:
+        images: their names; a name may come several times.
+        right: right answers, for each name that comes.
+        asked: questions, likewise.
+    """
+    sums: dict[str, tuple[int, int]] = {}
+    for image, r, a in zip(images, right, asked, strict=True):
+        if a:
+            before = sums.get(str(image), (0, 0))
+            sums[str(image)] = (before[0] + r, before[1] + a)
+    return sums
+
+
+def counted(causes: Counter[str]) -> dict[str, int]:
+    """The causes that occurred, by name."""
+    return {cause: count for cause, count in sorted(causes.items()) if count}
+
+
+def origin(path: Path, files: Pictures | None = None) -> dict[str, Any]:
     """Describe what questions are read from: a file by a hash of its content, a folder by one of the names in it.
 
     Args:
         path: the file or folder.
+        files: the images that were sought for the questions.
 
     Returns:
-        ``{"file": its path, "sha256": the first 16 digits}``.
+        ``{"file": its path, "sha256": the first 16 digits}``, and ``"found by"``, the number of images by the way in
+        which they were found.
     """
     if path.is_file():
         digest = hashlib.sha256(path.read_bytes())
     else:
         digest = hashlib.sha256("\n".join(sorted(str(one.relative_to(path)) for one in path.rglob("*"))).encode())
-    return {"file": str(path), "sha256": digest.hexdigest()[:16]}
+    found = {} if files is None else {"found by": dict(sorted(files.ways.items()))}
+    return {"file": str(path), "sha256": digest.hexdigest()[:16], **found}

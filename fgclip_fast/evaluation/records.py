@@ -15,7 +15,7 @@ from fgclip_fast.data.causes import FILLED
 from fgclip_fast.data.cut import count_texts
 from fgclip_fast.data.file_order import FileOrder, Found
 from fgclip_fast.data.fingerprint import fingerprint
-from fgclip_fast.evaluation.figures import Figures, Outcomes
+from fgclip_fast.evaluation.figures import Figures, Outcomes, by_image
 from fgclip_fast.evaluation.metrics import hits_at, interval
 from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.batch import Example, make_batch
@@ -189,11 +189,11 @@ def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> 
         values["hard_negative_top1"] = sum(right_groups) / asked
         values["hard_negative_interval"] = list(interval(sum(right_groups), asked))
         values["hard_negative_groups"] = asked
-        outcomes["hard_negative_top1"] = _by_image(names, right_groups, groups)
+        outcomes["hard_negative_top1"] = by_image(names, right_groups, groups)
     if asked := sum(regions):
         values["region_top1_in_image"] = sum(right_regions) / asked
         values["regions"] = asked
-        outcomes["region_top1_in_image"] = _by_image(names, right_regions, regions)
+        outcomes["region_top1_in_image"] = by_image(names, right_regions, regions)
     if len(names) > 1:
         columns = zip(*(part.embeddings for part in parts if part.embeddings is not None), strict=True)
         image, short, long = (torch.cat(column) for column in columns)
@@ -202,7 +202,7 @@ def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> 
                 for k, hits in zip(RECALLS, hits_at(queries, answers, RECALLS), strict=True):
                     name = f"{kind}_{way}_r@{k}"
                     values[name] = hits.float().mean().item()
-                    outcomes[name] = _by_image(names, hits.int().tolist(), [1] * len(names))
+                    outcomes[name] = by_image(names, hits.int().tolist(), [1] * len(names))
     skipped = {cause: count for cause, count in sorted(counts.items()) if cause not in FILLED}
     return Figures(values=values, asked=len(names), skipped=skipped, outcomes=outcomes)
 
@@ -221,10 +221,6 @@ def _mean_losses(parts: Sequence[_Part], weights: Mapping[str, Any]) -> dict[str
         "loss_total": sum(weights[name] * value for name, value in terms.items()),
         **{f"loss_{name}": value for name, value in terms.items()},
     }
-
-
-def _by_image(names: Sequence[str], right: Sequence[int], asked: Sequence[int]) -> dict[str, tuple[int, int]]:
-    return {name: (r, a) for name, r, a in zip(names, right, asked, strict=True) if a}
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fgclip_fast.evaluation.boxes import coco, image_name
 from fgclip_fast.evaluation.embedding import TEXTS, embed_regions, embed_texts
-from fgclip_fast.evaluation.figures import Figures, origin
+from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.pictures import around
 from fgclip_fast.evaluation.share import PART, Share, parts_of
@@ -100,11 +100,11 @@ def evaluate(
         )
 
     parts = [("image", part) for part in image_parts]
-    parts += [("text", range(i, min(i + TEXTS, len(texts)))) for i in range(0, len(texts), TEXTS)]
+    parts += [("text", part) for part in parts_of(len(texts), TEXTS)]
     measured = share.measure(parts, work, figures if texts else lambda _: _figures([], [], {}, skipped))
     layout = "flickr30k entities, test split" if entities else "references, all splits but train"
     protocol = f"{layout}: the right one of the image's annotated boxes, short text path"
-    return replace(measured, protocol=protocol, data={**origin(path), "found by": dict(sorted(files.ways.items()))})
+    return replace(measured, protocol=protocol, data=origin(path, files))
 
 
 def _references(path: Path, skipped: Counter[str]) -> dict[str, Scene]:
@@ -201,7 +201,8 @@ def _figures(
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
     chances: list[float] = []
-    by_image: dict[str, tuple[int, int]] = {}
+    images: list[Path] = []
+    hits: list[bool] = []
     for (image, scene), rows in zip(scenes, regions, strict=True):
         if rows is None:
             skipped["missing or unreadable image"] += len(scene.phrases)
@@ -211,14 +212,13 @@ def _figures(
             best = cosines[list(phrase.right)].max()
             wrong = torch.ones(len(rows), dtype=torch.bool)
             wrong[list(phrase.right)] = False
-            hit = not bool((cosines[wrong] >= best).any())
+            images.append(image)
+            hits.append(not bool((cosines[wrong] >= best).any()))
             asked[phrase.split] += 1
-            right[phrase.split] += hit
+            right[phrase.split] += hits[-1]
             chances.append(len(phrase.right) / len(rows))
-            before = by_image.get(str(image), (0, 0))
-            by_image[str(image)] = (before[0] + hit, before[1] + 1)
     total = asked.total()
-    causes = {cause: count for cause, count in sorted(skipped.items()) if count}
+    causes = counted(skipped)
     values: dict[str, Any] = {
         "top1": right.total() / total if total else math.nan,
         "interval": list(interval(right.total(), total)),
@@ -227,4 +227,4 @@ def _figures(
         "questions": total,
         "skipped": causes,
     }
-    return Figures(values=values, asked=total, skipped=causes, outcomes={"top1": by_image})
+    return Figures(values=values, asked=total, skipped=causes, outcomes={"top1": by_image(images, hits, [1] * total)})

@@ -15,7 +15,7 @@ import torch
 
 from fgclip_fast.evaluation import pairs, pictures
 from fgclip_fast.evaluation.embedding import Embedded, embed
-from fgclip_fast.evaluation.figures import Figures, origin
+from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import answers_before, interval
 from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.model.fgclip import FGCLIP, Kind
@@ -56,7 +56,8 @@ def evaluate(
     protocol = found.protocol
     if kind is not None and kind != found.kind:
         protocol = protocol.replace(f"{found.kind} text path", f"{kind} text path (not the protocol's)")
-    gallery = _gallery(found.captions, pictures.around(path, images, root), limit, skipped)
+    files = pictures.around(path, images, root)
+    gallery = _gallery(found.captions, files, limit, skipped)
 
     def figures(embedded: Embedded) -> Figures:
         return _figures(gallery, embedded, skipped)
@@ -70,7 +71,7 @@ def evaluate(
         batch_size=min(batch_size, PART),
         share=share or Share(),
     )
-    data = {**origin(path), "images": len(found.captions), "found by": dict(sorted(gallery.ways.items()))}
+    data = {**origin(path, files), "images": len(found.captions)}
     return replace(measured, protocol=protocol, data=data)
 
 
@@ -82,13 +83,11 @@ class _Gallery:
         images: paths.
         texts: captions.
         captions: for each image, the rows of its captions; one that it has twice stands there twice.
-        ways: way of finding images → number.
     """
 
     images: list[str]
     texts: list[str]
     captions: list[list[int]]
-    ways: Counter[str]
 
 
 def _gallery(
@@ -104,7 +103,7 @@ def _gallery(
     texts = sorted({text for own in by_path.values() for text in own})
     row = {text: number for number, text in enumerate(texts)}
     images = sorted(by_path)
-    return _Gallery(images, texts, [[row[text] for text in by_path[image]] for image in images], files.ways)
+    return _Gallery(images, texts, [[row[text] for text in by_path[image]] for image in images])
 
 
 def _figures(gallery: _Gallery, embedded: Embedded, skipped: Counter[str]) -> Figures:
@@ -134,14 +133,6 @@ def _figures(gallery: _Gallery, embedded: Embedded, skipped: Counter[str]) -> Fi
             values[f"{way}_r@{k}"] = sum(right) / total if total else math.nan
             if k == 1:
                 values[f"{way}_r@1_interval"] = list(interval(sum(right), total))
-            outcomes[f"{way}_r@{k}"] = _by_name(names, right, questions)
-    causes = {cause: count for cause, count in sorted(skipped.items()) if count}
+            outcomes[f"{way}_r@{k}"] = by_image(names, right, questions)
+    causes = counted(skipped)
     return Figures(values={**values, "skipped": causes}, asked=len(good), skipped=causes, outcomes=outcomes)
-
-
-def _by_name(names: list[str], right: list[int], questions: list[int]) -> dict[str, tuple[int, int]]:
-    sums: dict[str, tuple[int, int]] = {}
-    for name, r, q in zip(names, right, questions, strict=True):
-        before = sums.get(name, (0, 0))
-        sums[name] = (before[0] + r, before[1] + q)
-    return sums

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from fgclip_fast.evaluation.classes import read_templates
 from fgclip_fast.evaluation.embedding import class_vectors
-from fgclip_fast.evaluation.figures import Figures, origin
-from fgclip_fast.evaluation.share import PART, Share
+from fgclip_fast.evaluation.figures import Figures, counted, origin
+from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.image import read as read_image
 from fgclip_fast.model.fgclip import FGCLIP
 
@@ -82,7 +82,7 @@ def evaluate(
     synonyms = [synonym for own in names for synonym in own]
     owner = torch.tensor([number for number, own in enumerate(names) for _ in own])
     prompts = read_templates(templates)
-    vectors = class_vectors(model, synonyms, prompts, share)
+    vectors = class_vectors(model, synonyms, prompts.texts, share)
     pairs = list(islice(found.pairs, limit))
 
     def ask(part: range) -> list[Tensor | None]:
@@ -94,13 +94,11 @@ def evaluate(
         good = {str(i): m for (i, _), m in zip(pairs, matrices, strict=True) if m is not None}
         return _figures([own[0] for own in names], good, skipped)
 
-    parts = [range(i, min(i + IMAGE_PART, len(pairs))) for i in range(0, len(pairs), IMAGE_PART)]
-    measured = share.measure(parts, ask, figures)
+    measured = share.measure(parts_of(len(pairs), IMAGE_PART), ask, figures)
     size = model.config.vision.image_size
-    count = "OpenAI's 80 templates" if templates is None else f"{len(prompts)} templates of {templates.name}"
     protocol = (
         f"{found.layout}, {len(names)} classes{', label 0 ignored' if zero_ignored else ''}: short side "
-        f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {count} a synonym, no threshold"
+        f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {prompts.about} a synonym, no threshold"
     )
     return replace(measured, protocol=protocol, data={**origin(path), "images": len(found.pairs)})
 
@@ -184,7 +182,7 @@ def _figures(names: Sequence[str], matrices: dict[str, Tensor], skipped: Counter
     right, true, predicted = whole.diagonal().tolist(), whole.sum(dim=1).tolist(), whole.sum(dim=0).tolist()
     ious = [r / (t + p - r) if t else None for r, t, p in zip(right, true, predicted, strict=True)]
     known = [iou for iou in ious if iou is not None]
-    causes = {cause: n for cause, n in sorted(skipped.items()) if n}
+    causes = counted(skipped)
     values = {
         "miou": math.fsum(known) / len(known) if known else math.nan,
         "pixel_accuracy": sum(right) / sum(true) if sum(true) else math.nan,

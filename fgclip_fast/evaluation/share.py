@@ -104,6 +104,6 @@ class Share:
         return value
 
 
-def parts_of(count: int) -> list[range]:
-    """Cut ``range(count)`` into parts of :data:`PART`, of which the last may be smaller."""
-    return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
+def parts_of(count: int, size: int = PART) -> list[range]:
+    """Cut ``range(count)`` into parts of ``size``, of which the last may be smaller."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]

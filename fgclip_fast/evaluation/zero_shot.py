@@ -65,7 +65,7 @@ def evaluate(
     images = labelled.images
     if limit is not None and limit < len(images):
         images = [images[i * len(images) // limit] for i in range(limit)]
-    vectors = class_vectors(model, labelled.names, prompts, share)
+    vectors = class_vectors(model, labelled.names, prompts.texts, share)
 
     def ask(part: range) -> list[int | None]:
         own = images[part.start : part.stop]
@@ -86,8 +86,7 @@ def evaluate(
         )
 
     found = share.measure(parts_of(len(images)), ask, figures)
-    count = "OpenAI's 80 templates" if templates is None else f"{len(prompts)} templates of {templates.name}"
-    protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {count}, short text path"
+    protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {prompts.about}, short text path"
     return replace(found, protocol=protocol, data={**origin(path), "images": len(labelled.images)})
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode, sides
 from fgclip_fast.data.duplicates import SIZE, difference_hashes
-from fgclip_fast.data.importers.pool import cores, in_order
 from fgclip_fast.data.negatives import normal_form
+from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.records import Record, parse_sample
 from fgclip_fast.data.shards import Shard
 from fgclip_fast.inputs.boxes import BadBox, numbers
@@ -127,9 +127,9 @@ def survey(
         for samples in [min(len(Shard(path)), _UNCUT if limit is None else limit)]
         for start in range(0, samples, _CHUNK)
     ]
-    parts = []
+    parts, processes = [], min(workers or cores(), max(1, len(tasks)))
     progress = Progress(len(tasks))
-    for done, part in enumerate(in_order(_look, tasks, min(workers or cores(), max(1, len(tasks)))), start=1):
+    for done, part in enumerate(in_order(_look, tasks, processes, "data inspect"), start=1):
         parts.append(part)
         progress.update(done, f"parts of up to {_CHUNK} records read")
     progress.close()

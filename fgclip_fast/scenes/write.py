@@ -3,18 +3,15 @@
 import hashlib
 import io
 import json
-import multiprocessing
-import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
 import numpy as np
 
+from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.scenes.compose import Scene, compose, render
 from fgclip_fast.scenes.describe import record
@@ -64,14 +61,9 @@ def write_scenes(
         for split, count in (("train", train), ("val", val))
         for number, start in enumerate(range(0, count, SHARD))
     ]
-    workers = min(workers or _cores(), len(shards))
-    if workers > 1:
-        context = multiprocessing.get_context("forkserver")  # the caller may hold threads or a GPU
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            list(pool.map(partial(_write_shard, directory, seed), *zip(*shards, strict=True)))
-    else:
-        for shard in shards:
-            _write_shard(directory, seed, *shard)
+    tasks = ((directory, seed, *shard) for shard in shards)
+    for _ in in_order(_write_shard, tasks, max(1, min(workers or cores(), len(shards))), "scenes"):
+        pass
     named = [(f"{_key('val', i)}.jpg", scene_of("val", i, seed)) for i in range(val)]
     write_levels(directory / "levels", named, seed)
     marker.write_text(identity)
@@ -121,10 +113,6 @@ def _pick(values: Sequence[T], rng: np.random.Generator) -> T:
 
 def _key(split: str, i: int) -> str:
     return f"{_SPLITS[split]}{i:07d}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _identity(**arguments: int) -> str:

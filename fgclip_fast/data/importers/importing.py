@@ -10,10 +10,10 @@ from fgclip_fast.data.causes import NOT_JSON
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.formats import FORMATS, recognise
 from fgclip_fast.data.importers.picture import View
-from fgclip_fast.data.importers.pool import cores
 from fgclip_fast.data.importers.rounds import Round
 from fgclip_fast.data.importers.source import Options, Source
 from fgclip_fast.data.importers.work_folder import WorkFolder, files_of
+from fgclip_fast.data.processes import cores
 
 log = logging.getLogger(__name__)
 

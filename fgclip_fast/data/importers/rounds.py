@@ -14,17 +14,18 @@ from fgclip_fast.data.importers import box_unit
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.look import Refusal, kept, look_at, replaced
 from fgclip_fast.data.importers.picture import View
-from fgclip_fast.data.importers.pool import in_order
 from fgclip_fast.data.importers.shard_file import Meaning, read_report, report_of, write_shard
 from fgclip_fast.data.importers.source import SourceRecord
 from fgclip_fast.data.importers.split import NAMES, REFUSED, divide
 from fgclip_fast.data.importers.work_folder import WorkFolder
+from fgclip_fast.data.processes import in_order
 from fgclip_fast.progress import Progress
 from fgclip_fast.whole_file import replacing
 
 CHUNK = 256
 """Records that a worker looks at in one task."""
 _LOGGED = 5  # lines of one cause
+_NAMED = ("data import", " the same command continues,")  # for the error of a worker that was killed
 _FRESH: dict[str, Any] = {
     "rounds": 0, "written": {}, "shards": {}, "dropped or filled": {}, "boxes": None, "orientation": None,
 }  # fmt: skip
@@ -69,7 +70,7 @@ class Round:
             tasks = ((chunk, folder / f"{i:06d}.npz") for i, chunk in enumerate(chunks))
             missing = (task for task in tasks if not task[1].exists())
             done = min(len(todo), CHUNK * sum(1 for _ in folder.glob("*.npz")))
-            for refused in in_order(look_at, missing, self._workers):
+            for refused in in_order(look_at, missing, self._workers, *_NAMED):
                 logged.add(refused)
                 done = min(len(todo), done + CHUNK)
                 progress.update(done, f"records looked at, {sum(logged.counts.values())} refused")
@@ -183,7 +184,7 @@ class Round:
             yield from ((self._next(NAMES[k]), buffer) for k, buffer in enumerate(buffers) if buffer)
 
         arguments = ((path, records, meaning) for path, records in tasks())
-        for path, report in in_order(_written, arguments, self._workers):
+        for path, report in in_order(_written, arguments, self._workers, *_NAMED):
             yield path.name.partition("-")[0], path, report
 
     def _next(self, split: str) -> Path:

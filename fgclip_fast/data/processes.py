@@ -3,14 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
-
-import torch
 
 T = TypeVar("T")
 
@@ -20,13 +19,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(task: Callable[..., T], arguments: Iterable[tuple[Any, ...]], workers: int) -> Iterator[T]:
+def in_order(
+    task: Callable[..., T], arguments: Iterable[tuple[Any, ...]], workers: int, command: str, way_out: str = ""
+) -> Iterator[T]:
     """Yield ``task(*argument)`` for each argument, in order; at most two arguments a worker are taken ahead.
 
     Args:
         task: a function of a module.
         arguments: taken one by one, in this process.
         workers: processes; with 1 the tasks run here.
+        command: name for the message of an error.
+        way_out: what helps if a worker was killed, beside fewer workers.
 
     Raises:
         OSError: a worker was killed.
@@ -34,9 +37,10 @@ def in_order(task: Callable[..., T], arguments: Iterable[tuple[Any, ...]], worke
     if workers == 1:
         yield from (task(*argument) for argument in arguments)
         return
+    # Not a fork: the caller may hold threads or a GPU.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fgclip_fast.data.importers.look"])
-    pool = ProcessPoolExecutor(workers, context, _start)
+    context.set_forkserver_preload([task.__module__])
+    pool = ProcessPoolExecutor(workers, context, start_worker)
     running: deque[Future[T]] = deque()
     try:
         for argument in arguments:
@@ -47,22 +51,28 @@ def in_order(task: Callable[..., T], arguments: Iterable[tuple[Any, ...]], worke
             yield running.popleft().result()
     except BrokenProcessPool:
         raise OSError(
-            "data import: a worker process was killed, perhaps for lack of memory; the same command continues,"
-            " with fewer --workers it needs less"
+            f"{command}: a worker process was killed, perhaps for lack of memory;{way_out} with fewer --workers it"
+            " needs less"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted too, and ends the workers
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def start_worker() -> None:
+    """Prepare a worker: it leaves Ctrl-C to its parent, works on one thread, and ends when its parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "torch" in sys.modules:  # to import it costs more than many a task
+        sys.modules["torch"].set_num_threads(1)
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """End this worker when the main process is killed, which cannot tell it."""
+def end_with_parent() -> None:
+    """End this process when its parent is killed, which cannot tell it."""
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    if parent is not None:
+        threading.Thread(target=_wait_for, args=(parent,), daemon=True).start()
+
+
+def _wait_for(parent: Any) -> None:
     parent.join()
     os._exit(1)
