@@ -14,7 +14,7 @@ from torch import Tensor
 from fgclip_fast.kernels import contrastive_tuning as tuning
 from fgclip_fast.kernels.contrastive_lse import shares
 from fgclip_fast.kernels.contrastive_side import Side, precision_of
-from fgclip_fast.kernels.contrastive_tile import LOG2_E, _dots, _shift, _tile, _without
+from fgclip_fast.kernels.contrastive_tile import LOG2_E, _logits, _shift, _tile, _without
 from fgclip_fast.kernels.lse import Lse
 
 
@@ -37,12 +37,9 @@ def _gradient_kernel(
     for item in tl.range(tl.program_id(0), items, tl.num_programs(0), warp_specialize=WARP_SPECIALIZE):
         tile_m, tile_n = _tile(item, tiles_m, tiles_n)
         start_m, start_n = tile_m * BLOCK_M, tile_n * BLOCK_N
-        dots = _dots(rows, columns, start_m, start_n, row_stride, column_stride, B, N, D, TMA,
-                     BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
         m, n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
-        row_factor = tl.load(row_inverse_ptr + m, mask=m < B, other=0.0) * factor
-        column_inverse = tl.load(column_inverse_ptr + n, mask=n < N, other=0.0)
-        logits = dots * row_factor[:, None] * column_inverse[None, :]
+        logits = _logits(rows, columns, row_inverse_ptr, column_inverse_ptr, factor, start_m, start_n,
+                         row_stride, column_stride, B, N, D, TMA, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
         # Probability in the row plus probability in the column, less 2 for the pair itself.
         if ONLINE:
             row_maximum = tl.load(row_maximum_ptr + m, mask=m < B, other=0.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fgclip_fast.kernels import contrastive_tuning as tuning
 from fgclip_fast.kernels.contrastive_side import Side, precision_of
-from fgclip_fast.kernels.contrastive_tile import LOG2_E, LOWEST_SUM, _dots, _shift, _tile, _without
+from fgclip_fast.kernels.contrastive_tile import LOG2_E, LOWEST_SUM, _dots, _logits, _shift, _tile, _without
 from fgclip_fast.kernels.lse import Lse
 
 # Initial value of a running maximum: below every logit, yet finite, so that a difference of two maxima is a number.
@@ -44,12 +44,9 @@ def _lse_kernel(
     for item in tl.range(tl.program_id(0), items, tl.num_programs(0), warp_specialize=WARP_SPECIALIZE):
         tile_m, tile_n = _tile(item, tiles_m, tiles_n)
         start_m, start_n = tile_m * BLOCK_M, tile_n * BLOCK_N
-        dots = _dots(rows, columns, start_m, start_n, row_stride, column_stride, B, N, D, TMA,
-                     BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
         m, n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
-        row_factor = tl.load(row_inverse_ptr + m, mask=m < B, other=0.0) * factor
-        column_inverse = tl.load(column_inverse_ptr + n, mask=n < N, other=0.0)
-        logits = dots * row_factor[:, None] * column_inverse[None, :]
+        logits = _logits(rows, columns, row_inverse_ptr, column_inverse_ptr, factor, start_m, start_n,
+                         row_stride, column_stride, B, N, D, TMA, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
         row_at, column_at = tile_n.to(tl.int64) * B + m, tile_m.to(tl.int64) * N + n
         if ONLINE:
             logits = _without(logits, m, n, first, -float("inf"), row_ids_ptr, column_ids_ptr, B, N, EVEN, HAS_IDS)

@@ -54,6 +54,21 @@ def _dots(rows, columns, start_m, start_n, row_stride, column_stride, B, N, D: t
 
 
 @triton.jit
+def _logits(
+    rows, columns, row_inverse_ptr, column_inverse_ptr, factor, start_m, start_n, row_stride, column_stride, B, N,
+    D: tl.constexpr, TMA: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Logits of a tile in base 2, ``factor`` times the cosines; 0 outside the matrix."""
+    dots = _dots(rows, columns, start_m, start_n, row_stride, column_stride, B, N, D, TMA,
+                 BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)  # fmt: skip
+    m, n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
+    row_factor = tl.load(row_inverse_ptr + m, mask=m < B, other=0.0) * factor
+    column_inverse = tl.load(column_inverse_ptr + n, mask=n < N, other=0.0)
+    return dots * row_factor[:, None] * column_inverse[None, :]
+
+
+@triton.jit
 def _without(values, m, n, first, other, row_ids_ptr, column_ids_ptr, B, N, EVEN: tl.constexpr, HAS_IDS: tl.constexpr):
     """``values`` with ``other`` outside the matrix, and for other texts of the same id."""
     if not EVEN:

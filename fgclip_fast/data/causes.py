@@ -46,7 +46,6 @@ MORE_REGIONS = "region beyond data.regions"
 SHORT_CUT = "short caption cut to 77 tokens"
 REGION_CUT = "region text or negative cut to 77 tokens"
 LONG_CUT = "long caption cut to 248 tokens"
-CUT = (MORE_REGIONS, SHORT_CUT, REGION_CUT, LONG_CUT)
 # A shard ends early, and the samples before that are used.
 DAMAGED_SHARD = "damaged shard"
 

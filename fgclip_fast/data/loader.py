@@ -68,8 +68,8 @@ class Loader:
         self.decoder = _decoder(data, self._device)
         """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
         self.shards = list(shards or expand(data.train))
-        sources = _sources(data.train, self.shards)
         """The tar files of the set."""
+        sources = _sources(data.train, self.shards)
         self.counts: Counter[str] = Counter()
         """Number of samples replaced, regions left out and texts filled or cut in the batches so far, by cause."""
         samples = _samples(self.shards, self.counts)

@@ -53,16 +53,6 @@ class FilePart(NamedTuple):
             return file.read(self.size)
 
 
-class ImageBytes(NamedTuple):
-    """An image that came with its record."""
-
-    encoded: bytes
-
-    def read(self) -> bytes:
-        """Return the image file's bytes."""
-        return self.encoded
-
-
 class SourceRecord(NamedTuple):
     """One image with its texts and regions, as a source states them."""
 
