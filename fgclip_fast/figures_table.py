@@ -21,13 +21,16 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
         console.print(table)
     for name, f in figures.items():
         if not _of_one_figure(f):
-            own = Table(name, "value", caption=f.get("of", {}).get("protocol"))
+            own = Table(name, "value")
             for key, value in f.items():
                 if key == "skipped":
                     own.add_row(key, ", ".join(f"{n} {cause}" for cause, n in value.items()) or "0")
                 elif not isinstance(value, list | dict):
                     own.add_row(key, _number(value) if isinstance(value, float) else str(value))
             console.print(own)
+            # As a caption of the table it would be broken to the table's width.
+            if protocol := f.get("of", {}).get("protocol"):
+                console.print(protocol, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_comparison(figures: Mapping[str, Mapping[str, Any]]) -> None:

@@ -148,8 +148,8 @@ def _changed(files: RunFiles, after: ModelViews, device: torch.device | str) -> 
         if found
     ]
     text = (
-        f"Of the boxes with negatives in {len(before)} images, {len(gained)} were answered wrongly before training and "
-        f"are now right; {len(lost)} were right and are now wrong. The first of each:"
+        f"About the boxes with negatives in {len(before)} images, training has turned {len(gained)} wrong answers into "
+        f"right ones, and {len(lost)} right into wrong. The first of each:"
     )
     return section("changed", "What training changed", paragraph(text), *parts)
 

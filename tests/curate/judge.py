@@ -1,6 +1,7 @@
 """Judge the negatives of the phrases in ``phrases.txt``: ``python -m tests.curate.judge`` prints the figures.
 
-Each negative is read again and compared with its phrase, by other code than that which wrote it.
+Each negative is read again, by the rules' own parser and word lists, and compared with its phrase: that finds slips of
+the rules, not gaps of the lists.
 """
 
 import re
