@@ -77,9 +77,10 @@ def run(request: Request) -> None:
     """
     paths = list(find(request.images))
     _check(request, paths)
-    heap.keep_freed_memory()
     model = pretrained.load(request.run)
-    model.to(preflight.device(request.device)).eval()
+    device = preflight.device(request.device)
+    heap.keep_freed_memory(device.type)
+    model.to(device).eval()
     if request.output:
         write(model, paths, request)
         return

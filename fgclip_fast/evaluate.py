@@ -101,8 +101,8 @@ def run(request: Request) -> None:
         OSError: a file does not exist, or cannot be read or written.
     """
     _refuse_unused(request)
-    heap.keep_freed_memory()
     processes = distributed.start(preflight.device(request.device))
+    heap.keep_freed_memory(processes.device.type)
     model, other = pretrained.load(request.run), _other(request)
     _warn(model, request)
     if request.output:

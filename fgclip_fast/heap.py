@@ -11,13 +11,16 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _GROWTH = 64 * 2**20  # bytes
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(device: str) -> None:
     """Have glibc's heap hold all tensors, and never shrink; do nothing with another C library.
 
     The process then keeps its peak of memory until it ends.
+
+    Args:
+        device: type of the model's device; nothing is done for any but "cpu", where the tensors of a step lie.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if device == "cpu" and mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
         mallopt(_TOP_PAD, _GROWTH)

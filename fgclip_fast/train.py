@@ -74,7 +74,7 @@ def train(config: Config) -> Run:
     config, saved = run_folder.place(config, processes)
     config = replace(config, data=locate.decided(config.data))
     source, shards = _find_data(config, processes)
-    heap.keep_freed_memory()
+    heap.keep_freed_memory(processes.device.type)
     _seed_everything(config.seed, config.threads)
     model = _model(config, saved).to(processes.device)
     config = replace(config, model=model.config)

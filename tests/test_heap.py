@@ -11,8 +11,8 @@ import resource, sys
 import torch
 from fgclip_fast import heap
 if sys.argv[1] == "kept":
-    heap.keep_freed_memory()
-    heap.keep_freed_memory()
+    heap.keep_freed_memory("cpu")
+    heap.keep_freed_memory("cpu")
 def step():
     return [torch.full((2**23,), i) for i in range(3)]
 for _ in range(9):
@@ -37,4 +37,13 @@ def test_another_c_library_is_left_alone(monkeypatch):
     from fgclip_fast import heap
 
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
-    heap.keep_freed_memory()
+    heap.keep_freed_memory("cpu")
+
+
+def test_a_run_on_a_gpu_gives_its_memory_back(monkeypatch):
+    from fgclip_fast import heap
+
+    called = []
+    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: type("C", (), {"mallopt": called.append}))
+    heap.keep_freed_memory("cuda")
+    assert not called
