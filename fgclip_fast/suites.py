@@ -159,58 +159,30 @@ def _ask(model: FGCLIP, file: Path, images: Path, task: Task) -> Figures:
     return fg_ovd.evaluate(model, file, images, batch_size=task.batch_size, limit=task.limit, share=task.share)
 
 
-def _retrieval(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    return {
-        f"retrieval/{name}": retrieval.evaluate(
-            model,
-            path,
-            task.images,
-            root=task.questions,
-            kind=task.text,
-            **_way(task),
-        )
-        for name, path in _sets("retrieval", task).items()
-    }
+def _public(suite: str, purpose: str, ask: Callable[..., Figures], *reads: str, dense: bool = False) -> Suite:
+    """A suite of public data sets, of which each gives figures under its name.
 
+    Args:
+        suite: name of the suite.
+        purpose: for ``--help``.
+        ask: the suite's ``evaluate``.
+        reads: options beside ``data`` that it reads: "images", "classes", "templates", "text".
+        dense: True if it asks about parts of images.
+    """
 
-def _zero_shot(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    more = {"classes": task.classes, "templates": task.templates, **_way(task)}
-    return {
-        f"zero-shot/{name}": zero_shot.evaluate(model, path, **more) for name, path in _sets("zero-shot", task).items()
-    }
+    def evaluate(model: FGCLIP, task: Task) -> dict[str, Figures]:
+        options: dict[str, dict[str, Any]] = {
+            "images": {"images": task.images, "root": task.questions},
+            "classes": {"classes": task.classes},
+            "templates": {"templates": task.templates},
+            "text": {"kind": task.text},
+        }
+        way: dict[str, Any] = {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
+        for name in reads:
+            way |= options[name]
+        return {f"{suite}/{name}": ask(model, path, **way) for name, path in _sets(suite, task).items()}
 
-
-def _boxes(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    more = {"root": task.questions, "templates": task.templates, **_way(task)}
-    found = _sets("boxes", task).items()
-    return {f"boxes/{name}": boxes.evaluate(model, path, task.images, **more) for name, path in found}
-
-
-def _compositional(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    return {
-        f"compositional/{name}": compositional.evaluate(model, path, task.images, root=task.questions, **_way(task))
-        for name, path in _sets("compositional", task).items()
-    }
-
-
-def _region_retrieval(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    return {
-        f"region-retrieval/{name}": region_retrieval.evaluate(
-            model, path, task.images, root=task.questions, **_way(task)
-        )
-        for name, path in _sets("region-retrieval", task).items()
-    }
-
-
-def _segmentation(model: FGCLIP, task: Task) -> dict[str, Figures]:
-    more = {"classes": task.classes, "templates": task.templates, **_way(task)}
-    found = _sets("segmentation", task).items()
-    return {f"segmentation/{name}": segmentation.evaluate(model, path, **more) for name, path in found}
-
-
-def _way(task: Task) -> dict[str, Any]:
-    """What each suite takes alike."""
-    return {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
+    return Suite(purpose, ("data", *reads), evaluate, dense)
 
 
 def _sets(suite: str, task: Task) -> dict[str, Path]:
@@ -227,23 +199,27 @@ SUITES = {
     "records": Suite("your own validation shards", ("data",), _records),
     "fg-ovd": Suite("files in FG-OVD's format", ("data", "images"), _fg_ovd, dense=True),
     "levels": Suite("the embedded set's questions, by difficulty", (), _levels, dense=True),
-    "retrieval": Suite(
-        "captions of images and images of captions, recall at 1, 5 and 10", ("data", "images", "text"), _retrieval
+    "retrieval": _public(
+        "retrieval", "captions of images and images of captions, recall at 1, 5 and 10", retrieval.evaluate,
+        "images", "text",
     ),
-    "zero-shot": Suite(
-        "images of classes, in a folder for each or as ImageNet's", ("data", "classes", "templates"), _zero_shot
+    "zero-shot": _public(
+        "zero-shot", "images of classes, in a folder for each or as ImageNet's", zero_shot.evaluate,
+        "classes", "templates",
     ),
-    "compositional": Suite(
-        "the right caption against a changed one: SugarCrepe, ARO, Winoground", ("data", "images"), _compositional
+    "compositional": _public(
+        "compositional", "the right caption against a changed one: SugarCrepe, ARO, Winoground", compositional.evaluate,
+        "images",
     ),
-    "region-retrieval": Suite(
-        "the box that a phrase means: RefCOCO, Flickr30k Entities", ("data", "images"), _region_retrieval, dense=True
+    "region-retrieval": _public(
+        "region-retrieval", "the box that a phrase means: RefCOCO, Flickr30k Entities", region_retrieval.evaluate,
+        "images", dense=True,
     ),
-    "segmentation": Suite(
-        "the class of each pixel, from dense features: VOC, Context, ADE, or images and labels",
-        ("data", "classes", "templates"),
-        _segmentation,
-        dense=True,
+    "segmentation": _public(
+        "segmentation", "the class of each pixel, from dense features: VOC, Context, ADE, or images and labels",
+        segmentation.evaluate, "classes", "templates", dense=True,
     ),
-    "boxes": Suite("classes of given boxes, COCO's and LVIS's", ("data", "images", "templates"), _boxes, dense=True),
-}
+    "boxes": _public(
+        "boxes", "classes of given boxes, COCO's and LVIS's", boxes.evaluate, "images", "templates", dense=True
+    ),
+}  # fmt: skip
