@@ -85,10 +85,10 @@ _HALF_GRADIENT = {
     90: (Tile(128, 128, 64, 8, 3, tma=True), Tile(64, 64, 64, 4, 3, tma=True)),
     100: (Tile(128, 64, 64, 8, 3, tma=True, warp_specialize=True), Tile(64, 64, 64, 4, 3, tma=True)),
 }
-# Rows that TMA cannot read, of a width that is no multiple of 8 values.
+# Rows of a width that is not a multiple of 8 values: TMA cannot read them, and addresses of more rows would spill.
 _UNALIGNED = (Tile(64, 64, 32, 4, 3),)
-_TF32 = Tile(128, 64, 32, 8, 3), Tile(64, 64, 32, 4, 3)
-_FP32 = Tile(64, 64, 16, 8, 2), Tile(32, 32, 16, 4, 2)  # no tensor cores: operands pass through registers
+_TF32 = Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 4, 2)
+_FP32 = Tile(64, 64, 16, 8, 1), Tile(32, 32, 16, 2, 2)  # no tensor cores: operands pass through registers
 
 
 def lse_tiles(target: Target, rows: Side, columns: Side, precision: str) -> list[Tile]:
@@ -106,7 +106,7 @@ def _fitting(
 ) -> list[Tile]:
     dtype, (B, N) = rows.embedding.dtype, (len(rows.embedding), len(columns.embedding))
     tiles = half[_family(target.arch)] if dtype.itemsize == 2 else _TF32 if precision == "tf32" else _FP32
-    if tiles[0].tma and not all(_has_tma(side.embedding) for side in (rows, columns)):
+    if dtype.itemsize == 2 and not all(_has_tma(side.embedding) for side in (rows, columns)):
         tiles = _UNALIGNED
     found = []
     for tile in tiles:
