@@ -102,9 +102,9 @@ def train(config: Config) -> Run:
     stop, batches, figures = StopFlag(processes), loader.batches(after=done), {}
     to_device = BatchCopy(processes.device)
 
-    def embed(batch: Batch) -> Embeddings:
+    def embed(batch: Batch, known: Embeddings | None = None) -> Embeddings:
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            return network(batch)
+            return network(batch, known)
 
     with Interruption() as interruption:
         model.train()

@@ -27,9 +27,9 @@ class Step:
         losses = grad_cache.backward(self.network, self._embed, [self.batch], partial(objective, weights=Loss()))
         return losses, *optim.update(self.network, self.optimizer, Optim())
 
-    def _embed(self, batch: Batch) -> Embeddings:
+    def _embed(self, batch: Batch, known: Embeddings | None = None) -> Embeddings:
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.network(batch)
+            return self.network(batch, known)
 
 
 def flop_of(model: Model, batch: Batch) -> float:

@@ -139,9 +139,9 @@ class _Step:
         self._end(losses, 2)
         return resident
 
-    def _embed(self, batch: Batch) -> Embeddings:
+    def _embed(self, batch: Batch, known: Embeddings | None = None) -> Embeddings:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.precision != "fp32"):
-            return self.network(batch)
+            return self.network(batch, known)
 
     def _end(self, losses: Losses, step: int) -> None:
         self.counter.phase = "optimizer"

@@ -52,13 +52,25 @@ class Network(nn.Module):
         if config.mimetic:
             start_local(self.vision_model, config.vision)
 
-    def forward(self, batch: Batch) -> Embeddings:
-        """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once."""
+    def forward(self, batch: Batch, known: Embeddings | None = None) -> Embeddings:
+        """Embeddings of all that a batch holds; the vision tower runs once, each path of the text tower once.
+
+        Args:
+            batch: images, boxes and texts.
+            known: embeddings of the same batch by the same weights. Those of a tower that is held still, with its
+                projections, are taken from there, and it does not run.
+        """
         B, R = len(batch.image), len(batch.boxes)
         rows = [B, R, batch.texts.shorts - B - R]
-        short_path, long = self.encode_tokens(batch.texts)
-        image, regions = self.encode_pixels(batch.image, batch.boxes, batch.image_index)
-        short, region_texts, hard_texts = short_path.split(rows)
+        if known is None or _trains(self.text_model, self.text_projection, self.text_filip_projection):
+            short_path, long = self.encode_tokens(batch.texts)
+            short, region_texts, hard_texts = short_path.split(rows)
+        else:
+            short, region_texts, hard_texts, long = known.short, known.region_texts, known.hard_texts, known.long
+        if known is None or _trains(self.vision_model, self.visual_projection):
+            image, regions = self.encode_pixels(batch.image, batch.boxes, batch.image_index)
+        else:
+            image, regions = known.image, known.regions
         short_ids, region_ids, _, long_ids = batch.text_ids.split([*rows, B])
         return Embeddings(
             image=image,
@@ -116,6 +128,10 @@ class Network(nn.Module):
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
             raise ValueError(f"model: image must be [B, 3, {size}, {size}], got {list(image.shape)}")
         return image if image.is_floating_point() else normalize(image)
+
+
+def _trains(*modules: nn.Module) -> bool:
+    return any(parameter.requires_grad for module in modules for parameter in module.parameters())
 
 
 def _project(projection: nn.Linear, features: Tensor) -> Tensor:

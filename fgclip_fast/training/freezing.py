@@ -19,3 +19,10 @@ def freeze(model: nn.Module, part: Freeze | None) -> None:
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part is None or not name.startswith(HELD[part]))
+
+
+def holds_towers(model: nn.Module) -> bool:
+    """True if all that stands before the projections of ``model``, which DDP may wrap, is held still."""
+    towers = HELD["all-but-projections"]
+    found = [p for name, p in model.named_parameters() if name.removeprefix("module.").startswith(towers)]
+    return bool(found) and not any(p.requires_grad for p in found)

@@ -3,21 +3,29 @@
 The losses couple all samples of a batch, but only through their embeddings. So every micro-batch is embedded without a
 graph; the losses are differentiated with respect to the embeddings alone; then each micro-batch is embedded again and
 its rows of those gradients are backpropagated through it. This costs a second forward pass, and needs memory for the
-activations of one micro-batch.
+activations of one micro-batch. A tower that is held still keeps no activations, so it runs once.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import compress
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model.embeddings import Embeddings
+from fgclip_fast.training import freezing
 from fgclip_fast.training.distributed import without_averaging
 from fgclip_fast.training.objective import Losses
 
-Embed = Callable[[Batch], Embeddings]
+
+class Embed(Protocol):
+    """The call of a network, under autocast if the run uses it, that :func:`backward` needs."""
+
+    def __call__(self, batch: Batch, known: Embeddings | None = None) -> Embeddings: ...
+
 
 # Embeddings have one row a sample, a region or a text; the other fields are bookkeeping or the model's scales.
 ROWS = ("image", "short", "long", "regions", "region_texts", "hard_texts")
@@ -32,24 +40,34 @@ def backward(
 
     Args:
         model: the network, or DDP around it: only the last micro-batch averages over the processes.
-        embed: calls ``model`` on a batch, under autocast if the run uses it.
+        embed: calls ``model`` on a batch, and, the second time, on its embeddings of the first time.
         batches: one batch, or its micro-batches, in order.
         losses_of: the objective over the joint embeddings.
 
     Returns:
         The losses, without a graph.
     """
-    if len(batches) == 1:
-        losses = losses_of(embed(batches[0]))
+    if len(batches) == 1 or freezing.holds_towers(model):
+        losses = losses_of(_joint_with_graph(model, embed, batches))
         losses.total.backward()
         return Losses(*(term.detach() for term in losses))
     with torch.no_grad():
-        joint = join([embed(batch) for batch in batches])
+        parts = [embed(batch) for batch in batches]
+        joint = join(parts)
     leaves = joint._replace(**{name: getattr(joint, name).requires_grad_() for name in (*ROWS, *SCALES)})
     losses = losses_of(leaves)
     losses.total.backward()
-    _backpropagate(model, embed, batches, leaves)
+    _backpropagate(model, embed, batches, parts, leaves)
     return Losses(*(term.detach() for term in losses))
+
+
+def _joint_with_graph(model: nn.Module, embed: Embed, batches: Sequence[Batch]) -> Embeddings:
+    """Embed one batch, or the micro-batches of towers held still, whose graph is but the projections'."""
+    if len(batches) == 1:
+        return embed(batches[0])
+    with without_averaging(model):
+        parts = [embed(batch) for batch in batches[:-1]]
+    return join([*parts, embed(batches[-1])])
 
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
@@ -65,20 +83,18 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(**rows, hard_region=torch.cat(hard_region), hard_offsets=torch.cat(hard_offsets), **scales)
 
 
-def _backpropagate(model: nn.Module, embed: Embed, batches: Sequence[Batch], leaves: Embeddings) -> None:
+def _backpropagate(
+    model: nn.Module, embed: Embed, batches: Sequence[Batch], known: Sequence[Embeddings], leaves: Embeddings
+) -> None:
     """Embed each micro-batch again and backpropagate its rows' gradients, with the last one also the scales'."""
     at = dict.fromkeys(ROWS, 0)
-    for number, batch in enumerate(batches):
-        last = number == len(batches) - 1
-        if last:
-            _backpropagate_one(embed, batch, leaves, at, last)
-        else:
-            with without_averaging(model):
-                _backpropagate_one(embed, batch, leaves, at, last)
+    for number, (batch, before) in enumerate(zip(batches, known, strict=True), start=1):
+        last = number == len(batches)
+        with nullcontext() if last else without_averaging(model):
+            _backpropagate_one(embed(batch, before), leaves, at, last)
 
 
-def _backpropagate_one(embed: Embed, batch: Batch, leaves: Embeddings, at: dict[str, int], last: bool) -> None:
-    embeddings = embed(batch)
+def _backpropagate_one(embeddings: Embeddings, leaves: Embeddings, at: dict[str, int], last: bool) -> None:
     outputs: list[Tensor] = []
     gradients: list[Tensor] = []
     for name in ROWS:

@@ -77,10 +77,10 @@ def test_two_processes_equal_one(tmp_path, micro):
     assert [agreed for _, agreed in results] == [[False, False, False, True, True]] * 2
 
 
-def tuned(processes, numbers, l2_start):
-    """The gradients of a first step, and the weights after three, with the text tower frozen."""
+def tuned(processes, numbers, held, l2_start):
+    """The gradients of a first step, and the weights after three, with a part held still."""
     model = make_model()
-    freezing.freeze(model, "text")
+    freezing.freeze(model, held)
     settings = Optim(lr=1e-2, warmup=0, l2_start=l2_start)
     optimizer, network = optim.adamw(model, settings), distributed.wrap(model, processes)
     batches = [make_batch([example(n) for n in part], model.tokenizer) for part in (numbers[:3], numbers[3:])]
@@ -97,22 +97,25 @@ def one_of_two_tuned(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     processes = Processes(rank, 2, dist.group.WORLD, torch.device("cpu"))
     numbers = list(range(4 * rank, 4 * rank + 4))
-    torch.save([tuned(processes, numbers, l2_start) for l2_start in (0.0, 10.0)], f"{folder}/{rank}.pt")
+    kinds = [("text", 0.0), ("text", 10.0), ("all-but-projections", 0.0)]
+    torch.save([tuned(processes, numbers, *kind) for kind in kinds], f"{folder}/{rank}.pt")
     distributed.stop(processes)
     os._exit(0)  # gloo's threads now and then abort an interpreter that shuts down; all is written
 
 
-def test_two_processes_hold_a_frozen_tower_and_pull_the_other_to_its_start_alike(tmp_path):
+def test_two_processes_hold_parts_still_and_pull_the_others_to_their_start_alike(tmp_path):
     mp.spawn(one_of_two_tuned, (str(tmp_path),), nprocs=2)
-    (free, pulled), others = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
-    whole, _ = tuned(Processes(0, 1, None, torch.device("cpu")), list(range(8)), 0.0)
+    (free, pulled, projected), others = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     begun = dict(make_model().named_parameters())
-    assert free[0].keys() == whole.keys() < begun.keys()
-    for name, grad in whole.items():
-        floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * grad.abs().max() + 1e-9
-        assert (free[0][name] - grad).abs().max() <= floor, name
-    for (_, mine), (_, theirs) in zip((free, pulled), others, strict=True):
+    for held, (first, _) in (("text", free), ("all-but-projections", projected)):
+        whole, _ = tuned(Processes(0, 1, None, torch.device("cpu")), list(range(8)), held, 0.0)
+        assert first.keys() == whole.keys() < begun.keys()
+        for name, grad in whole.items():
+            floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * grad.abs().max() + 1e-9
+            assert (first[name] - grad).abs().max() <= floor, name
+    for (_, mine), (_, theirs) in zip((free, pulled, projected), others, strict=True):
         assert all(torch.equal(mine[name], theirs[name]) for name in begun)
-        assert all(torch.equal(mine[name], begun[name]) for name in begun if name.startswith(freezing.HELD["text"]))
-    moved = [sum((after[name] - begun[name]).square().sum() for name in whole) for _, after in (free, pulled)]
+    for held, (_, after) in (("text", free), ("text", pulled), ("all-but-projections", projected)):
+        assert all(torch.equal(after[name], begun[name]) for name in begun if name.startswith(freezing.HELD[held]))
+    moved = [sum((after[name] - begun[name]).square().sum() for name in free[0]) for _, after in (free, pulled)]
     assert 0.0 < moved[1] < moved[0]

@@ -1,5 +1,6 @@
 """A large batch in the memory of a small one: the same gradient, not a similar one."""
 
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import reference
 from fgclip_fast.training import grad_cache
+from fgclip_fast.training.freezing import HELD
 from fgclip_fast.training.grad_cache import ROWS, SCALES
 from fgclip_fast.training.objective import Losses, objective
 from tests.models import SMALL
@@ -62,26 +64,52 @@ def test_gradient_is_that_of_the_whole_batch(model, sizes, mask):
         assert (cached[name] - grad).abs().max() <= floor, name
 
 
-@pytest.mark.parametrize("frozen", ["text_model", "vision_model", "logit_scale_finegraind"])
-def test_what_is_frozen_takes_no_part(model, frozen):
-    trained = {name: p for name, p in model.named_parameters() if not name.startswith(frozen)}
-    others = [p.requires_grad_(False) for name, p in model.named_parameters() if name not in trained]
-    try:
-        assert others
-        _, whole = gradients(model, [7])
-        _, cached = gradients(model, [4, 3])
-    finally:
-        model.requires_grad_(True)
+@pytest.fixture
+def frozen(model, request):
+    """The model with the parameters of some beginnings held still."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(request.param))
+    yield model
+    model.requires_grad_(True)
+
+
+FROZEN = [*HELD.values(), ("text_model",), ("vision_model",), ("logit_scale_finegraind",)]
+
+
+@pytest.mark.parametrize("frozen", FROZEN, indirect=True, ids=str)
+def test_what_is_frozen_takes_no_part(frozen):
+    trained = {name: p for name, p in frozen.named_parameters() if p.requires_grad}
+    whole_losses, whole = gradients(frozen, [7])
+    losses, cached = gradients(frozen, [4, 3])
+    torch.testing.assert_close(losses, whole_losses)
     assert [name for name, grad in cached.items() if grad is not None] == list(trained)
     for name in trained:
         floor = 1e-6 if name.endswith("k_proj.bias") else 1e-5 * whole[name].abs().max() + 1e-9
         assert (cached[name] - whole[name]).abs().max() <= floor, name
 
 
+@pytest.mark.parametrize(
+    "frozen, text_passes, vision_passes",
+    [((), 4, 4), (HELD["text"], 2, 4), (HELD["vision"], 4, 2), (HELD["all-but-projections"], 2, 2)],
+    indirect=["frozen"],
+    ids=["none", *HELD],
+)
+def test_a_tower_held_still_runs_once(frozen, text_passes, vision_passes):
+    passes = Counter()
+    hooks = [
+        tower.register_forward_hook(lambda tower, *_: passes.update([tower]))
+        for tower in (frozen.text_model, frozen.vision_model)
+    ]
+    gradients(frozen, [4, 3])
+    for hook in hooks:
+        hook.remove()
+    assert [passes[frozen.text_model], passes[frozen.vision_model]] == [text_passes, vision_passes]
+
+
 def test_bf16_equals_the_step_that_keeps_its_graphs_bit_for_bit(model):
-    def embed(batch):
+    def embed(batch, known=None):
         with torch.autocast("cpu", torch.bfloat16):
-            return model(batch)
+            return model(batch, known)
 
     _, cached = gradients(model, [4, 3], embed)
     examples = [example(i) for i in range(7)]
@@ -107,7 +135,7 @@ class Wide(nn.Module):
         self.weight = nn.Parameter(torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
         self.scale = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
 
-    def forward(self, numbers):
+    def forward(self, numbers, known=None):
         return Embeddings(
             **{name: rows @ self.weight for name, rows in zip(ROWS, numbers[: len(ROWS)], strict=True)},
             **{name: self.scale.exp() * (i + 1) for i, name in enumerate(SCALES)},
