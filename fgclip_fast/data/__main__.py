@@ -40,7 +40,7 @@ def import_(
     image_field: str | None = None,
     text_field: str | None = None,
     template: str = "{}",
-    val: float = 0.0,
+    val: float | None = None,
     shard_size: int = 1000,
     workers: int | None = None,
     retry_failed: bool = False,
@@ -57,7 +57,7 @@ def import_(
         image_field: field or column with the image's path; by default the usual names.
         text_field: field or column with the text; by default the usual names.
         template: text of a region that has only a category, whose name replaces {}.
-        val: share of the images used for validation, 0 to 1; near-duplicates stay together.
+        val: share of the images used for validation, 0 to 1; by default the split that the source states, if any.
         shard_size: records of a shard.
         workers: processes; by default one for each core.
         retry_failed: try the refused records of a complete import again.
@@ -79,7 +79,8 @@ def import_(
         workers=workers,
         retry_failed=retry_failed,
     )
-    print(f"{output}: {written['train']} records to train on, {written['val']} to validate on")
+    test = f", {written['test']} to test on" if written["test"] else ""
+    print(f"{output}: {written['train']} records to train on, {written['val']} to validate on{test}")
     _print(causes)
     if sum(causes[cause] for cause in BAD):
         print(f"{output / 'refused.csv'} names what was left out; --retry-failed tries it again")

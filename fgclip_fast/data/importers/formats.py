@@ -7,7 +7,22 @@ evidence in words, or None; its ``read`` yields records in a fixed order, each t
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from fgclip_fast.data.importers import arrow_tables, coco, csv_rows, img2dataset, json_records, json_stream
+from fgclip_fast.data.importers import (
+    arrow_tables,
+    coco,
+    csv_rows,
+    cvat,
+    flickr30k_entities,
+    img2dataset,
+    json_records,
+    json_stream,
+    labelme,
+    open_images,
+    refcoco,
+    visual_genome,
+    voc,
+    yolo,
+)
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.source import Options, Source, SourceRecord, head
 
@@ -26,8 +41,41 @@ class Format(NamedTuple):
 
 
 FORMATS = {
+    "refcoco": Format(
+        "RefCOCO's, RefCOCO+'s or RefCOCOg's references as JSON, with instances.json",
+        refcoco.recognise,
+        refcoco.read,
+        "xywh-pixel",
+    ),
     "coco": Format(
         "COCO's or LVIS's JSON: images with annotations, captions or both", coco.recognise, coco.read, "xywh-pixel"
+    ),
+    "visual_genome": Format(
+        "Visual Genome's region_descriptions.json, with image_data.json",
+        visual_genome.recognise,
+        visual_genome.read,
+        "xywh-pixel",
+    ),
+    "labelme": Format("LabelMe's JSON, a file for each image", labelme.recognise, labelme.read, "xyxy-pixel"),
+    "flickr30k_entities": Format(
+        "Flickr30k Entities: a folder with Sentences/ and Annotations/",
+        flickr30k_entities.recognise,
+        flickr30k_entities.read,
+        "xyxy-pixel",
+    ),
+    "cvat": Format("CVAT's XML for images", cvat.recognise, cvat.read, "xyxy-pixel"),
+    "voc": Format("Pascal VOC's XML, a file for each image", voc.recognise, voc.read, "xyxy-pixel"),
+    "yolo": Format(
+        "YOLO: a folder with data.yaml or classes.txt, and labels/ beside images/",
+        yolo.recognise,
+        yolo.read,
+        "cxcywh-fraction",
+    ),
+    "open_images": Format(
+        "Open Images' CSV of boxes, with that of the classes' names",
+        open_images.recognise,
+        open_images.read,
+        "xyxy-fraction",
     ),
     "json": Format(
         f"JSON lines or a JSON list of records with the image's path in {', '.join(json_records.IMAGE_FIELDS)}",

@@ -22,7 +22,7 @@ class Imported(NamedTuple):
     """The result of an import."""
 
     written: Counter[str]
-    """Records of each split, ``train`` and ``val``, that this call wrote."""
+    """Records of each split that this call wrote: ``train``, ``val``, and ``test`` if the source has one."""
     causes: Counter[str]
     """Number of refused records, dropped regions and filled texts, by cause."""
 
@@ -38,7 +38,7 @@ def import_records(
     image_field: str | None = None,
     text_field: str | None = None,
     template: str = "{}",
-    val: float = 0.0,
+    val: float | None = None,
     shard_size: int = 1000,
     workers: int | None = None,
     retry_failed: bool = False,
@@ -59,7 +59,8 @@ def import_records(
         image_field: name of the field or column with the image's path.
         text_field: name of the field or column with the text.
         template: text of a region that has only a category; ``{}`` is the category's name.
-        val: share of the images used for validation; duplicates and near-duplicates stay together.
+        val: share of the images used for validation; None: the source's own split, training where it has none.
+            Duplicates and near-duplicates stay together.
         shard_size: records of a shard.
         workers: processes; None: one for each core. With more than one, a script needs a main guard.
         retry_failed: try the refused records of a complete import again, and add shards with those that work now.
@@ -95,7 +96,7 @@ def _check_arguments(
     images: Path | None,
     output: Path,
     format: str | None,
-    val: float,
+    val: float | None,
     shard_size: int,
     workers: int | None,
     template: str,
@@ -105,7 +106,7 @@ def _check_arguments(
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"data import: --output must be a new folder, got {output}, but {existing} is a file")
-    if not 0 <= val <= 1:  # nan too
+    if val is not None and not 0 <= val <= 1:  # nan too
         raise ValueError(f"data import: --val must be a share of the images, 0 to 1, got {val}")
     if shard_size < 1:
         raise ValueError(f"data import: --shard-size must be at least 1 record, got {shard_size}")

@@ -15,7 +15,7 @@ from fgclip_fast.data.decode import decode
 from fgclip_fast.data.duplicates import SIZE, difference_hashes
 from fgclip_fast.data.importers.box_unit import Evidence, evidence
 from fgclip_fast.data.importers.picture import Picture, picture, view_of
-from fgclip_fast.data.importers.source import SourceRecord
+from fgclip_fast.data.importers.source import SPLITS, SourceRecord
 from fgclip_fast.data.records import parse
 from fgclip_fast.inputs.boxes import BadBox, numbers
 from fgclip_fast.whole_file import replacing
@@ -56,6 +56,8 @@ class Images(NamedTuple):
     """uint64 [N]: hash of the image along rows."""
     columns: np.ndarray
     """uint64 [N]: along columns."""
+    split: np.ndarray
+    """int8 [N]: position in :data:`~fgclip_fast.data.importers.source.SPLITS` as the source states it, else -1."""
 
 
 class Looked(NamedTuple):
@@ -139,7 +141,7 @@ def _load(path: Path) -> Looked:
 
 def _empty(count: int) -> Images:
     rows, columns = (np.zeros(count, np.uint64) for _ in range(2))
-    return Images(np.zeros(count, bool), np.zeros((count, 16), np.uint8), rows, columns)
+    return Images(np.zeros(count, bool), np.zeros((count, 16), np.uint8), rows, columns, np.full(count, -1, np.int8))
 
 
 def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
@@ -160,6 +162,7 @@ def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
         digest = hashlib.blake2b(encoded, digest_size=16).digest()
         images.good[i], images.digests[i] = True, np.frombuffer(digest, np.uint8)
         images.rows[i], images.columns[i] = hashes
+        images.split[i] = -1 if record.split is None else SPLITS.index(record.split)
         regions += len(regions_of(record.fields))
         if own and found.orientation != 1:
             views[view or "unknown"] += 1

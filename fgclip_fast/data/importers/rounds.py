@@ -15,8 +15,8 @@ from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.look import Refusal, kept, look_at, replaced
 from fgclip_fast.data.importers.picture import View
 from fgclip_fast.data.importers.shard_file import Meaning, read_report, report_of, write_shard
-from fgclip_fast.data.importers.source import SourceRecord
-from fgclip_fast.data.importers.split import NAMES, REFUSED, divide
+from fgclip_fast.data.importers.source import SPLITS, SourceRecord
+from fgclip_fast.data.importers.split import REFUSED, divide
 from fgclip_fast.data.importers.work_folder import WorkFolder
 from fgclip_fast.data.processes import in_order
 from fgclip_fast.progress import Progress
@@ -50,8 +50,8 @@ class Round:
         """Refused records by cause."""
         self.parts: Counter[str] = Counter()
         """Regions dropped and texts filled by this round, by cause."""
-        self.written: Counter[str] = Counter(dict.fromkeys(NAMES, 0))
-        """Records written by this round to each split."""
+        self.written: Counter[str] = Counter(dict.fromkeys(SPLITS[:2], 0))
+        """Records written by this round to each split; test only where the source states it."""
 
     @property
     def anything_usable(self) -> bool:
@@ -110,7 +110,7 @@ class Round:
         self._box_counts = boxes.shares() if boxes.boxes else None
         return Meaning(unit if boxes.boxes else None, view)
 
-    def write(self, meaning: Meaning, val: float, shard_size: int) -> None:
+    def write(self, meaning: Meaning, val: float | None, shard_size: int) -> None:
         """Write the shards of this round."""
         earlier = np.load(self._sides(self._work.round - 1)) if self._work.round else None
         self._divided = divide(self._looked.images, val, earlier)
@@ -140,9 +140,10 @@ class Round:
         looked, before = self._looked, self._before
         earlier = [line for line in _regions_of(self._work.output / "refused.csv")] if before["rounds"] else []
         parts = Counter(before["dropped or filled"]) + self.parts
+        names = [name for name in SPLITS if name in self.written or name in before["written"]]
         manifest = about | {
             "rounds": before["rounds"] + 1,
-            "written": {name: self.written[name] + before["written"].get(name, 0) for name in NAMES},
+            "written": {name: self.written[name] + before["written"].get(name, 0) for name in names},
             "shards": dict(self._shards),
             "refused": dict(self.refused),
             "dropped or filled": dict(parts),
@@ -175,13 +176,13 @@ class Round:
 
     def _reports(self, side: np.ndarray, meaning: Meaning, shard_size: int) -> Iterator[tuple[str, Path, Any]]:
         def tasks() -> Iterator[tuple[Path, list[Numbered]]]:
-            buffers: list[list[Numbered]] = [[] for _ in NAMES]
+            buffers: list[list[Numbered]] = [[] for _ in SPLITS]
             for i, record in self._numbered(np.flatnonzero(side != REFUSED)):
                 buffers[side[i]].append((i, record))
                 if len(buffers[side[i]]) == shard_size:
-                    yield self._next(NAMES[side[i]]), buffers[side[i]]
+                    yield self._next(SPLITS[side[i]]), buffers[side[i]]
                     buffers[side[i]] = []
-            yield from ((self._next(NAMES[k]), buffer) for k, buffer in enumerate(buffers) if buffer)
+            yield from ((self._next(SPLITS[k]), buffer) for k, buffer in enumerate(buffers) if buffer)
 
         arguments = ((path, records, meaning) for path, records in tasks())
         for path, report in in_order(_written, arguments, self._workers, *_NAMED):

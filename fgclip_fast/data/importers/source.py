@@ -10,6 +10,11 @@ from fgclip_fast.data.causes import NO_IMAGE, BadRecord
 
 HEAD = 2**16
 """Bytes of a file's beginning by which formats recognise it."""
+TRIED = 20
+"""Files of a kind at whose beginnings a format looks to recognise it."""
+SPLITS = ("train", "val", "test")
+"""Names of the splits, from the least to the most held out; a number stands for one in arrays, -1 for none."""
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 
 
 class Image(Protocol):
@@ -69,6 +74,8 @@ class SourceRecord(NamedTuple):
     """Width and height of the image that the source states, pixels."""
     bad: tuple[str, str] | None = None
     """Cause and detail if the source's entry cannot be read."""
+    split: str | None = None
+    """``train``, ``val`` or ``test`` where the source says so."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,35 @@ def captioned(captions: Sequence[str]) -> dict[str, Any]:
 def region(box: Sequence[Any], text: str, **more: Any) -> dict[str, Any]:
     """A region in the fields of a record."""
     return {"bbox": list(box), "short_expr": text, **more}
+
+
+def described(box: Sequence[Any], texts: Sequence[str]) -> dict[str, Any]:
+    """A region with several texts: the shortest, the longest, and all of them."""
+    distinct = dict.fromkeys(text.strip() for text in texts if text.strip())
+    by_length = sorted(distinct, key=lambda text: len(text.split()))
+    if len(by_length) < 2:
+        return region(box, "".join(by_length))
+    return region(box, by_length[0], long_expr=by_length[-1], expressions=by_length)
+
+
+def class_text(name: str, options: Options) -> str:
+    """The text of a region that has only a class."""
+    name = name.replace("_", " ").strip()
+    return options.template.format(name) if name else ""
+
+
+def around(points: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """The box x1, y1, x2, y2 around some points; if one is not of numbers, all that was given, for the checks."""
+    given = [side for point in points for side in point]
+    if not given or not all(isinstance(side, int | float) for side in given):
+        return given
+    return [limit(given[axis::2]) for limit in (min, max) for axis in (0, 1)]
+
+
+def split_of(name: str | None) -> str | None:
+    """``train``, ``val`` or ``test`` by the name that a source has for it; None: another name."""
+    word = (name or "").lower()
+    return "test" if word.startswith("test") else _SPLITS.get(word)
 
 
 def head(file: Path) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from fgclip_fast.data.importers import import_records
+from fgclip_fast.data.records import parse
 from fgclip_fast.data.shards import Shards, expand
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -57,15 +58,15 @@ def _records_of(output, split="*"):
 
 
 def _check_pixels(output):
-    """Count the regions of the shards, each of which must surround exactly the pixels of the colour it names."""
+    """Count the usable regions of the shards; each must surround exactly the pixels of the colour it names."""
     regions = 0
     for pixels, record in _records_of(output):
         height, width = pixels.shape[:2]
-        for region in record.get("bbox_info", []):
-            rgb = next(value for name, value in COLOURS.items() if name in region["short_expr"])
+        for region in parse(record).regions:
+            rgb = next(value for name, value in COLOURS.items() if name in region.short)
             rows, columns = np.nonzero((pixels == rgb).all(-1))
             truth = columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height
-            assert np.allclose(region["bbox"], truth, atol=2e-3), (record["source"], region)
+            assert np.allclose(region.box, truth, atol=2e-3), (record["source"], region)
             regions += 1
     return regions
 

@@ -186,7 +186,7 @@ def test_a_list_without_a_usable_record_fails_with_its_causes(tmp_path, photos):
     "content, message",
     [
         (json.dumps({"image": "a.jpg", "caption": "a"}, indent=1), "a JSON object: records must be one in each line"),
-        ("a.jpg a mug", "Known are: coco: .*json: .*image's path in image, f_path"),
+        ("a.jpg a mug", "Known are: .*coco: .*json: .*image's path in image, f_path"),
         (json.dumps([{"picture": "a.jpg"}]), "Known are"),
     ],
     ids=["pretty", "text", "another field"],
