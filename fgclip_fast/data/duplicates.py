@@ -1,56 +1,75 @@
-"""Find near-duplicate images by hashes of their brightness, in time that is almost linear in their number.
+"""Find near-duplicate images by hashes, in time that is almost linear in their number.
 
-Each image has two hashes of 64 bits (difference hashes: is a cell brighter than its neighbour, along rows and along
-columns of an 8 x 8 grid). Two images are near-duplicates if each hash differs in at most :data:`DISTANCE` bits: the
-same picture resized or saved again, not another picture of the same thing.
+Each image has three hashes of 64 bits: two of shape (difference hashes: is a cell brighter than its neighbour, along
+rows and along columns of an 8 x 8 grid), and one of colour (for each quadrant, the steps that its mean redness, its
+mean blueness and its mean brightness exceed). Two images are near-duplicates if each hash differs in at most
+:data:`DISTANCE` bits: the same picture resized or saved again, not another picture of the same thing, nor the same
+drawing in another colour.
 """
 
-from itertools import combinations
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 DISTANCE = 3
-"""Bits by which each of the two hashes may differ."""
+"""Bits by which each of the three hashes may differ."""
 SIZE = 72
 """Side of the squashed image of which hashes are taken: 8 and 9 cells fit."""
 # Sum over a cell's 72 pixels of three bytes: two levels of brightness, so that even areas give no random bits.
 _MARGIN = 2 * 72 * 3
-_BANDS = 6  # of the hash; hashes that differ in 3 bits agree in 3 of 6 bands at least
+# A bit tells if a mean lies above one of these: red less green and blue less green, -255 to 255; brightness, 0 to 255.
+# None is zero, since the means of grey images lie around it.
+_REDDER = _BLUER = (-40, -24, -8, 8, 24, 40)
+_BRIGHTER = (51, 102, 153, 204)
+_BANDS = 4  # of 16 bits in each hash; hashes that differ in 3 bits agree in one of them at least
 
 
-def difference_hashes(image: Tensor) -> tuple[int, int]:
-    """Hash an image along its rows and along its columns.
+class Hashes(NamedTuple):
+    """The hashes of one image, 64 bits each."""
+
+    rows: int
+    columns: int
+    colours: int
+
+
+def hashes_of(image: Tensor) -> Hashes:
+    """Hash the shape of an image along its rows and along its columns, and its colour.
 
     Args:
         image: uint8 Tensor[3, 72, 72].
     """
-    grey = image.numpy().astype(np.int32).sum(0)
+    pixels = image.numpy().astype(np.int32)
+    grey = pixels.sum(0)
     rows = grey.reshape(8, 9, 9, 8).sum((1, 3))
     columns = grey.reshape(9, 8, 8, 9).sum((1, 3))
-    return _bits(rows[:, 1:] - rows[:, :-1] > _MARGIN), _bits(columns[1:] - columns[:-1] > _MARGIN)
+    red, green, blue = pixels.reshape(3, 2, 36, 2, 36).mean((2, 4))
+    tones = ((red - green, _REDDER), (blue - green, _BLUER), ((red + green + blue) / 3, _BRIGHTER))
+    colours = np.concatenate([np.greater.outer(mean, steps).ravel() for mean, steps in tones])
+    shape = _bits(rows[:, 1:] - rows[:, :-1] > _MARGIN), _bits(columns[1:] - columns[:-1] > _MARGIN)
+    return Hashes(*shape, _bits(colours))
 
 
-def groups(digests: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def groups(digests: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Join equal files and near-duplicates to groups.
 
     Args:
         digests: uint8 [N, 16] of the files.
-        rows: uint64 [N], the first hash of each image.
-        columns: uint64 [N], the second.
+        hashes: uint64 [N, 3], :class:`Hashes` of each image.
 
     Returns:
         int64 [N]: the first image of each image's group. A chain of near-duplicates is one group.
     """
     halves = np.ascontiguousarray(digests).view(np.uint64).reshape(-1, 2)
     files, exact = np.unique(halves, axis=0, return_inverse=True)
-    hashes, near = np.unique(np.stack([rows, columns], 1), axis=0, return_inverse=True)
-    ends = _near_pairs(hashes)
+    different, near = np.unique(np.ascontiguousarray(hashes), axis=0, return_inverse=True)
+    ends = _near_pairs(different)
     # Images, then one node for each digest, then one for each pair of hashes.
-    images, offset = np.arange(len(rows)), len(rows) + len(files)
+    images, offset = np.arange(len(hashes)), len(hashes) + len(files)
     first = np.concatenate([images, images, ends[0] + offset])
-    second = np.concatenate([exact.ravel() + len(rows), near.ravel() + offset, ends[1] + offset])
-    return _components(first, second, offset + len(hashes))[: len(rows)]
+    second = np.concatenate([exact.ravel() + len(hashes), near.ravel() + offset, ends[1] + offset])
+    return _components(first, second, offset + len(different))[: len(hashes)]
 
 
 def _bits(differences: np.ndarray) -> int:
@@ -58,10 +77,13 @@ def _bits(differences: np.ndarray) -> int:
 
 
 def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of pairs of near hashes [M, 2]: those that agree in half of the bands are compared."""
+    """Indices of pairs of near hashes [M, 3]: those of which each agrees in a band are compared."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    for bands in combinations(range(_BANDS), _BANDS // 2):
-        masked = hashes[:, 0] & np.uint64(sum(_band(i) for i in bands))
+    in_bands = hashes.view(np.uint16).reshape(-1, 3, _BANDS)
+    for bands in product(range(_BANDS), repeat=3):
+        masked = np.zeros((len(hashes), 4), np.uint16)
+        masked[:, :3] = in_bands[:, range(3), bands]
+        masked = masked.view(np.uint64).ravel()
         order = np.argsort(masked, kind="stable")
         masked = masked[order]
         left, step = np.arange(len(order) - 1), 1
@@ -75,11 +97,6 @@ def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
-
-
-def _band(i: int) -> int:
-    first, last = 64 * i // _BANDS, 64 * (i + 1) // _BANDS
-    return (1 << last) - (1 << first)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def equal_texts(texts: Counter[str], batch: int) -> float:
 def duplicates(survey: Survey) -> Duplicates:
     """Find equal and nearly equal images inside splits and across them."""
     part = survey.part
-    first = groups(part.digests, part.hashes[:, 0].copy(), part.hashes[:, 1].copy())
+    first = groups(part.digests, part.hashes)
     members: dict[int, list[int]] = {}
     for i, group in enumerate(first.tolist()):
         members.setdefault(group, []).append(i)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode, sides
-from fgclip_fast.data.duplicates import SIZE, difference_hashes
+from fgclip_fast.data.duplicates import SIZE, Hashes, hashes_of
 from fgclip_fast.data.negatives import normal_form
 from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.records import Record, parse_sample
@@ -62,7 +62,7 @@ class Part(NamedTuple):
     digests: np.ndarray
     """uint8 [N, 16] of the image files."""
     hashes: np.ndarray
-    """uint64 [N, 2]: difference hashes."""
+    """uint64 [N, 3], as data/duplicates.py makes them."""
     regions: np.ndarray
     """int32 [N]: regions of each image."""
     boxes: np.ndarray
@@ -159,7 +159,7 @@ class _Facts:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._rows: list[tuple[Address, tuple[int, int], bytes, tuple[int, int], int]] = []
+        self._rows: list[tuple[Address, tuple[int, int], bytes, Hashes, int]] = []
         self._boxes: list[tuple[float, float, float, float]] = []
         self._texts: dict[str, list[str]] = {"short": [], "long": [], "region": [], "negative": []}
         self._signs: Counter[str] = Counter()
@@ -182,7 +182,7 @@ class _Facts:
         """
         small, size = decode(image, SIZE), sides(image)
         digest = hashlib.blake2b(image, digest_size=16).digest()
-        self._rows.append((address, size, digest, difference_hashes(small), len(record.regions)))
+        self._rows.append((address, size, digest, hashes_of(small), len(record.regions)))
         self._signs[SIGNS.grey] += bool(((small[:, -SIZE // 6 :].int() - 128).abs() <= _GREY).all())
         self._signs[SIGNS.small] += min(size) < self._settings.image_size
         self._causes.update(defect.cause for defect in record.defects)
@@ -238,7 +238,7 @@ class _Facts:
             [row[0] for row in rows],
             np.array([row[1] for row in rows], np.int32).reshape(-1, 2),
             np.frombuffer(b"".join(row[2] for row in rows), np.uint8).reshape(-1, 16),
-            np.array([row[3] for row in rows], np.uint64).reshape(-1, 2),
+            np.array([row[3] for row in rows], np.uint64).reshape(-1, 3),
             np.array([row[4] for row in rows], np.int32),
             np.array(self._boxes, np.float32).reshape(-1, 4),
             {kind: _lengths(tokenizer, shorts if kind == "short" else texts) for kind, texts in self._texts.items()},

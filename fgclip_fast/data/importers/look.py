@@ -12,7 +12,7 @@ import numpy as np
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode
-from fgclip_fast.data.duplicates import SIZE, difference_hashes
+from fgclip_fast.data.duplicates import SIZE, hashes_of
 from fgclip_fast.data.importers.box_unit import Evidence, evidence
 from fgclip_fast.data.importers.picture import Picture, picture, view_of
 from fgclip_fast.data.importers.source import SPLITS, SourceRecord
@@ -52,10 +52,8 @@ class Images(NamedTuple):
     """bool [N]: the record can be used."""
     digests: np.ndarray
     """uint8 [N, 16] of the image files."""
-    rows: np.ndarray
-    """uint64 [N]: hash of the image along rows."""
-    columns: np.ndarray
-    """uint64 [N]: along columns."""
+    hashes: np.ndarray
+    """uint64 [N, 3] of the images, as decoded."""
     split: np.ndarray
     """int8 [N]: position in :data:`~fgclip_fast.data.importers.source.SPLITS` as the source states it, else -1."""
 
@@ -140,8 +138,8 @@ def _load(path: Path) -> Looked:
 
 
 def _empty(count: int) -> Images:
-    rows, columns = (np.zeros(count, np.uint64) for _ in range(2))
-    return Images(np.zeros(count, bool), np.zeros((count, 16), np.uint8), rows, columns, np.full(count, -1, np.int8))
+    hashes, split = np.zeros((count, 3), np.uint64), np.full(count, -1, np.int8)
+    return Images(np.zeros(count, bool), np.zeros((count, 16), np.uint8), hashes, split)
 
 
 def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
@@ -155,13 +153,13 @@ def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
             encoded, found = checked(record)
             own = box_numbers(record.fields)
             view = view_of(found, record.size) if own else None
-            hashes = difference_hashes(decode(encoded, SIZE))
+            own_hashes = hashes_of(decode(encoded, SIZE))
         except BadRecord as bad:
             refused.append(refusal(number, record, bad.cause, bad.detail))
             continue
         digest = hashlib.blake2b(encoded, digest_size=16).digest()
         images.good[i], images.digests[i] = True, np.frombuffer(digest, np.uint8)
-        images.rows[i], images.columns[i] = hashes
+        images.hashes[i] = own_hashes
         images.split[i] = -1 if record.split is None else SPLITS.index(record.split)
         regions += len(regions_of(record.fields))
         if own and found.orientation != 1:

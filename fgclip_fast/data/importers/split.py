@@ -36,7 +36,7 @@ def divide(images: Images, val: float | None, earlier: np.ndarray | None = None)
     side = np.full(len(images.good), REFUSED, np.int8)
     good = np.flatnonzero(images.good)
     digests = images.digests[good]
-    group = groups(digests, images.rows[good], images.columns[good])
+    group = groups(digests, images.hashes[good])
     leading = np.ascontiguousarray(digests[:, :8]).view(">u8").ravel().astype(np.uint64)
     smallest = np.full(len(good), np.iinfo(np.uint64).max)
     np.minimum.at(smallest, group, leading)
