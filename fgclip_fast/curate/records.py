@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fgclip_fast.curate.rules import Rules
 from fgclip_fast.data.causes import BadRecord
-from fgclip_fast.data.records import parse_json
+from fgclip_fast.data.records import parse_json, part_name
 
 NO_EXPRESSION = "no short_expr"
 NOTHING_TO_CHANGE = "nothing to change"
@@ -31,8 +31,9 @@ class Outcome(NamedTuple):
 
 def texts_of(parts: Mapping[str, bytes]) -> list[str]:
     """The short expressions of a sample's regions; none if its record cannot be read."""
+    name = part_name(parts, ("json",))
     try:
-        fields = parse_json(parts.get("json", b"{}"))
+        fields = parse_json(parts[name]) if name else {}
     except BadRecord:
         return []
     return [text for _, region in _regions(fields) if (text := _expression(region))]

@@ -15,6 +15,7 @@ from fgclip_fast.config_rules import NotNegative, Positive, check
 from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import Level, NounSwaps, Rules, count_values
 from fgclip_fast.data.processes import cores, in_order
+from fgclip_fast.data.records import part_name
 from fgclip_fast.data.shards import Shard, ShardWriter
 from fgclip_fast.progress import Progress
 from fgclip_fast.whole_file import write_json, write_whole
@@ -130,9 +131,9 @@ def _write_shard(shard: Path, output: Path, settings: Settings) -> Counter[str]:
     with ShardWriter(output / shard.name) as target:
         for i in range(len(source)):
             key, parts = source.read(i)
-            if "json" in parts:
-                raw, lacking, found = with_negatives(parts["json"], key, rules, settings.count, settings.replace)
-                parts["json"] = raw
+            if (name := part_name(parts, ("json",))) is not None:
+                raw, lacking, found = with_negatives(parts[name], key, rules, settings.count, settings.replace)
+                parts[name] = raw
                 without += [(key, *entry) for entry in lacking]
                 counts += found
             target.write(key, **parts)

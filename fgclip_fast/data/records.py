@@ -86,7 +86,8 @@ def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
     Raises:
         BadRecord: no image, no text, or as :func:`parse`.
     """
-    image, fields, text = (_part(parts, kinds) for kinds in (IMAGE_NAMES, ("json",), _TEXT_NAMES))
+    names = (part_name(parts, kinds) for kinds in (IMAGE_NAMES, ("json",), _TEXT_NAMES))
+    image, fields, text = (None if name is None else parts[name] for name in names)
     if image is None:
         raise BadRecord(NO_IMAGE, f"the sample holds {', '.join(parts) or 'nothing'}")
     if fields is None and text is None:
@@ -94,16 +95,22 @@ def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
     return image, parse(b"{}" if fields is None else fields, text)
 
 
-def _part(parts: Mapping[str, bytes], kinds: Sequence[str]) -> bytes | None:
-    """The part of some kinds: the first that has the kind's plain name, else a usual name before it, else any."""
-    plain = next((content for name, content in parts.items() if name in kinds), None)
+def part_name(parts: Mapping[str, bytes], kinds: Sequence[str]) -> str | None:
+    """Name the part of some kinds: the first that has a kind's plain name, else a usual name before it, else any.
+
+    Args:
+        parts: of a sample, by their names, such as ``json`` or ``meta.json``.
+        kinds: ends of names, such as ``json``.
+    """
+    plain = next((name for name in parts if name in kinds), None)
     if plain is not None:
         return plain
-    longer = [name.rpartition(".") for name in parts if name.rpartition(".")[2] in kinds]
-    if not longer:
-        return None
-    usual = min(longer, key=lambda name: _FIRST.index(name[0]) if name[0] in _FIRST else len(_FIRST))
-    return parts["".join(usual)]
+    longer = [name for name in parts if name.rpartition(".")[2] in kinds]
+    return min(longer, key=lambda name: _rank(name.rpartition(".")[0]), default=None)
+
+
+def _rank(name: str) -> int:
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def parse_json(raw: bytes) -> Any:

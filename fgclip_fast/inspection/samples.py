@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fgclip_fast.data.causes import BadRecord
-from fgclip_fast.data.records import Record, Region, parse_sample
+from fgclip_fast.data.records import IMAGE_NAMES, Record, Region, parse_sample, part_name
 from fgclip_fast.data.shards import Shards
 from fgclip_fast.inspection.survey import Address, Survey
 
@@ -48,7 +48,8 @@ class Reader:
             parts = self._shards.read(*address).parts
         except BadRecord:
             return b""
-        return next((content for name, content in parts.items() if name not in ("json", "txt")), b"")
+        name = part_name(parts, IMAGE_NAMES)
+        return b"" if name is None else parts[name]
 
     def sheet(self, count: int) -> list[Shown]:
         """Up to ``count`` records, spread over the whole set by a hash of their address."""

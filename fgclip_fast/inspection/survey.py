@@ -17,7 +17,7 @@ from fgclip_fast.data.decode import decode, sides
 from fgclip_fast.data.duplicates import SIZE, Hashes, hashes_of
 from fgclip_fast.data.negatives import normal_form
 from fgclip_fast.data.processes import cores, in_order
-from fgclip_fast.data.records import Record, parse_sample
+from fgclip_fast.data.records import Record, parse_sample, part_name
 from fgclip_fast.data.shards import Shard
 from fgclip_fast.inputs.boxes import BadBox, numbers
 from fgclip_fast.inputs.tokenizer import Tokenizer
@@ -191,7 +191,8 @@ class _Facts:
             inside = (min(1.0, x1) - max(0.0, x0)) * (min(1.0, y1) - max(0.0, y0))
             self._boxes.append(((x1 - x0) * grid, (y1 - y0) * grid, inside, 0.0))
         self._read_texts(record)
-        self._read_boxes(parts.get("json", b"{}"))
+        if (name := part_name(parts, ("json",))) is not None:
+            self._read_boxes(parts[name])
 
     def _read_texts(self, record: Record) -> None:
         self._texts["short"].append(record.short)

@@ -80,6 +80,18 @@ def test_everything_else_of_a_sample_stays(mine, tmp_path):
     assert after.read(2) == before.read(2) and after.read(0).parts["jpg"] == b"image"
 
 
+def test_a_record_may_lie_in_a_part_of_a_longer_name(tmp_path):
+    record = json.dumps({"short_caption": "a thing", "bbox_info": [region("a red metal mug")]}).encode()
+    with ShardWriter(tmp_path / "a.tar") as shard:
+        shard.write("0", **{"image.jpg": b"image", "meta.json": record})
+    counts = write_negatives([tmp_path / "a.tar"], tmp_path / "out", Settings(), workers=1)
+    assert counts["regions with new negatives"] == 1
+    parts = Shard(tmp_path / "out" / "a.tar").read(0).parts
+    assert list(parts) == ["image.jpg", "meta.json"]
+    assert len(json.loads(parts["meta.json"])["bbox_info"][0]["short_expr_negs"]) == 10
+    assert "color red" in json.loads((tmp_path / "out" / stage.STATE / "words.json").read_text())["counts"]
+
+
 def test_the_same_bytes_come_for_any_number_of_workers_and_order_of_shards(mine, tmp_path):
     shards = expand(str(mine))
     write_negatives(shards, tmp_path / "one", Settings(), workers=1)

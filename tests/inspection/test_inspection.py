@@ -109,6 +109,15 @@ def test_duplicates_inside_and_across_splits(tmp_path):
     assert titles(found) == ["Validation images in training"]
 
 
+def test_boxes_count_in_a_record_of_a_longer_name(tmp_path):
+    with ShardWriter(tmp_path / "train-00000.tar") as shard:
+        for i in range(12):
+            of_pixels = json.dumps(record(i, region((10, 10, 200, 150), f"mug {i}"))).encode()
+            shard.write(f"{i:06d}", **{"image.jpg": picture(i), "meta.json": of_pixels})
+    found = survey(expand(str(tmp_path)), workers=1)
+    assert any("pixels" in title for title in titles(found)), titles(found)
+
+
 def test_bad_images_are_counted_by_cause_and_shown(tmp_path):
     half = picture(0)[: len(picture(0)) // 2]
     grey = Image.open(io.BytesIO(picture(1)))
