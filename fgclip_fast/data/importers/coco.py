@@ -113,9 +113,10 @@ def _places(path: str, url: str, beside: Path | None) -> Iterable[str]:
     """Paths under which an image may lie, the likeliest first."""
     # Label Studio writes the path on its server, quoted as in a URL, and puts eight digits before an upload's name.
     plain = unquote(path.partition("?d=")[2] or path).replace("\\", "/")
-    name = Path(plain).name
+    name = plain.rpartition("/")[2]
     # Annotations of COCO name the file alone, while its images may lie in a folder for each split.
-    names = [path, url, plain, name, f"{Path(url).parent.name}/{name}", Path(path).name, _UPLOADED.sub("", name)]
+    split = url.rpartition("/")[0].rpartition("/")[2]
+    names = [path, url, plain, name, f"{split}/{name}", path.rpartition("/")[2], _UPLOADED.sub("", name)]
     folders = [""]
     if beside is not None:  # images/train2017 or train2017 beside annotations/instances_train2017.json
         subset = beside.stem.partition("_")[2]

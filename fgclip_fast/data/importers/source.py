@@ -29,16 +29,17 @@ class Image(Protocol):
 
 
 class ImageFile(NamedTuple):
-    """An image in a file of its own: the first of several possible paths that exists."""
+    """An image in a file of its own: the first that exists of several possible paths in a folder."""
 
-    paths: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]
 
     def read(self) -> bytes:
         """Return the image file's bytes."""
         missing = None
-        for path in self.paths:
+        for name in self.names:
             try:
-                return path.read_bytes()
+                return (self.folder / name).read_bytes()
             except (OSError, ValueError) as error:  # ValueError: a path with a null byte
                 missing = missing or error
         raise BadRecord(NO_IMAGE, str(missing))
@@ -128,7 +129,7 @@ class Options:
 def image_file(options: Options, beside: Path, *names: str) -> ImageFile:
     """The image of one of some relative paths, in the images folder, else in the folder of the source file."""
     folder = options.images if options.images is not None else beside.parent
-    return ImageFile(tuple(folder / name for name in names))
+    return ImageFile(folder, names)
 
 
 def captioned(captions: Sequence[str]) -> dict[str, Any]:

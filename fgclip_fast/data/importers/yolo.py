@@ -139,7 +139,9 @@ def _record(image: Path, label: Path, found: _Set, split: str | None, options: O
     rows = label.read_text("utf-8-sig", "replace").splitlines() if label.is_file() else []
     cells = [row.split() for row in rows if row.strip()]
     made = {"bbox_info": [region(_box(row, found.points), _text(row, found, options)) for row in cells]}
-    return SourceRecord(_key(image, found.file.parent), label.name, 1, ImageFile((image,)), made, split=split)
+    return SourceRecord(
+        _key(image, found.file.parent), label.name, 1, ImageFile(image.parent, (image.name,)), made, split=split
+    )
 
 
 def _key(path: Path, folder: Path) -> str:
