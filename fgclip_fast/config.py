@@ -114,8 +114,8 @@ class Data:
     """The shards, and the part of each record that training uses."""
 
     train: str = "scenes"
-    """Training shards: path, glob or {000..999} range of .tar files, their folder, or "scenes": the embedded set.
-    "a/*.tar@2 b/*.tar@0.5" mixes sets: two passes of a and half of b an epoch."""
+    """Training shards: path, glob or {000..999} range of .tar files, their folder, a URL of these (s3://bucket/*.tar),
+    or "scenes": the embedded set. "a/*.tar@2 b/*.tar@0.5" mixes sets: two passes of a and half of b an epoch."""
     val: str = "auto"
     """Validation shards, likewise; "" for none. auto: the embedded set where that is trained on, else none."""
     workers: NotNegative[int] = 1

@@ -16,6 +16,7 @@ from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import Level, NounSwaps, Rules, count_values
 from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.records import part_name
+from fgclip_fast.data.remote import state as state_of_shard
 from fgclip_fast.data.shards import Shard, ShardWriter
 from fgclip_fast.progress import Progress
 from fgclip_fast.whole_file import write_json, write_whole
@@ -164,8 +165,7 @@ def _outcome(shard: Path, output: Path) -> Path:
 
 
 def _state_of(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    return list(state_of_shard(path))
 
 
 def _report(shards: Sequence[Path], output: Path, settings: Settings) -> Counter[str]:

@@ -19,6 +19,7 @@ from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.importing import import_records
 from fgclip_fast.data.importers.picture import View
 from fgclip_fast.data.index import index as index_of
+from fgclip_fast.data.remote import is_url
 from fgclip_fast.data.shards import expand
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import config_json
@@ -145,7 +146,7 @@ def inspect(
 
     Args:
         shards: path, glob or {000..999} range of .tar files, or their folder.
-        output: the page; by default inspect.html beside the first shard.
+        output: the page; by default inspect.html beside the first shard, or here if that is remote.
         model: vit-b16, vit-l14-336, or a folder of weights: its image and patch size are those that sizes refer to.
         workers: processes; by default one for each core.
         limit: records of each shard at most.
@@ -155,7 +156,7 @@ def inspect(
     if limit is not None and limit < 1:
         raise ValueError(f"data inspect: --limit must be at least 1 record, got {limit}")
     paths = expand(shards)
-    page = output or paths[0].parent / "inspect.html"
+    page = output or (Path() if is_url(shards) else paths[0].parent) / "inspect.html"
     check_output("data inspect: --output", page)
     found = inspection.survey(paths, _settings(model), workers=workers, limit=limit)
     for name, value in inspection.figures(found).items():

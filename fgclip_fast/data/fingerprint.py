@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fgclip_fast.data.index import extent
+from fgclip_fast.data.remote import state
 from fgclip_fast.data.shards import expand
 
 
@@ -23,7 +24,7 @@ def fingerprint(shards: Sequence[Path] | str) -> dict[str, Any]:
     digest, samples, size = hashlib.sha256(), 0, 0
     paths = expand(shards) if isinstance(shards, str) else shards
     for path in paths:
-        own, length = extent(path).samples, path.stat().st_size
+        own, length = extent(path).samples, state(path).size
         digest.update(f"{path.name} {length} {own}\n".encode())
         samples, size = samples + own, size + length
     return {"shards": len(paths), "samples": samples, "bytes": size, "fingerprint": digest.hexdigest()[:16]}

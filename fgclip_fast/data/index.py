@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fgclip_fast.data import remote
+from fgclip_fast.data.remote import State
 from fgclip_fast.whole_file import write_whole
 
 BLOCK = 512
@@ -85,19 +87,20 @@ def index(shard: Path) -> Index:
     Raises:
         ValueError: not a tar file. A tar that ends early gives its readable part.
     """
-    state = shard.stat()
+    state = remote.state(shard)
     for file in _candidates(shard):
         kept = _header(file, state)
         if kept is not None:
             return _read(file, kept)
-    made = scan(shard)
+    with remote.held(shard):
+        made = scan(shard)
     _keep(shard, state, made)
     return made
 
 
 def extent(shard: Path) -> Extent:
     """Count the samples of a shard: from its index, from img2dataset's ``_stats.json``, or by making the index."""
-    state = shard.stat()
+    state = remote.state(shard)
     for file in _candidates(shard):
         kept = _header(file, state)
         if kept is not None:
@@ -225,13 +228,13 @@ def _candidates(shard: Path) -> tuple[Path, Path]:
     return shard.with_name(f"{shard.name}.index"), cache / f"{digest[:32]}.index"
 
 
-def _header(file: Path, state: os.stat_result) -> Extent | None:
+def _header(file: Path, state: State) -> Extent | None:
     """The extent that an index file states; None if it is missing or out of date."""
     try:
         head, size = np.fromfile(file, np.int64, 6), file.stat().st_size
     except OSError:
         return None
-    if len(head) < 6 or head[:3].tolist() != [MARK, state.st_size, state.st_mtime_ns]:
+    if len(head) < 6 or head[:3].tolist() != [MARK, state.size, state.mtime_ns]:
         return None
     samples, damaged_at, spans = head[3:].tolist()
     starts = samples + 1 if spans != samples else 0
@@ -247,8 +250,8 @@ def _read(file: Path, kept: Extent) -> Index:
     return Index(content[6 : 6 + 2 * spans].reshape(-1, 2), kept.damaged_at, starts)
 
 
-def _keep(shard: Path, state: os.stat_result, made: Index) -> None:
-    numbers = [MARK, state.st_size, state.st_mtime_ns, made.samples, made.damaged_at, len(made.spans)]
+def _keep(shard: Path, state: State, made: Index) -> None:
+    numbers = [MARK, state.size, state.mtime_ns, made.samples, made.damaged_at, len(made.spans)]
     content = np.array(numbers, np.int64).tobytes() + made.spans.tobytes()
     if made.starts is not None:
         content += made.starts.astype(np.int64).tobytes()

@@ -14,6 +14,7 @@ from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.index import extent
 from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order
+from fgclip_fast.data.remote import warn_of_little_room
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack
@@ -69,6 +70,7 @@ class Loader:
         """"cpu" or "dali"; their pixels differ a little, so a resumed run should keep to one."""
         self.shards = list(shards or expand(data.train))
         """The tar files of the set."""
+        warn_of_little_room(self.shards, data.lanes // world_size * data.window)
         sources = _sources(data.train, self.shards)
         self.counts: Counter[str] = Counter()
         """Number of samples replaced, regions left out and texts filled or cut in the batches so far, by cause."""

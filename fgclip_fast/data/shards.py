@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from fgclip_fast.data import remote
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import Damaged, index, members, split
 from fgclip_fast.whole_file import replacing
@@ -63,8 +64,9 @@ def expand(pattern: str) -> list[Path]:
     """List the shards that a pattern names, in order, each once.
 
     Args:
-        pattern: a tar file, a folder (its ``*.tar``), a glob, a brace range ``{000..999}`` or list ``{a,b}``;
-            several are separated by ``::``, and weights as of :func:`weighted` are ignored.
+        pattern: a tar file, a folder (its ``*.tar``), a glob, a brace range ``{000..999}`` or list ``{a,b}``,
+            or a URL of these (``s3://bucket/set/*.tar``), whose shards are copied when they are read; several are
+            separated by ``::``, and weights as of :func:`weighted` are ignored.
 
     Raises:
         FileNotFoundError: nothing matches, or a shard of a range is missing.
@@ -95,6 +97,8 @@ def weighted(pattern: str) -> list[tuple[float, list[Path]]]:
 
 
 def _paths(text: str, pattern: str) -> list[Path]:
+    if remote.is_url(text):
+        return remote.listed(text)
     path = Path(text).expanduser()
     if path.is_file():
         return [path]
@@ -131,11 +135,17 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._index = index(path)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with remote.held(path):
+            self._index = index(path)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __len__(self) -> int:
         return self._index.samples
+
+    @property
+    def evicted(self) -> bool:
+        """True if it is the copy of a remote shard, and was deleted since it was opened."""
+        return remote.is_evicted(self.path, self._descriptor)
 
     @property
     def damaged(self) -> bool:
@@ -201,6 +211,8 @@ class Shards:
 
     def _opened(self, shard: int) -> Shard:
         if shard not in self._open:
+            for other in [other for other, opened in self._open.items() if opened.evicted]:
+                del self._open[other]
             self._open[shard] = Shard(self._paths[shard])
             if len(self._open) > _STAY_OPEN:
                 self._open.popitem(last=False)
