@@ -22,21 +22,32 @@ class _Batch(NamedTuple):
     seen: Tensor  # [n, 1, TILE, L + TILE] bool
 
 
+class _Tiles(NamedTuple):
+    """All tiles of a tree, batch by batch."""
+
+    batches: list[_Batch]
+    query: Tensor  # the tokens of all batches' queries, one after the other
+    key: Tensor  # the same of their keys
+    place: Tensor  # [T], the row of each token in the joined outputs
+
+
 def sdpa(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
     """scaled_dot_product_attention, on any device: one masked call for each batch of tiles."""
     if len(q) == 0:
         return q + k + v  # empty, and in the graph
-    batches, place = _batches_of(tree)
-    rows = q.flatten(1), k.flatten(1), v.flatten(1)
-    tiles = [_attend(*rows, batch, q.shape[1]) for batch in batches]
-    return F.embedding(place, torch.cat(tiles)).view_as(q)
+    tiles = _tiles_of(tree)
+    # Gathered for all batches at once: the backward pass then sums the gradients of each row in one pass.
+    queries = _Gather.apply(q.flatten(1), tiles.query).split([batch.query.numel() for batch in tiles.batches])
+    sizes = [batch.key.numel() for batch in tiles.batches]
+    keys, values = (_Gather.apply(x.flatten(1), tiles.key).split(sizes) for x in (k, v))
+    parts = zip(tiles.batches, queries, keys, values, strict=True)
+    out = torch.cat([_attend(*part, q.shape[1]) for part in parts])
+    return F.embedding(tiles.place, out).view_as(q)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, batch: _Batch, heads: int) -> Tensor:
-    gathered = (_Gather.apply(rows, index) for rows, index in ((q, batch.query), (k, batch.key), (v, batch.key)))
-    q_tile, k_tile, v_tile = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in gathered)
-    out = dense_attention(q_tile, k_tile, v_tile, batch.seen)
-    return out.transpose(1, 2).reshape(-1, q.shape[1])
+def _attend(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    q, k, v = (x.view(len(batch.query), -1, heads, x.shape[1] // heads).transpose(1, 2) for x in (query, key, value))
+    return dense_attention(q, k, v, batch.seen).transpose(1, 2).reshape(-1, query.shape[1])
 
 
 class _Gather(torch.autograd.Function):
@@ -57,20 +68,23 @@ class _Gather(torch.autograd.Function):
         return torch.ops.aten.embedding_dense_backward(wide, index, ctx.length, -1, False).to(ctx.dtype), None
 
 
-_BATCHES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # one entry a tree, for all layers and both passes
+_TILES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # one entry a tree, for all layers and both passes
 
 
-def _batches_of(tree: Tree) -> tuple[list[_Batch], Tensor]:
-    """Group the tiles by rounded spine length; and the row of each token in the joined groups, [T]."""
-    if tree.end not in _BATCHES:
+def _tiles_of(tree: Tree) -> _Tiles:
+    """Group the tiles by rounded spine length."""
+    if tree.end not in _TILES:
         length = tree.spine_offsets.diff().long()
         rounded = (length + SPINE_STEP - 1) // SPINE_STEP * SPINE_STEP
         tiles = [(rounded == size).nonzero()[:, 0] for size in rounded.unique().tolist()]
         token = torch.arange(TILE, device=length.device)
         order = torch.cat([(tile[:, None] * TILE + token).flatten() for tile in tiles])
         batches = [_batch(tree, tile, int(rounded[tile[0]]), length[tile]) for tile in tiles]
-        _BATCHES[tree.end] = batches, order.argsort()[: len(tree.end)]
-    return _BATCHES[tree.end]
+        query, key = (
+            torch.cat([index.flatten() for index in each]) for each in zip(*(b[:2] for b in batches), strict=True)
+        )
+        _TILES[tree.end] = _Tiles(batches, query, key, order.argsort()[: len(tree.end)])
+    return _TILES[tree.end]
 
 
 def _batch(tree: Tree, tile: Tensor, size: int, length: Tensor) -> _Batch:
