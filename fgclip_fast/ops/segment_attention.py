@@ -4,30 +4,13 @@ A segment is a maximal run of one tree edge. Its queries are consecutive; its ke
 end, gathered; the mask is causal, aligned at the last query and the last key. Shared keys are read once a segment.
 """
 
-import importlib.util
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fgclip_fast.ops.tree import LONG_LENGTH, Tree
-
-_PACKAGES = {"flash": "flash_attn", "xformers": "xformers", "varlen": "torch.nn.attention.varlen"}
-
-
-def why_not(backend: str, device_type: str, dtype: torch.dtype, head_dim: int) -> str | None:
-    """None where ``backend`` runs, else the reason and the way out, in one sentence."""
-    package = _PACKAGES[backend]
-    if importlib.util.find_spec(package) is None:
-        way_out = "it came with torch 2.10" if backend == "varlen" else f"pip install 'fgclip_fast[{backend}]'"
-        return f"{package} is not installed; {way_out}"
-    if device_type != "cuda":
-        return f"{backend} needs a GPU, got {device_type}"
-    if dtype not in (torch.float16, torch.bfloat16) or head_dim % 8 != 0:
-        return f"{backend} takes fp16 or bf16 and head_dim in multiples of 8, got {dtype} and {head_dim}"
-    return None
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:

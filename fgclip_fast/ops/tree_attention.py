@@ -14,6 +14,13 @@ from fgclip_fast.ops.tree import REACH, TILE, Tree
 MAX_HEAD_DIM = 128
 """Of kernels/tree_attention.py: wider heads do not fit into registers."""
 
+_PACKAGES = {  # of a backend: the module that it needs, and the way to get it
+    "triton": ("triton", ""),
+    "flash": ("flash_attn", "; pip install 'fgclip_fast[flash]'"),
+    "varlen": ("torch.nn.attention.varlen", "; it came with torch 2.10"),
+    "xformers": ("xformers", "; pip install 'fgclip_fast[xformers]'"),
+}
+
 
 def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, backend: str = "auto") -> Tensor:
     """Softmax attention of each token to its ancestors and itself, scaled by ``head_dim ** -0.5``.
@@ -42,15 +49,18 @@ def why_not(backend: str, device_type: str, dtype: torch.dtype = torch.bfloat16,
     """None where ``backend`` runs, else the reason and the way out, in one sentence."""
     if backend == "sdpa":
         return None
-    if backend != "triton":
-        return segment_attention.why_not(backend, device_type, dtype, head_dim)
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if device_type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"triton needs a GPU, got {device_type}"
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16) or head_dim > MAX_HEAD_DIM:
-        return f"triton takes fp32, fp16 or bf16 and head_dim <= {MAX_HEAD_DIM}, got {dtype} and {head_dim}"
-    return None
+    package, way_out = _PACKAGES[backend]
+    if importlib.util.find_spec(package) is None:
+        return f"{package} is not installed{way_out}"
+    if device_type != "cuda" and not (backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return f"{backend} needs a GPU, got {device_type}"
+    if backend == "triton":
+        fits = dtype in (torch.float32, torch.float16, torch.bfloat16) and head_dim <= MAX_HEAD_DIM
+        takes = f"fp32, fp16 or bf16 and head_dim <= {MAX_HEAD_DIM}"
+    else:
+        fits = dtype in (torch.float16, torch.bfloat16) and head_dim % 8 == 0
+        takes = "fp16 or bf16 and head_dim in multiples of 8"
+    return None if fits else f"{backend} takes {takes}, got {dtype} and {head_dim}"
 
 
 def _chosen(backend: str, q: Tensor) -> str:
