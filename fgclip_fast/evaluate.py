@@ -52,6 +52,8 @@ class Request:
     """File of templates for class names, with {} in the place of the name. "": OpenAI's 80 for ImageNet."""
     text: Literal["auto", "short", "long"] = "auto"
     """Path of captions: short (77 tokens), long (248), or auto, that of each protocol."""
+    proposals: str = ""
+    """ov-coco: JSON file of boxes in COCO's layout of results. "": the annotated boxes themselves."""
     against: str | None = None
     """Weights to compare with on the same questions: a run, a folder or file of weights, or init, the weights that the
     run started from."""
@@ -174,7 +176,7 @@ def _weights_of_other(request: Request) -> tuple[str, int | None]:
 def _refuse_unused(request: Request) -> None:
     """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
     used = {option for name in request.suite if name in SUITES for option in SUITES[name].options}
-    for option in ("data", "images", "classes", "templates", "text"):
+    for option in ("data", "images", "classes", "templates", "text", "proposals"):
         if getattr(request, option) not in ("", None, "auto") and option not in used:
             readers = ", ".join(name for name, suite in SUITES.items() if option in suite.options)
             raise ValueError(f"{option} is for --suite {readers}, got it with --suite {' '.join(request.suite)}")
@@ -201,6 +203,7 @@ def _task(request: Request) -> tuple[list[str], Task]:
         images=Path(request.images) if request.images else None,
         classes=Path(request.classes) if request.classes else None,
         templates=Path(request.templates) if request.templates else None,
+        proposals=Path(request.proposals) if request.proposals else None,
         text=None if request.text == "auto" else request.text,
         several=not alone,
         batch_size=request.batch_size,

@@ -17,6 +17,7 @@ from fgclip_fast.evaluation import (
     boxes,
     compositional,
     fg_ovd,
+    ov_coco,
     published,
     records,
     region_retrieval,
@@ -46,6 +47,7 @@ class Task:
         classes: file of class names; None is the data set's.
         templates: file of templates for class names; None is OpenAI's 80.
         text: the text path of captions; None is that of each protocol.
+        proposals: file of boxes to be named; None is the annotated ones.
         several: True if ``questions`` is a folder for several suites, of which each takes what it finds.
         batch_size: images a forward pass, at most.
         limit: questions or records at most, for each file; None is all.
@@ -59,6 +61,7 @@ class Task:
     classes: Path | None = None
     templates: Path | None = None
     text: Kind | None = None
+    proposals: Path | None = None
     several: bool = False
     batch_size: int = PART
     limit: int | None = None
@@ -166,7 +169,7 @@ def _public(suite: str, purpose: str, ask: Callable[..., Figures], *reads: str, 
         suite: name of the suite.
         purpose: for ``--help``.
         ask: the suite's ``evaluate``.
-        reads: options beside ``data`` that it reads: "images", "classes", "templates", "text".
+        reads: options beside ``data`` that it reads: "images", "classes", "templates", "text", "proposals".
         dense: True if it asks about parts of images.
     """
 
@@ -176,6 +179,7 @@ def _public(suite: str, purpose: str, ask: Callable[..., Figures], *reads: str, 
             "classes": {"classes": task.classes},
             "templates": {"templates": task.templates},
             "text": {"kind": task.text},
+            "proposals": {"proposals": task.proposals},
         }
         way: dict[str, Any] = {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
         for name in reads:
@@ -221,5 +225,9 @@ SUITES = {
     ),
     "boxes": _public(
         "boxes", "classes of given boxes, COCO's and LVIS's", boxes.evaluate, "images", "templates", dense=True
+    ),
+    "ov-coco": _public(
+        "ov-coco", "AP50 of COCO's 17 novel and 48 base classes, from given proposals", ov_coco.evaluate,
+        "images", "templates", "proposals", dense=True,
     ),
 }  # fmt: skip

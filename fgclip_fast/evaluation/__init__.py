@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __all__ = [
     "Figures",
     "Question",
+    "average_precision",
     "boxes",
     "classes",
     "comparison",
@@ -16,7 +17,9 @@ __all__ = [
     "fg_ovd",
     "heatmap",
     "metrics",
+    "ov_coco",
     "pairs",
+    "proposals",
     "records",
     "region_retrieval",
     "retrieval",
@@ -27,6 +30,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fgclip_fast.evaluation import (
+        average_precision,
         boxes,
         classes,
         comparison,
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
         fg_ovd,
         heatmap,
         metrics,
+        ov_coco,
         pairs,
+        proposals,
         records,
         region_retrieval,
         retrieval,

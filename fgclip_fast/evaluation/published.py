@@ -62,6 +62,12 @@ SETS = (
         "boxes", "lvis", ("**/lvis_v1_val.json",), "lvisdataset.org: annotations 64 MB; images: COCO's val2017, 1 GB"
     ),
     Published(
+        "ov-coco",
+        "coco",
+        ("**/instances_val2017_all_2.json", "**/instances_val2017.json"),
+        "cocodataset.org: annotations 241 MB, val2017 images 1 GB",
+    ),
+    Published(
         "fg-ovd",
         "fg-ovd",
         ("**/1_attributes_llava.jsonl", "**/1_attributes.jsonl"),
