@@ -17,6 +17,7 @@ T = TypeVar("T")
 Positive = Annotated[T, Rule("> 0", lambda x: x > 0)]
 Rate = Annotated[float, Rule("> 0 (--freeze holds weights still)", lambda x: x > 0)]
 Share = Annotated[T, Rule("in (0, 1]", lambda x: 0 < x <= 1)]
+ShareOrZero = Annotated[T, Rule("in [0, 1]", lambda x: 0 <= x <= 1)]
 NotNegative = Annotated[T, Rule(">= 0", lambda x: x >= 0)]
 BelowOne = Annotated[T, Rule("in [0, 1)", lambda x: 0 <= x < 1)]
 Seed = Annotated[int, Rule("in [-2^63, 2^63)", lambda x: -(2**63) <= x < 2**63)]  # torch takes no more

@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from fgclip_fast import command
-from fgclip_fast.curate.rules import ALL_KINDS, Level, NounSwaps
+from fgclip_fast.curate.rules import ALL_KINDS, NOUN_SHARE, Level, NounSwaps
 from fgclip_fast.curate.stage import Settings, write_negatives
 from fgclip_fast.preflight import list_shards
 
@@ -24,6 +24,7 @@ def negatives(
     count: int = 10,
     level: Level = "mix",
     noun_swaps: NounSwaps = "fill",
+    noun_share: float = NOUN_SHARE,
     replace: bool = False,
     seed: int = 0,
     workers: int | None = None,
@@ -37,15 +38,18 @@ def negatives(
         count: negatives of a region.
         level: mix: one to three attributes changed; hard, medium, easy: exactly one, two, three; trivial: the text of
             another region; color, material, pattern, transparency: one attribute of this kind.
-        noun_swaps: never: the noun stays; fill: another noun where attributes give too few negatives; bare: also for
-            texts without an attribute. For the level mix.
+        noun_swaps: never: the noun stays; fill: another noun in a share of the negatives, and where attributes give
+            too few; bare: also for texts without an attribute. For the level mix.
+        noun_share: that share, 0 to 1. 0: another noun only where attributes give too few.
         replace: also write negatives for regions that have some.
         seed: of every choice.
         workers: processes; None: one for each core that this process may use.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"curate negatives: --workers must be at least 1, got {workers}")
-    settings = Settings(count=count, level=level, noun_swaps=noun_swaps, replace=replace, seed=seed)
+    settings = Settings(
+        count=count, level=level, noun_swaps=noun_swaps, noun_share=noun_share, replace=replace, seed=seed
+    )
     try:
         counts = write_negatives(list_shards("shards", shards), output, settings, workers)
     except KeyboardInterrupt:

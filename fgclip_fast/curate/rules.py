@@ -16,11 +16,14 @@ Level = Literal["mix", "hard", "medium", "easy", "trivial", "color", "material",
 ``trivial``: the text of another region. A kind of attribute: one attribute of this kind."""
 
 NounSwaps = Literal["never", "fill", "bare"]
-"""``never``: the noun stays. ``fill``: where attributes give too few negatives, others name another noun. ``bare``: so
-do those of texts without an attribute. Both apply to the level ``mix`` only."""
+"""``never``: the noun stays. ``fill``: a share of the negatives, and all that attributes cannot fill, name another
+noun. ``bare``: so do those of texts without an attribute. Both apply to the level ``mix`` only."""
 
 CHANGES = {"mix": {1: 0.7, 2: 0.2, 3: 0.1}, "hard": {1: 1.0}, "medium": {2: 1.0}, "easy": {3: 1.0}}
 """Level → number of changed attributes → share of the negatives. The shares of ``mix`` are those of the scenes."""
+
+NOUN_SHARE = 0.3
+"""Share of a text's negatives that name another noun: those that its attributes would else have filled."""
 
 _TRIES = 20
 """Draws for each negative that is wanted, before the search for different ones ends."""
@@ -51,6 +54,8 @@ class Rules:
         others: texts of other regions, for the level ``trivial``.
         level: what negatives change.
         noun_swaps: when a negative may name another noun.
+        noun_share: of the negatives of a text with attributes, the share that names another noun; 0: only those that
+            attributes cannot fill.
         seed: of every choice; a negative depends on the seed, its place, the text and these arguments alone.
     """
 
@@ -61,12 +66,14 @@ class Rules:
         *,
         level: Level = "mix",
         noun_swaps: NounSwaps = "fill",
+        noun_share: float = NOUN_SHARE,
         seed: int = 0,
     ) -> None:
         self._counts = counts
         self._others = others
         self._level: Level = level
         self._noun_swaps = noun_swaps
+        self._noun_share = noun_share
         self._seed = seed
         self._drawn: dict[tuple[str, str, str], list[Value]] = {}
         spelled = {word: sum(n for name, n in (counts or {}).items() if word in name) for word in ("grey", "gray")}
@@ -89,15 +96,21 @@ class Rules:
             return self._texts_of_others(text, slots, rng, count)
         attributes = [slot for slot in slots if slot.kind != "noun" and self._level in (*CHANGES, slot.kind)]
         options = [(slot, swaps) for slot in attributes if (swaps := self._swaps(slot, attributes))]
+        may_name_another = self._level == "mix" and (
+            self._noun_swaps == "bare" or (self._noun_swaps == "fill" and bool(options))
+        )
+        named = [slot for slot in slots if slot.kind == "noun"] if may_name_another else []
+        # A fraction of a negative is drawn, so that the share holds over all texts for any count.
+        kept_for_nouns = int(self._noun_share * count + rng.random()) if named and self._noun_share else 0
         found: dict[str, Negative] = {}
-        shares = CHANGES.get(self._level, {1: 1.0})
         if options:
-            self._change_attributes(text, options, shares, rng, count, found)
-        allowed = self._noun_swaps == "bare" or (self._noun_swaps == "fill" and options)
-        if self._level == "mix" and len(found) < count and allowed:
-            for noun in (slot for slot in slots if slot.kind == "noun"):
-                self._add(text, _shuffled([(noun, self._nouns(noun))], rng), count, found)
-        return list(found.values())
+            shares = CHANGES.get(self._level, {1: 1.0})
+            self._change_attributes(text, options, shares, rng, count - kept_for_nouns, found)
+        for noun in named:
+            self._add(text, _shuffled([(noun, self._nouns(noun))], rng), count, found)
+        negatives = list(found.values())
+        # A reader of the first few finds the kinds mixed.
+        return rng.sample(negatives, len(negatives)) if kept_for_nouns else negatives
 
     def _change_attributes(
         self,

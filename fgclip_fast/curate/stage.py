@@ -11,9 +11,9 @@ from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path
 
-from fgclip_fast.config_rules import NotNegative, Positive, check
+from fgclip_fast.config_rules import NotNegative, Positive, ShareOrZero, check
 from fgclip_fast.curate.records import texts_of, with_negatives
-from fgclip_fast.curate.rules import Level, NounSwaps, Rules, count_values
+from fgclip_fast.curate.rules import NOUN_SHARE, Level, NounSwaps, Rules, count_values
 from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.records import part_name
 from fgclip_fast.data.remote import state as state_of_shard
@@ -35,6 +35,7 @@ class Settings:
     count: Positive[int] = 10
     level: Level = "mix"
     noun_swaps: NounSwaps = "fill"
+    noun_share: ShareOrZero[float] = NOUN_SHARE
     replace: bool = False
     seed: NotNegative[int] = 0
 
@@ -146,8 +147,14 @@ def _write_shard(shard: Path, output: Path, settings: Settings) -> Counter[str]:
 @lru_cache(maxsize=1)
 def _rules(words: Path, settings: Settings) -> Rules:
     found = json.loads(words.read_text(encoding="utf-8"))
-    level, noun_swaps = settings.level, settings.noun_swaps
-    return Rules(found["counts"], found["others"], level=level, noun_swaps=noun_swaps, seed=settings.seed)
+    return Rules(
+        found["counts"],
+        found["others"],
+        level=settings.level,
+        noun_swaps=settings.noun_swaps,
+        noun_share=settings.noun_share,
+        seed=settings.seed,
+    )
 
 
 def _is_done(shard: Path, output: Path) -> bool:

@@ -81,9 +81,9 @@ def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found: list[tuple[np.ndarray, np.ndarray]] = []
     in_bands = hashes.view(np.uint16).reshape(-1, 3, _BANDS)
     for bands in product(range(_BANDS), repeat=3):
-        masked = np.zeros((len(hashes), 4), np.uint16)
-        masked[:, :3] = in_bands[:, range(3), bands]
-        masked = masked.view(np.uint64).ravel()
+        own = np.zeros((len(hashes), 4), np.uint16)
+        own[:, :3] = in_bands[:, range(3), bands]
+        masked = own.view(np.uint64).ravel()
         order = np.argsort(masked, kind="stable")
         masked = masked[order]
         left, step = np.arange(len(order) - 1), 1

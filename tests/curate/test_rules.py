@@ -113,10 +113,31 @@ def test_nouns_change_only_where_they_may():
     assert all(text.endswith("snail") for text in texts(Rules(noun_swaps="never"), tagged))
 
 
+def nouns_changed(rules, text, count=10, texts=400):
+    found = [rules.negatives(text, str(place), count) for place in range(texts)]
+    assert all(len(negatives) == count for negatives in found)
+    return sum(negative.kinds == ("noun",) for negatives in found for negative in negatives) / (count * texts)
+
+
+@pytest.mark.parametrize("count", [1, 4, 10])
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_a_share_of_the_negatives_names_another_noun(share, count):
+    text = "a small red striped metal mug"
+    assert abs(nouns_changed(Rules(noun_share=share), text, count) - share) < 0.05
+    assert nouns_changed(Rules(noun_share=share, noun_swaps="never"), text, texts=20) == 0
+    assert all(negative.kinds != ("noun",) for negative in Rules(noun_share=share, level="hard").negatives(text, "p"))
+
+
+def test_the_negatives_with_another_noun_stand_among_the_others():
+    negatives = [Rules().negatives("a small red striped metal mug", str(place)) for place in range(100)]
+    assert 10 < sum(each[0].kinds == ("noun",) for each in negatives) < 60
+
+
 def test_negatives_use_the_words_of_the_set():
     counts = count_values(["a red mug", "a blue mug", "a gray cat", "a yellow hat"] * 1000)
     assert counts["color red"] == 1000 and counts["noun mug"] == 2000
-    drawn = Counter(texts(Rules(counts), f"a red mug {i}", 1)[0] for i in range(200))
+    rules = Rules(counts, noun_share=0)
+    drawn = Counter(texts(rules, f"a red mug {i}", 1)[0] for i in range(200))
     assert all(any(color in text for color in ("blue", "gray", "yellow")) for text, n in drawn.items() if n > 5)
     assert not any("grey" in text for text in texts(Rules(counts), "a red mug", 100))
 

@@ -157,6 +157,7 @@ def test_the_command_prints_shares_and_its_shards_serve_training(mine, tmp_path,
         (["{mine}::{mine}/../other", "--output", "{mine}/../out"], "train-00000.tar twice"),
         (["{mine}/nothing", "--output", "{mine}/../out"], "no tar file"),
         (["{mine}", "--output", "{mine}/../out", "--count", "0"], "count must be > 0, got 0"),
+        (["{mine}", "--output", "{mine}/../out", "--noun-share", "1.5"], r"noun_share must be in \[0, 1\], got 1.5"),
         (["{mine}", "--output", "{mine}/../out", "--workers", "0"], "--workers must be at least 1"),
     ],
 )
