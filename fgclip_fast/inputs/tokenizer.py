@@ -7,6 +7,7 @@ open_clip_torch installs; open_clip itself is not imported.
 
 import gzip
 import importlib.util
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 import torch
-from tokenizers import Regex, models, normalizers, pre_tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from fgclip_fast.ops.tree import EOS, SHORT_LENGTH
@@ -70,6 +71,17 @@ class Tokenizer:
         """Return the text of one row of ids, for reading: case and white space are lost."""
         words = self._encoder.decode(token.tolist(), skip_special_tokens=True)
         return words.replace("</w>", " ").strip()
+
+    def saved(self) -> dict[str, Any]:
+        """The content of a Hugging Face ``tokenizer.json`` that gives the ids of this tokenizer, BOS and EOS included.
+
+        Raises:
+            FileNotFoundError: the file of the merges does not exist.
+        """
+        stored: dict[str, Any] = json.loads(self._encoder.to_str())
+        ends = processors.RobertaProcessing(("<|endoftext|>", EOS), ("<|startoftext|>", BOS), False, False)
+        stored["post_processor"] = json.loads(ends.__getstate__())
+        return stored
 
     def __getstate__(self) -> dict[str, Path | None]:
         return {"merges": self.merges}

@@ -11,6 +11,9 @@ from fgclip_fast.ops.tree import SHORT_LENGTH
 LOGIT_SCALE = 2.6592
 """ln(1 / 0.07), the initial value of the three logit scales."""
 
+REMOTE_CODE = {"AutoModelForCausalLM": "qihoo360/fg-clip-base--modeling_fgclip.FGCLIPModel"}
+"""Where transformers finds the released code of the model; it is asked for by ``trust_remote_code=True`` alone."""
+
 # Our field -> its name there, and what it is where the file leaves it out (not our own defaults).
 VISION = {
     "image_size": ("image_size", 224),
@@ -64,6 +67,7 @@ def write(path: Path, config: Model) -> None:
     stored = {
         "model_type": "clip",
         "architectures": ["FGCLIPModel"],
+        "auto_map": REMOTE_CODE,
         "projection_dim": config.projection,
         "logit_scale_init_value": LOGIT_SCALE,
         "vision_config": {**vision, **shared, "projection_dim": config.projection},

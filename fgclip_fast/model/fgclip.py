@@ -1,7 +1,8 @@
 """The model as users call it: images, strings and boxes in, embeddings out."""
 
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ from fgclip_fast.inputs.image import ImageInput, Transform, width_and_height
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 from fgclip_fast.model import boxes as box_lists
-from fgclip_fast.model import weights
+from fgclip_fast.model import processor_files, weights
 from fgclip_fast.model.network import Network
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
+
+log = logging.getLogger("fgclip_fast")
 
 IMAGES, TOKENS = 64, 16384
 """Most images and most tokens of one pass through a tower; more are split into several passes."""
@@ -139,9 +142,21 @@ class FGCLIP(Network):
         probabilities = logits.softmax(dim=0).tolist()
         return sorted(zip(texts, probabilities, strict=True), key=lambda pair: -pair[1])
 
-    def save(self, path: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` of the released layout, in fp32, into a folder."""
-        weights.write(Path(path), self.config, self.state_dict())
+    def save(self, path: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write a folder of the released layout, made if missing: the weights in their dtype, and what goes with them.
+
+        Beside ``config.json`` and ``model.safetensors`` stand the files of tokenizer and image processor, so that
+        transformers' ``AutoTokenizer`` and ``AutoProcessor`` read the folder, and the released code, too.
+
+        Args:
+            path: the folder.
+            state: weights to write in place of the model's own, by the same names.
+        """
+        weights.write(Path(path), self.config, dict(self.state_dict() if state is None else state))
+        try:
+            processor_files.write(Path(path), self.tokenizer, self.config.vision.image_size)
+        except FileNotFoundError as error:  # the weights of a run are worth more than these
+            log.warning("save: %s holds the weights, but no tokenizer: %s", path, error)
 
     def _squash(self, images: Sequence[ImageInput] | Tensor) -> Tensor:
         """Stack a few images as Tensor[B, 3, S, S]."""

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fgclip_fast.config import Lora
-from fgclip_fast.model import weights
 from fgclip_fast.model.block import full_weight
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training.optim import SCALES
@@ -73,7 +72,7 @@ def save(model: FGCLIP, folder: Path, config: Lora) -> None:
     if not config.rank:
         model.save(folder)
         return
-    weights.write(folder, model.config, merged_state(model))
+    model.save(folder, merged_state(model))
     parts = [(f"{name}.{part}", p) for name, layer in adapted(model).items() for part, p in layer.named_parameters()]
     tensors = {name: p.detach().cpu().contiguous() for name, p in parts if not name.endswith(".bias")}
     save_file(tensors, folder.parent / FILE, metadata={"lora": json.dumps(asdict(config))})

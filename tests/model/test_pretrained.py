@@ -61,7 +61,16 @@ def test_what_was_saved_is_loaded(model, folder):
     assert_equal(loaded, model)
     assert loaded.config == CONFIG
     assert all(p.requires_grad and p.dtype == torch.float32 for p in loaded.parameters())
-    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "config.json",
+        "merges.txt",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    ]
 
 
 def test_a_loaded_model_does_not_need_its_file(model, folder):
