@@ -34,7 +34,7 @@ def main(shards: str, steps: int = 10) -> None:
         print(step, *(f"{name} {value.item():.3f}" for name, value in losses._asdict().items()))
 
 
-if __name__ == "__main__":  # the loader's workers import this file
+if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder), train=64, val=0)  # rendered scenes; name your own shards instead
         main(f"{folder}/train-*.tar")

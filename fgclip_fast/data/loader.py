@@ -14,6 +14,7 @@ from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.index import extent
 from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order
+from fgclip_fast.data.processes import main_left_out
 from fgclip_fast.data.remote import warn_of_little_room
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
@@ -98,7 +99,8 @@ class Loader:
         Workers start at this call, not at the first batch.
         """
         self._steps.after = after
-        arriving = iter(self._worker_batches)  # starts the workers, before DALI starts its threads
+        with main_left_out():
+            arriving = iter(self._worker_batches)  # starts the workers, before DALI starts its threads
         batches: Iterator[WorkerBatch] = (unpack(x) if isinstance(x, SharedTensors) else x for x in arriving)
         if self.decoder == "dali":
             dali = Dali(self._image_size, self._batch_size, self._device)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -44,7 +45,8 @@ def in_order(
     running: deque[Future[T]] = deque()
     try:
         for argument in arguments:
-            running.append(pool.submit(task, *argument))
+            with main_left_out():
+                running.append(pool.submit(task, *argument))
             if len(running) > 2 * workers:
                 yield running.popleft().result()
         while running:
@@ -56,6 +58,22 @@ def in_order(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def main_left_out() -> Iterator[None]:
+    """Start processes that do not import the script of this one, which would run anew where it has no main guard.
+
+    Nothing that a worker needs is defined there. multiprocessing finds the script by these two names.
+    """
+    script = vars(sys.modules["__main__"])
+    names = ("__file__", "__spec__")
+    kept = {name: script.pop(name) for name in names if name in script}
+    script["__spec__"] = None
+    try:
+        yield
+    finally:
+        script.update(kept)
 
 
 def start_worker() -> None:
