@@ -6,6 +6,7 @@ queued: the host waits for the step before, so the GPU always has a step to comp
 
 import logging
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -107,4 +108,5 @@ def peak_memory() -> float:
     """Peak memory of this process in GB: of the GPU if one is used, else resident memory."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -5,13 +5,15 @@ import math
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fgclip_fast.training import monitor as monitor_module
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LOG, LogWriter, truncate_log
-from fgclip_fast.training.monitor import Monitor
+from fgclip_fast.training.monitor import Monitor, peak_memory
 from fgclip_fast.training.objective import Losses
 
 
@@ -120,3 +122,12 @@ raise RuntimeError("the loop fails")
 """
     assert subprocess.run([sys.executable, "-c", crash], capture_output=True, check=False).returncode == 1
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(("system", "count"), [("linux", 2 * 10**6), ("darwin", 2048 * 10**6)])
+def test_memory_is_counted_in_the_unit_of_the_system(monkeypatch, system, count):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(monitor_module.sys, "platform", system)
+    usage = SimpleNamespace(ru_maxrss=count)
+    monkeypatch.setattr(monitor_module.resource, "getrusage", lambda _: usage)
+    assert peak_memory() == pytest.approx(2.048)
