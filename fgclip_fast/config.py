@@ -265,6 +265,9 @@ class Config:
     """Steps from one validation to the next, or epoch; 0: validate only at the end."""
     keep_best: Metric[str | None] = None
     """A figure of the validation, such as hard_negative_top1: the checkpoint best by it stays in OUTPUT/best."""
+    forgetting: FilePath[str | None] = None
+    """Folder of public data sets in their published layout. The suites that find some there are evaluated at the end,
+    with the trained weights and with those that the run started from; the report shows both. None: no such suites."""
     patience: NotNegative[int] = 0
     """Stop after this many validations without a better keep_best; 0: never."""
     checkpoint_every: NotNegative[int] = 500

@@ -91,6 +91,21 @@ def during_training(source: Source) -> list[str]:
     return ["records"] * bool(source.data.val)
 
 
+def general(folder: Path) -> list[str]:
+    """Names of the suites that find a public data set in a folder.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: it holds no public data set.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"forgetting must be an existing folder, got {folder}")
+    names = [name for name in SUITES if published.find(name, folder, only_public=True)[0]]
+    if not names:
+        raise ValueError(f"forgetting must be a folder of public data sets in their published layout, got {folder}")
+    return names
+
+
 def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, Figures]:
     """Evaluate a model, in evaluation mode, by some suites.
 

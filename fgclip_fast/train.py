@@ -20,6 +20,7 @@ from fgclip_fast import command, command_line, figures_file, figures_table, heap
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
+from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model import pretrained
@@ -73,6 +74,7 @@ def train(config: Config) -> Run:
     processes = distributed.start(preflight.device(config.device))
     config, saved = run_folder.place(config, processes)
     config = replace(config, data=locate.decided(config.data))
+    general = suites.general(Path(config.forgetting)) if config.forgetting else []
     source, shards = _find_data(config, processes)
     heap.keep_freed_memory(processes.device.type)
     _seed_everything(config.seed, config.threads)
@@ -146,8 +148,10 @@ def train(config: Config) -> Run:
     if step == steps:
         with average.in_model():
             found = suites.evaluate(model, suites.of_run(source), task)
+            kept, changes = _forgetting(model, config, general, task) if general else ({}, {})
         state.save_best(best, figures_file.values(found).get("records", {}), step, writes=processes.first)
-        figures = figures_file.described(found, checkpoint.at(run, step) / "model", step, task.limit)
+        figures = figures_file.described({**found, **kept}, checkpoint.at(run, step) / "model", step, task.limit)
+        figures = {name: f | ({"against": changes[name]} if name in changes else {}) for name, f in figures.items()}
         if processes.first:
             write_json(run / figures_file.FIGURES, figures)
             figures_file.save_outcomes(run, found, source, step)
@@ -223,6 +227,16 @@ def _steps(config: Config, loader: Loader) -> int:
             f"epochs must make a step or more, at {loader.steps_per_epoch} steps each, got {config.epochs}"
         )
     return steps
+
+
+def _forgetting(
+    model: FGCLIP, config: Config, names: Sequence[str], task: Task
+) -> tuple[dict[str, Figures], dict[str, dict[str, Any]]]:
+    """Evaluate general suites; return the figures, and their comparison with the weights that the run started from."""
+    task = replace(task, questions=Path(str(config.forgetting)), several=True)
+    found = suites.evaluate(model, names, task)
+    begun = start.again(config).to(model.logit_scale.device)
+    return found, figures_file.compared(found, suites.evaluate(begun, names, task), figures_file.INIT, 0)
 
 
 def _describe(config: Config, model: FGCLIP, loader: Loader, steps: int) -> None:

@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from fgclip_fast import config_file
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.report import files
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.freezing import HELD
@@ -275,6 +277,23 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(config):
     record = json.loads((run.path / "best" / "best.json").read_text())
     assert record["step"] == 2 and checkpoint.step_of(checkpoint.newest(run.path / "best")) == 2
     pretrained.load(run.path / "best")
+
+
+def test_what_is_forgotten_of_general_data_is_measured_at_the_end(config, tmp_path):
+    folder = tmp_path / "sets" / "sugarcrepe"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.effect_noise((64, 48), 80).convert("RGB").save(folder / f"{number}.jpg")
+    asked = {n: {"filename": f"{n}.jpg", "caption": f"a {n}", "negative_caption": f"b {n}"} for n in range(4)}
+    (folder / "add_att.json").write_text(json.dumps(asked))
+    run = train(replace(config, steps=2, forgetting=str(tmp_path / "sets")))
+    kept = json.loads((run.path / "evaluation.json").read_text())["compositional/sugarcrepe"]
+    assert kept["of"]["asked"] == 4 and kept["against"]["weights"] == "init" and kept["against"]["step"] == 0
+    assert kept["against"]["figures"].keys() == {name for name in kept if name not in ("of", "against")}
+    assert "compositional/sugarcrepe" in files.read(run.path).kept
+    with pytest.raises(ValueError, match="forgetting must be a folder of public data sets"):
+        train(replace(config, output=str(tmp_path / "other"), forgetting=str(tmp_path / "run")))
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_may_keep_the_fine_scales_that_it_starts_from(config, tmp_path):
