@@ -236,6 +236,8 @@ class Config:
     lora: Lora = field(default_factory=Lora)
     init: FilePath[str | None] = None
     """Folder of weights to start from (FG-CLIP, HF CLIP, or a run); its geometry replaces model. None: random."""
+    trust_file: bool = False
+    """Run what a pickle or TorchScript archive given as init asks for, if its weights cannot be read otherwise."""
     keep_scales: bool = False
     """Go on with the fine terms' logit scales of init; else both start from the global one, as in the released code."""
     freeze: Freeze | None = None

@@ -55,6 +55,8 @@ class Request:
     """.npz or .parquet file to write: the embeddings of all images, and of the texts."""
     batch_size: Positive[int] = 64
     """Images a forward pass."""
+    trust_file: bool = False
+    """Run what a pickle or TorchScript archive asks for, if its weights cannot be read otherwise."""
     device: Device = "auto"
     """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
@@ -77,7 +79,7 @@ def run(request: Request) -> None:
     """
     paths = list(find(request.images))
     _check(request, paths)
-    model = pretrained.load(request.run)
+    model = pretrained.load(request.run, trust_file=request.trust_file)
     device = preflight.device(request.device)
     heap.keep_freed_memory(device.type)
     model.to(device).eval()

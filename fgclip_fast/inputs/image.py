@@ -18,8 +18,9 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Their standard deviation."""
 
-ImageInput = str | Path | Image.Image | Tensor
-"""An image as users give it: a file, a PIL image (its EXIF orientation counts), or a uint8 Tensor[3, H, W]."""
+ImageInput = str | Path | Image.Image | Tensor | np.ndarray
+"""An image as users give it: a file, a PIL image (its EXIF orientation counts), a uint8 Tensor[3, H, W], or a uint8
+NumPy array [H, W, 3] or [H, W]."""
 
 
 class Transform:
@@ -36,8 +37,8 @@ class Transform:
         """Return the image as a uint8 Tensor[3, size, size].
 
         Args:
-            image: a path, a PIL image, or a uint8 Tensor[3, H, W]. Files and PIL images are squashed by Pillow, tensors
-                by :func:`squash`, which differs from it by at most 2 of 255.
+            image: as :data:`ImageInput` says. Files, PIL images and arrays are squashed by Pillow, tensors by
+                :func:`squash`, which differs from it by at most 2 of 255.
 
         Raises:
             ValueError: a tensor of another shape or dtype, another type of object, a file that cannot be decoded, or
@@ -136,8 +137,12 @@ def _named_in_errors(path: str | Path) -> Iterator[None]:
 
 
 def _checked(image: object) -> Image.Image:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+            raise ValueError(f"image: an array must be uint8 [H, W, 3] or [H, W], got {image.dtype} {[*image.shape]}")
+        return Image.fromarray(image)
     if not isinstance(image, Image.Image):
-        raise ValueError(f"image: must be a path, a PIL image or a uint8 tensor, got {type(image).__name__}")
+        raise ValueError(f"image: must be a path, a PIL image, a uint8 tensor or array, got {type(image).__name__}")
     return image
 
 

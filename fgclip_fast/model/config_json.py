@@ -11,6 +11,8 @@ from fgclip_fast.ops.tree import SHORT_LENGTH
 LOGIT_SCALE = 2.6592
 """ln(1 / 0.07), the initial value of the three logit scales."""
 
+LARGEST = {"num_hidden_layers": 1000, "image_size": 2**14, "hidden_size": 2**16, "intermediate_size": 2**18}
+"""Limits of sizes; any other is at most 2**20."""
 REMOTE_CODE = {"AutoModelForCausalLM": "qihoo360/fg-clip-base--modeling_fgclip.FGCLIPModel"}
 """Where transformers finds the released code of the model; it is asked for by ``trust_remote_code=True`` alone."""
 
@@ -54,7 +56,7 @@ def read(path: Path, like: Model | None = None) -> Model:
         like or Model(),
         vision=Vision(**_fields(vision, VISION)),
         text=Text(**_fields(text, TEXT)),
-        projection=stored.get("projection_dim", 512),
+        projection=_number("projection_dim", stored.get("projection_dim", 512)),
         **_shared(path, vision, text),
     )
 
@@ -100,6 +102,9 @@ def _number(name: str, value: Any) -> Any:
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"load: config.json: {name} must be an integer, got {value!r}")
+    most = LARGEST.get(name, 2**20)
+    if not 0 < value <= most:  # before a model of that size is built
+        raise ValueError(f"load: config.json: {name} must be from 1 to {most}, got {value}")
     return value
 
 

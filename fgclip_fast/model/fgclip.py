@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -163,9 +164,21 @@ class FGCLIP(Network):
         size = self.config.vision.image_size
         if not isinstance(images, Tensor):
             return torch.stack([self.transform(image) for image in images])
-        if images.is_floating_point() or images.shape[1:] == (3, size, size):
+        if images.is_floating_point():
+            self._warn_if_unnormalised(images)
+            return images
+        if images.shape[1:] == (3, size, size):
             return images
         return torch.stack([self.transform(image) for image in images])
+
+    def _warn_if_unnormalised(self, images: Tensor) -> None:
+        """Warn at the first call with floats if these lie from 0 to 1, as torchvision's ToTensor makes them."""
+        if "pixels" in self._told or images.numel() == 0:
+            return
+        self._told.add("pixels")
+        if images.min() >= 0 and images.max() <= 1:
+            hint = "floating-point images are taken as normalised; these lie from 0 to 1, so pass uint8 ones"
+            warnings.warn(f"images: {hint}", stacklevel=5)
 
     def _joined(self, parts: list[Tensor], normalize: bool, *middle: int) -> Tensor:
         if not parts:
@@ -190,6 +203,8 @@ def _listed(images: Images) -> Sequence[ImageInput] | Tensor:
         if images.ndim not in (3, 4):
             raise ValueError(f"images: a tensor must be [B, 3, H, W] or [3, H, W], got {list(images.shape)}")
         return images if images.ndim == 4 else images[None]
+    if isinstance(images, np.ndarray):
+        return [*images] if images.ndim == 4 else [images]
     return [images] if isinstance(images, str | Path | Image.Image) else images
 
 

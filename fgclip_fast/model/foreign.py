@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy
@@ -49,7 +50,7 @@ TRANSPOSED = ("text_projection", "visual.proj")
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
-def read(path: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor]]:
+def read(path: Path, like: Model | None = None, trust_file: bool = False) -> tuple[Model, dict[str, Tensor]]:
     """Geometry and fp32 weights of a CLIP in OpenAI's or open_clip's layout.
 
     The activation, the heads and the epsilon are not in the weights. OpenAI's files are known to have its own; else
@@ -58,6 +59,7 @@ def read(path: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor
     Args:
         path: a ``.safetensors`` or ``.pt`` file, or a folder with ``open_clip_config.json``.
         like: how to run the model.
+        trust_file: whether a pickle or a TorchScript archive may run what it asks for.
 
     Raises:
         ValueError: not such a CLIP, or nothing tells its activation.
@@ -65,7 +67,7 @@ def read(path: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"load: {path} holds no {WEIGHTS}")
-    state = _bare(_tensors(file))
+    state = _bare(_tensors(file, trust_file))
     _check(file, state)
     config = file.parent / CONFIG
     told = open_clip_config.read(config, like) if config.is_file() else _told_by(file, state, like)
@@ -135,25 +137,36 @@ def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {bare: state[name] for name, bare in names.items()}
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
+def _tensors(file: Path, trust_file: bool) -> dict[str, Tensor]:
     try:
-        return load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
+        return load_file(file) if file.suffix == ".safetensors" else _unpickled(file, trust_file)
     except OSError:
         raise
     except Exception as error:  # of a file that holds something else the readers raise nearly anything
         why = f"{type(error).__name__} {str(error).strip().partition(chr(10))[0]}".rstrip()
-        raise ValueError(f"load: {file} holds no weights that can be read: {why}") from error
+        hint = _TRUST if not trust_file and isinstance(error, RuntimeError | UnpicklingError) else ""
+        raise ValueError(f"load: {file} holds no weights that can be read: {why}{hint}") from error
 
 
-def _unpickled(file: Path) -> dict[str, Tensor]:
+_TRUST = "; a pickle or TorchScript archive from a source that you trust is read with trust_file=True (--trust-file)"
+
+
+def _unpickled(file: Path, trust_file: bool) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather not read TorchScript any more
         try:  # a checkpoint of open_clip's, with more beside the weights
             with torch.serialization.safe_globals(_NUMPY):
                 stored = torch.load(file, map_location="cpu", weights_only=True)
-            return _only_tensors(stored.get("state_dict", stored).items())
-        except RuntimeError:  # OpenAI's files are TorchScript
-            return torch.jit.load(file, map_location="cpu").state_dict()
+        except (RuntimeError, UnpicklingError):
+            if not trust_file:
+                raise
+            try:
+                stored = torch.load(file, map_location="cpu", weights_only=False)
+            except RuntimeError:
+                stored = torch.jit.load(file, map_location="cpu")
+        if isinstance(stored, torch.nn.Module):  # OpenAI's files are TorchScript
+            return stored.state_dict()
+        return _only_tensors(stored.get("state_dict", stored).items())
 
 
 # Learning rates and the like are NumPy scalars in some checkpoints; these classes hold numbers and run nothing.

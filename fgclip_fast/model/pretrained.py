@@ -1,5 +1,6 @@
 """Load a model with given weights: of FG-CLIP, of a CLIP that becomes one, or of a run of this package."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.tokenizer import Tokenizer
-from fgclip_fast.model import weights
+from fgclip_fast.model import hub, weights
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.positions import long_table, stretch
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
@@ -21,8 +22,22 @@ COPIES = {
 }
 
 
-def load(path: str | Path, like: Model | None = None) -> FGCLIP:
-    """A model with the weights of a folder, on the CPU, in fp32.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Of a block, what enters a product as it is. LayerNorms, the biases that are added in fp32, tables and projections
+# stay fp32.
+_PRODUCTS = re.compile(r"\.layers\.\d+\.(self_attn\.([qkv]_proj\.(weight|bias)|out_proj\.weight)|mlp\.fc[12]\.weight)$")
+
+
+def load(
+    path: str | Path,
+    like: Model | None = None,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    trust_file: bool = False,
+) -> FGCLIP:
+    """A model with the weights of a folder, or of a name on the Hugging Face hub.
 
     A CLIP becomes an FG-CLIP as in the released training code: its position table is stretched to 248 rows for the
     long path, and its text projection and logit scale are copied to the long path's and the finer terms'. Whether it
@@ -32,24 +47,48 @@ def load(path: str | Path, like: Model | None = None) -> FGCLIP:
         path: a folder in the released layout (``config.json`` and ``model.safetensors``, one file or several), a
             CLIP in Hugging Face's, or a run or checkpoint of this package (of a run, the newest checkpoint); or a CLIP
             of OpenAI's (a ``.pt`` file) or open_clip's (a file, or a folder with ``open_clip_config.json``). A
-            ``merges.txt`` beside the weights rules the tokenizer.
+            ``merges.txt`` beside the weights rules the tokenizer. Or ``organisation/model``, fetched by
+            huggingface_hub: safetensors, JSON and merges only.
         like: how to run the model: packing, attention, residual, compile, activation_checkpointing; its geometry is
             ignored.
+        revision: of a hub's name: a branch, tag or commit.
+        device: where the weights go; None: the CPU.
+        dtype: of the products inside the blocks, "float32" (also None), "bfloat16" or "float16": their weights are
+            converted once. LayerNorms, the residual stream, the projections and the embeddings stay fp32. Below fp32
+            it is meant for encoding; training takes fp32 weights and autocast.
+        trust_file: run what a pickle or a TorchScript archive asks for, if it cannot be read otherwise. OpenAI's
+            ``.pt`` files are such archives.
 
     Raises:
-        FileNotFoundError: the folder, its config, its weights or its checkpoint are not there.
-        ValueError: weights are missing, unknown or of another shape; the message names the first.
+        FileNotFoundError: the folder, its config, its weights or its checkpoint are missing, and no hub has it.
+        ValueError: weights are missing, unknown or of another shape, and the message names the first; or the file must
+            be trusted to be read.
     """
-    where = weights.find(Path(path))
-    config, state = weights.read(where, like)
+    products = _dtype(dtype)
+    if revision is not None and not hub.looks_like_name(path):
+        raise ValueError(f"load: revision is for a name on a hub, got {revision!r} for {path}")
+    where = weights.find(hub.fetch(str(path), revision) if hub.looks_like_name(path) else Path(path))
+    config, state = weights.read(where, like, trust_file)
     with torch.device("meta"):
         model = FGCLIP(config)
     state = complete(state)
     _check(where, state, model.state_dict())
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(_converted(state, products), assign=True)
+    model.to(device or "cpu")
     if (where / "merges.txt").is_file():
         model.tokenizer = Tokenizer(where / "merges.txt")
     return model
+
+
+def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
+    found = DTYPES.get(str(wanted or "float32").removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"load: dtype must be one of {', '.join(DTYPES)}, got {wanted!r}")
+    return found
+
+
+def _converted(state: dict[str, Tensor], products: torch.dtype) -> dict[str, Tensor]:
+    return {name: value.to(products) if _PRODUCTS.search(name) else value for name, value in state.items()}
 
 
 def complete(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ def find(path: Path) -> Path:
         FileNotFoundError: there is none.
     """
     if not path.exists():
-        raise FileNotFoundError(f"load: {path} does not exist; weights on a hub must be downloaded first")
+        raise FileNotFoundError(f"load: {path} does not exist")
     if path.is_file() or any((path / name).is_file() for name in ("config.json", foreign.CONFIG)):
         return path
     for checkpoint in [path, *sorted(path.glob("checkpoints/step-*"), reverse=True)]:
@@ -33,12 +33,13 @@ def find(path: Path) -> Path:
     raise FileNotFoundError(f"load: {path} holds neither config.json nor a run's config.yaml and checkpoints/")
 
 
-def read(where: Path, like: Model | None = None) -> tuple[Model, dict[str, Tensor]]:
+def read(where: Path, like: Model | None = None, trust_file: bool = False) -> tuple[Model, dict[str, Tensor]]:
     """Read the config and the fp32 weights that :func:`find` found, in the released layout or a foreign one of CLIP.
 
     Args:
         where: A folder or file.
         like: How to run the model; its geometry is ignored.
+        trust_file: Whether a pickle or a TorchScript archive may run what it asks for.
 
     Raises:
         FileNotFoundError: A file of weights is missing.
@@ -46,7 +47,7 @@ def read(where: Path, like: Model | None = None) -> tuple[Model, dict[str, Tenso
     """
     if (where / "config.json").is_file():
         return config_json.read(where / "config.json", like), _read_state(where)
-    return foreign.read(where, like)
+    return foreign.read(where, like, trust_file)
 
 
 def write(path: Path, config: Model, state: dict[str, Tensor]) -> None:
@@ -64,8 +65,7 @@ def write(path: Path, config: Model, state: dict[str, Tensor]) -> None:
 
 def _read_state(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder's safetensors files, in fp32 and in memory of their own."""
-    index = folder / f"{WEIGHTS}.index.json"
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    names = _files(folder)
     if missing := [name for name in names if not (folder / name).is_file()]:
         pickles = ", ".join(file.name for file in folder.glob("*.bin"))
         hint = f"; it has {pickles}: pickled weights are not read, convert them to safetensors" if pickles else ""
@@ -78,3 +78,22 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
             raise ValueError(f"load: {folder / name} is cut short or not a safetensors file: {error}") from None
     kept = {name: value for name, value in state.items() if not name.endswith(".position_ids")}  # old CLIPs have them
     return {name: value.to(torch.float32, copy=True) for name, value in kept.items()}
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the safetensors files that hold one model, all in the folder itself."""
+    if (index := folder / f"{WEIGHTS}.index.json").is_file():
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"load: {index} must hold a weight_map of tensors to files; {error!r}") from None
+        for name in names:
+            if name != Path(name).name or name == ".." or "\\" in name:
+                raise ValueError(f"load: {index} must name files of its own folder, got {name!r}")
+        return names
+    variants = sorted(file.name for file in folder.glob("*.safetensors"))
+    if (folder / WEIGHTS).is_file() or not variants:
+        return [WEIGHTS]
+    if len(variants) > 1:
+        raise ValueError(f"load: {folder} holds no {WEIGHTS}, but {', '.join(variants)}; keep one of them there")
+    return variants

@@ -1,10 +1,16 @@
 """The model that a run starts from, before its first step."""
 
+import logging
+from dataclasses import asdict
+from typing import Any
+
 import torch
 
-from fgclip_fast.config import Config
+from fgclip_fast.config import Config, Model
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
+
+log = logging.getLogger("fgclip_fast")
 
 
 def model(config: Config) -> FGCLIP:
@@ -18,7 +24,8 @@ def model(config: Config) -> FGCLIP:
     """
     if config.init is None:
         return FGCLIP(config.model)
-    found = pretrained.load(config.init, like=config.model)
+    found = pretrained.load(config.init, like=config.model, trust_file=config.trust_file)
+    _tell_geometry(config.model, found.config)
     if config.keep_scales:
         return found
     # As in the released trainer, both fine scales start from the global one.
@@ -26,6 +33,22 @@ def model(config: Config) -> FGCLIP:
         for scale in (found.logit_scale_finegraind, found.logit_scale_hardneg):
             scale.copy_(found.logit_scale)
     return found
+
+
+def _tell_geometry(wanted: Model, found: Model) -> None:
+    """Warn of each field of geometry that the config sets and the weights of ``init`` contradict."""
+    ask, has, usual = (_geometry(part) for part in (wanted, found, Model()))
+    for name, value in ask.items():
+        if value not in (has[name], usual[name]):
+            log.warning("init: model.%s is %s in the weights, which rule; %s is ignored", name, has[name], value)
+
+
+def _geometry(part: Model) -> dict[str, Any]:
+    towers = [
+        (f"{tower}.{name}", v) for tower in ("vision", "text") for name, v in asdict(getattr(part, tower)).items()
+    ]
+    alone = ("projection", "activation", "layer_norm_eps")
+    return {**dict(towers), **{name: getattr(part, name) for name in alone}}
 
 
 def again(config: Config) -> FGCLIP:

@@ -157,11 +157,29 @@ def test_error_names_the_argument(model):
         model.encode_image(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="images: a tensor must be"):
         model.encode_image(torch.zeros(8, 8))
-    with pytest.raises(ValueError, match="image: must be a path, a PIL image or a uint8 tensor, got int"):
+    with pytest.raises(ValueError, match="image: must be a path, a PIL image, a uint8 tensor or array, got int"):
         model.encode_image([3])
-    with pytest.raises(ValueError, match="must be a path, a PIL image or a uint8 tensor, got int"):
+    with pytest.raises(ValueError, match="must be a path, a PIL image, a uint8 tensor or array, got int"):
         model.encode_regions([3], [[]])
     with pytest.raises(ValueError, match="rank: texts must hold at least one"):
         model.rank(pictures((60, 40))[0], [])
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
         model.encode_image("nowhere.jpg")
+
+
+def test_an_array_of_numpy_is_an_image_as_pillow_makes_one_of_it():
+    model = FGCLIP(CONFIG)
+    array = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    assert model.encode_image(array).equal(model.encode_image(Image.fromarray(array)))
+    assert model.encode_image(np.stack([array, array])).shape == (2, 24)
+    with pytest.raises(ValueError, match=r"an array must be uint8 \[H, W, 3\] or \[H, W\], got float64"):
+        model.encode_image(array / 255)
+
+
+def test_floats_from_0_to_1_are_told_once():
+    model = FGCLIP(CONFIG)
+    with pytest.warns(UserWarning, match="taken as normalised; these lie from 0 to 1, so pass uint8"):
+        model.encode_image(torch.rand(1, 3, 48, 48))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_image(torch.rand(1, 3, 48, 48))

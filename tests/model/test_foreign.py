@@ -133,6 +133,8 @@ def test_a_resnet_is_refused(tmp_path):
     [
         ({"model_type": "metaclip_2"}, "model_type must be clip, got metaclip_2: another tokenizer or architecture"),
         ({"model_type": "fgclip2"}, "is an FG-CLIP 2, which this version does not read"),
+        ({"vision_config": {"num_hidden_layers": 10**9}}, r"num_hidden_layers must be from 1 to 1000, got 1000000000"),
+        ({"text_config": {"hidden_size": -4}}, r"hidden_size must be from 1 to 65536, got -4"),
         ({"vision_config": {"image_size": [224, 336]}}, r"image_size must be an integer, got \[224, 336\]"),
     ],
     ids=str,
@@ -163,7 +165,28 @@ def test_a_torchscript_file_as_openais(tmp_path):
             return self.visual.conv1(image)
 
     torch.jit.trace(Weights(), torch.zeros(1, 3, 48, 48)).save(tmp_path / "ViT.pt")
-    assert_features_equal(fgclip_fast.load(tmp_path / "ViT.pt"), peer)
+    with pytest.raises(ValueError, match=r"ViT.pt holds no weights .*trust_file=True \(--trust-file\)"):
+        fgclip_fast.load(tmp_path / "ViT.pt")
+    assert_features_equal(fgclip_fast.load(tmp_path / "ViT.pt", trust_file=True), peer)
+
+
+class Runs:
+    """An object whose pickle runs a function when it is read."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return self.mark.touch, ()
+
+
+def test_a_pickle_that_runs_something_is_read_only_if_it_is_trusted(tmp_path):
+    peer, mark = peer_of(), tmp_path / "ran"
+    torch.save({"state_dict": peer.state_dict(), "extra": Runs(mark)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"trust_file=True"):
+        fgclip_fast.load(tmp_path / "a.pt", like=Model())
+    assert not mark.exists()
+    assert_features_equal(fgclip_fast.load(tmp_path / "a.pt", like=Model(), trust_file=True), peer)
 
 
 def test_a_file_that_is_not_a_clip_is_refused(tmp_path):
