@@ -13,10 +13,10 @@ import os
 import posixpath
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -83,15 +83,13 @@ def held(shard: Path) -> Iterator[None]:
     if note is None:
         yield
         return
-    os.utime(_note_of(shard))
-    with _lock_of(shard).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        while not _is_copy(shard, note):
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given up between, so another process may have made the copy
-            if not _is_copy(shard, note):
-                _evict(limit() - note["size"])
-                _fetch(shard, note)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+    with ExitStack() as stack:
+        try:
+            os.utime(_note_of(shard))
+            lock = stack.enter_context(_lock_of(shard).open("w"))
+            _lock_copy(shard, note, lock)
+        except OSError as error:  # not for the reader, which would take another sample
+            raise RemoteError(f"shards: {shard.parent.parent} cannot hold copies of remote shards: {error}") from error
         yield
 
 
@@ -107,7 +105,7 @@ def warn_of_little_room(shards: Sequence[Path], together: int) -> None:
 
 def is_evicted(shard: Path, descriptor: int) -> bool:
     """True if an open file is a copy that was evicted: closing it gives its space back."""
-    return _is_remote(shard) and os.fstat(descriptor).st_nlink == 0
+    return os.fstat(descriptor).st_nlink == 0 and _note_of(shard).exists()
 
 
 def limit() -> int:
@@ -169,8 +167,9 @@ def _noted(url: str, about: Mapping[str, Any]) -> Path:
     folder, name = posixpath.split(url)
     version = next((str(about[key]) for key in _VERSIONS if about.get(key)), "")
     digest = hashlib.sha256(f"{url} {size} {version}".encode()).digest()
-    # Another version has another time, by which copies and indexes are told apart; as a date it means nothing.
-    note = {"url": url, "size": size, "mtime_ns": int.from_bytes(digest[:7], "big")}
+    # Another version has another time, by which copies and indexes are told apart; as a date it means nothing. Some
+    # file systems keep every second second only.
+    note = {"url": url, "size": size, "mtime_ns": int.from_bytes(digest[:4], "big") // 4 * 2 * 10**9}
     shard = _folder() / hashlib.sha256(folder.encode()).hexdigest()[:16] / name
     if _note(shard) != note:
         shard.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +204,19 @@ def _beside(folder: str) -> frozenset[str]:
         return frozenset()
 
 
+def _lock_copy(shard: Path, note: Mapping[str, Any], lock: IO[str]) -> None:
+    """Lock a copy against eviction, after it is made where it is missing."""
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    while not _is_copy(shard, note):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given up between, so another process may have made the copy
+        if not _is_copy(shard, note):
+            _evict(shard.parent.parent, limit() - note["size"])
+            _fetch(shard, note)
+            if not _is_copy(shard, note):
+                raise OSError("a file must keep the time that it is given")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
 def _fetch(shard: Path, note: Mapping[str, Any]) -> None:
     system, path = _system(note["url"])
     for attempt in range(_TRIES):
@@ -223,15 +235,15 @@ def _fetch(shard: Path, note: Mapping[str, Any]) -> None:
             time.sleep(_WAIT * 2**attempt)
 
 
-def _evict(bound: int) -> None:
+def _evict(folder: Path, bound: int) -> None:
     """Delete copies, of those that are not held the ones not used for the longest time, until ``bound`` bytes stay."""
-    with (_folder() / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for partial in _folder().glob("*/.*.partial"):
+        for partial in folder.glob("*/.*.partial"):
             with suppress(FileNotFoundError):
                 if time.time() - partial.stat().st_mtime > _STALE:
                     partial.unlink()
-        sizes = {copy: copy.stat().st_size for copy in _folder().glob("*/*.tar")}
+        sizes = {copy: copy.stat().st_size for copy in folder.glob("*/*.tar")}
         total = sum(sizes.values())
         for copy in sorted(sizes, key=lambda copy: _note_of(copy).stat().st_mtime_ns):
             if total <= bound:
@@ -262,13 +274,7 @@ def _lock_of(shard: Path) -> Path:
     return shard.with_name(f".{shard.name}.lock")
 
 
-def _is_remote(shard: Path) -> bool:
-    return shard.parent.parent == _folder()
-
-
 def _note(shard: Path) -> dict[str, Any] | None:
-    if not _is_remote(shard):
-        return None
     try:
         return json.loads(_note_of(shard).read_bytes())
     except FileNotFoundError:

@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import forkserver
 from pathlib import Path
 
 import fsspec
@@ -33,6 +34,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FGCLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "_WAIT", 0.0)
     remote._beside.cache_clear()
+    forkserver._forkserver._stop()  # one of an earlier test has that test's environment
     return tmp_path / "cache" / "shards"
 
 
@@ -190,3 +192,10 @@ def test_processes_that_need_one_shard_fetch_it_once(cache, stored, tmp_path):
     code = f"from pathlib import Path; from fgclip_fast.data.index import index; index(Path({str(path)!r}))"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait() for process in started] == [0, 0] and copies(cache) == ["0.tar"]
+
+
+def test_a_folder_that_cannot_hold_copies_ends_the_run(cache, stored, monkeypatch):
+    path = expand(f"file://{stored}/0.tar")[0]
+    monkeypatch.setattr(remote.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
+    with pytest.raises(remote.RemoteError, match=r"shards: .* cannot hold copies of remote shards: .*not supported"):
+        index(path)
