@@ -14,6 +14,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "use": {
         "evaluate": "measure what a model can do",
+        "export": "write a model for transformers or open_clip, and compare it there",
         "embed": "rank texts for an image or a box, draw where they fit, embed folders of images",
     },
     "data": {

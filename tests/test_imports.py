@@ -23,7 +23,7 @@ FLOORS = (
     {"presets", "config_file", "preflight", "command"},
     {"scenes"},
     {"suites", "run_folder", "figures_file", "figures_table"},
-    {"report", "cost", "curate", "search", "serve", "integrations"},
+    {"report", "cost", "curate", "search", "serve", "export", "integrations"},
     {"inspection"},
 )
 COMMANDS = len(FLOORS)
