@@ -88,7 +88,7 @@ class Theirs:
     def __init__(
         self, model: Model, inputs: Inputs, weights: dict[str, Tensor], folder: Path, bf16: bool = False
     ) -> None:
-        self.model, self.inputs, self.clock, self.bf16 = _released(model, folder), inputs, Clock(), bf16
+        self.model, self.inputs, self.clock, self.bf16 = released_model(model, folder), inputs, Clock(), bf16
         self.model.load_state_dict(weights)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, weight_decay=0.001)
         self.clock.watch("vision forward", self.model, "encode_image")
@@ -118,7 +118,7 @@ def _one_step(clock: Clock, losses: Callable[[], dict[str, Tensor]], update: Cal
     clock.lap("optimizer")
 
 
-def _released(model: Model, folder: Path) -> Released:
+def released_model(model: Model, folder: Path) -> Released:
     write(folder / "config.json", model)
     stored = json.loads((folder / "config.json").read_text())
     stored["text_config"]["eos_token_id"] = EOS
