@@ -113,11 +113,12 @@ def run(request: Request) -> None:
     names, task = distributed.first_before_others(processes, partial(_task, request))
     task = replace(task, share=Share(processes.group))
     found = suites.evaluate(model.to(processes.device), names, task)
+    settings = figures_file.settings(model) if processes.first else None
     # One model at a time, since two may not fit a GPU.
     model.cpu()
     found_of_other = None if other is None else suites.evaluate(other.to(processes.device), names, task)
     if processes.first:
-        figures = figures_file.described(found, *_weights(request.run), request.limit)
+        figures = figures_file.described(found, *_weights(request.run), request.limit, settings)
         figures_table.show(figures)
         if found_of_other is not None:
             compared = figures_file.compared(found, found_of_other, *_weights_of_other(request))

@@ -1,12 +1,19 @@
 """The files of figures: what each figure is of, what it is compared with, and the right answers behind it."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fgclip_fast.evaluation import comparison
 from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.inputs.tokenizer import installed_merges, read_merges
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.scenes.locate import Source
+from fgclip_fast.training.provenance import versions
 from fgclip_fast.whole_file import write_json
 
 FIGURES = "evaluation.json"
@@ -18,7 +25,11 @@ INIT = "init"
 
 
 def described(
-    found: Mapping[str, Figures], weights: Path, step: int | None, limit: int | None
+    found: Mapping[str, Figures],
+    weights: Path,
+    step: int | None,
+    limit: int | None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Describe what figures are of, as ``evaluation.json`` holds them.
 
@@ -27,11 +38,14 @@ def described(
         weights: folder or file of the weights.
         step: steps of training done; None if unknown.
         limit: questions or records at most that were asked; None is all.
+        settings: :func:`settings` of the model, kept under the same name; None leaves them out.
 
     Returns:
         name → figures, with weights, step, data, limit, protocol and counts under ``of``.
     """
-    of = {"weights": str(weights.resolve()), "step": step, "limit": limit}
+    of: dict[str, Any] = {"weights": str(weights.resolve()), "step": step, "limit": limit}
+    if settings is not None:
+        of["settings"] = dict(settings)
     return {
         name: {
             **figures.values,
@@ -44,6 +58,28 @@ def described(
             },
         }
         for name, figures in found.items()
+    }
+
+
+def settings(model: FGCLIP) -> dict[str, Any]:
+    """Describe how a model answers: its weights by a hash, its inputs, and the packages that compute.
+
+    The hash is of names, dtypes, shapes and values, so that one model has one hash in every file layout.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    merges = read_merges(model.tokenizer.merges or installed_merges())
+    return {
+        "model_sha256": digest.hexdigest()[:16],
+        "image_size": model.config.vision.image_size,
+        "text_length": {"short": SHORT_LENGTH, "long": LONG_LENGTH},
+        "activation": model.config.activation,
+        "merges_sha256": hashlib.sha256("\n".join(map(" ".join, merges)).encode()).hexdigest()[:16],
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "versions": versions(),
     }
 
 

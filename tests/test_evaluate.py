@@ -38,6 +38,22 @@ def test_fg_ovd_files_of_a_folder_are_evaluated_and_written(weights, tmp_path, s
     assert "fg-ovd/hard" in capsys.readouterr().out
 
 
+def test_figures_keep_the_settings_that_they_were_made_with(weights, tmp_path, shards):
+    questions(tmp_path, shards)
+    words = ["--suite", "fg-ovd", "--data", str(tmp_path / "hard.jsonl"), "--images", str(tmp_path)]
+    FGCLIP(MINI).save(tmp_path / "changed")
+    (tmp_path / "copy").symlink_to(weights)
+    found = {}
+    for name in ("weights", "copy", "changed"):
+        evaluate.main([str(tmp_path / name), *words, "--output", str(tmp_path / f"{name}.json")])
+        found[name] = figures_of(tmp_path / f"{name}.json")["fg-ovd/hard"]["of"]["settings"]
+    assert found["weights"] == found["copy"] and found["weights"]["model_sha256"] != found["changed"]["model_sha256"]
+    one = found["weights"]
+    assert (one["image_size"], one["text_length"], one["activation"]) == (32, {"short": 77, "long": 248}, "quick_gelu")
+    assert one["dtype"] == "float32" and one["device"] in ("cpu", "cuda")
+    assert {"torch", "pillow"} <= set(one["versions"]) and len(one["merges_sha256"]) == 16
+
+
 def test_a_file_without_a_usable_question_gives_null_in_valid_json(weights, tmp_path, capsys):
     (tmp_path / "q.jsonl").write_text("not JSON\n")
     words = [str(weights), "--suite", "fg-ovd", "--data", str(tmp_path / "q.jsonl"), "--images", str(tmp_path)]

@@ -112,7 +112,7 @@ class Tokenizer:
 
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
-        return _build(_read_merges(self.merges or installed_merges()))
+        return _build(read_merges(self.merges or installed_merges()))
 
 
 def installed_merges() -> Path:
@@ -132,7 +132,13 @@ def installed_merges() -> Path:
     )
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """Read CLIP's merges, plain or ``.gz``.
+
+    Raises:
+        ValueError: the file holds something else.
+        OSError: it cannot be read.
+    """
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     lines = raw.decode("utf-8").split("\n")[1 : _MERGES + 1]  # the first line is a version
     merges = [tuple(line.split()) for line in lines]

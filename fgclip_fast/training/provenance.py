@@ -5,7 +5,6 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,22 @@ def write(run: Path, **values: Any) -> None:
     about = {
         "started": before.get("started", time.strftime("%Y-%m-%d %H:%M:%S %z")),
         "commands": [*before.get("commands", []), _command()],
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions()},
         "machine": f"{platform.system()} {platform.machine()}",
         **values,
     }
     write_json(path, about)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that it computes with, where installed."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _command() -> str:
@@ -38,13 +48,3 @@ def _command() -> str:
     module = getattr(sys.modules["__main__"], "__spec__", None)
     start = f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
     return shlex.join([*start.split(), *sys.argv[1:]])
-
-
-def _versions() -> Mapping[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

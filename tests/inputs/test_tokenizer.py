@@ -50,7 +50,7 @@ def peer():
     pytest.importorskip("transformers")
     from transformers import CLIPTokenizer
 
-    merges = module._read_merges(module.installed_merges())
+    merges = module.read_merges(module.installed_merges())
     return CLIPTokenizer(vocab=TOKENIZER._encoder.get_vocab(), merges=merges)
 
 
@@ -128,7 +128,7 @@ def test_decodes_to_the_normalised_text():
 
 
 def test_merges_of_a_hugging_face_folder_are_read(tmp_path):
-    lines = [" ".join(pair) for pair in module._read_merges(module.installed_merges())]
+    lines = [" ".join(pair) for pair in module.read_merges(module.installed_merges())]
     (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *lines]) + "\n", encoding="utf-8")
     assert torch.equal(Tokenizer(tmp_path / "merges.txt")(NASTY).token, TOKENIZER(NASTY).token)
 
