@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.suites import Task
 from tests.models import MINI
 
+PUBLIC = ["retrieval", "boxes", "compositional", "region-retrieval", "zero-shot", "segmentation"]
+PUBLIC += ["ov-coco"] * (find_spec("pycocotools") is not None)
 TIME_OUT = 4
 """Seconds after which a collective of the slow evaluation fails."""
 
@@ -36,7 +39,7 @@ def figures(shard, questions, share, **settings):
     task = Task(data=data, loss=Loss(), questions=questions, images=questions.parent, share=share, **settings)
     found = suites.evaluate(FGCLIP(MINI), ["records", "fg-ovd"], task)
     public = replace(task, questions=questions.parent / "sets", images=None, templates=questions.parent / "t.txt")
-    for suite in ("retrieval", "boxes", "zero-shot", "segmentation"):
+    for suite in PUBLIC:
         own = replace(
             public, questions=public.questions / suite if suite in ("zero-shot", "segmentation") else public.questions
         )
@@ -108,11 +111,30 @@ def write_sets(folder):
     boxes = [
         {"image_id": n, "bbox": [1, 2, 10 + k, 20], "category_id": (n + k) % 3} for n in range(35) for k in range(n % 4)
     ]
-    categories = [{"id": n, "name": f"thing {n}"} for n in range(3)]
+    categories = [{"id": n, "name": name} for n, name in enumerate(("cat", "person", "cell phone"))]
     annotations = {"captions": {"annotations": captions}, "instances": {"annotations": boxes, "categories": categories}}
     (folder / "annotations").mkdir(parents=True)
     for name, content in annotations.items():
         (folder / "annotations" / f"{name}_val2017.json").write_text(json.dumps({"images": images, **content}))
+    cases = {n: {"filename": f"{n}.png", "caption": f"a {n}", "negative_caption": f"a {n + 1}"} for n in range(35)}
+    refs = [
+        {
+            "ref_id": n,
+            "ann_id": n,
+            "image_id": one["image_id"],
+            "split": "val",
+            "sentences": [{"sent": f"thing {n % 9}"}],
+        }
+        for n, one in enumerate(boxes)
+    ]
+    numbered = [{**one, "id": n} for n, one in enumerate(boxes)]
+    for place, name, content in [
+        ("sugarcrepe", "swap_obj", cases),
+        ("refcoco", "refs(unc)", refs),
+        ("refcoco", "instances", {"images": images, "annotations": numbered, "categories": categories}),
+    ]:
+        (folder / place).mkdir(exist_ok=True)
+        (folder / place / f"{name}.json").write_text(json.dumps(content))
     for n in range(35):
         for place in ("val2017", f"zero-shot/class {n % 3}", "segmentation/images"):
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -127,6 +149,8 @@ def test_one_two_and_four_processes_give_the_same_json(folder):
     alone = json.loads(json.dumps(figures(folder / "val.tar", folder / "questions.jsonl", Share())))
     assert alone["records"]["images"] == 69 and alone["fg-ovd/questions"]["questions"] == 79
     assert alone["fg-ovd/questions"]["skipped"] == {"malformed line": 1, "missing or unreadable image": 1}
+    assert {name.split("/")[0] for name in alone} == {"records", "fg-ovd", *PUBLIC}
+    assert all(suite["of"]["asked"] > 0 for suite in alone.values())
     mp.spawn(divided, (folder,), nprocs=4)
     for world in (2, 4):
         for rank in range(world):
