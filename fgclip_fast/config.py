@@ -14,6 +14,7 @@ from fgclip_fast.config_rules import (
     Every,
     FilePath,
     Metric,
+    MicroBatch,
     NotNegative,
     Positive,
     Rate,
@@ -248,8 +249,9 @@ class Config:
     """"auto": go on with output's (or the last run's) newest checkpoint; or the path of a run or checkpoint."""
     batch_size: Positive[int] = 16
     """Images per process and step; the global batch is this times the number of processes."""
-    micro_batch_size: Positive[int | None] = None
-    """Images per pass through the network; the gradient is still that of the whole batch. None: one pass."""
+    micro_batch_size: MicroBatch[int | Literal["auto"] | None] = None
+    """Images per pass through the network; the gradient is still that of the whole batch. None: one pass; auto: the
+    largest even share of the batch that fits the device's free memory, by count."""
     steps: Positive[int | None] = None
     """Optimizer steps; None: those of epochs."""
     epochs: Positive[float] = 1.0
@@ -277,7 +279,8 @@ class Config:
     keep: Positive[int] = 2
     """Number of newest checkpoints to keep."""
     dry_run: bool = False
-    """Print sizes, steps, memory and the first batch, and stop."""
+    """Print sizes, steps and the first batch, take a few steps to measure time and memory, and stop; with card, count
+    instead."""
     card: Card | None = None
     """With dry_run: count whether a step fits this card, and the largest batch that does. None: not counted."""
 
@@ -287,3 +290,8 @@ class Config:
         held = self.lora.rank == 0 or self.freeze is None
         require(held, "freeze must be left out with lora.rank; lora.towers says what trains", self.freeze)
         require(self.card is None or self.dry_run, "card must be left out without dry_run", self.card)
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images of a pass through the network; those of the batch where micro_batch_size is still auto."""
+        return self.micro_batch_size if isinstance(self.micro_batch_size, int) else self.batch_size

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from PIL import Image
 from fgclip_fast import config_file
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Optim
+from fgclip_fast.cost import fit, here
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report import files
 from fgclip_fast.train import train
-from fgclip_fast.training import checkpoint
+from fgclip_fast.training import checkpoint, grad_cache
 from fgclip_fast.training.freezing import HELD
 from fgclip_fast.training.timing import Stopwatch
 from tests.models import SMALL
@@ -131,6 +133,74 @@ def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
     train(replace(config, dry_run=True))
     text = capsys.readouterr().out
     assert "parameters" in text and "first batch" in text and not (tmp_path / "run").exists()
+    assert re.search(r"a step here +\d+\.\d\d s, \d+\.\d images/s; \d+% of it waits for data", text)
+    assert re.search(r"the run here +\d+:\d\d:\d\d, without validation", text) and "peak memory" in text
+
+
+def test_automatic_micro_batches_fit_by_count(config, monkeypatch, caplog, tmp_path):
+    caplog.set_level("INFO", "fgclip_fast")
+    packed = replace(config, steps=2, micro_batch_size="auto", model=replace(SMALL, packing="prefix-tree"))
+    monkeypatch.setattr(here, "_free", lambda _: 10**12)
+    whole = train(packed)
+    assert whole.config.micro_batch_size is None and "the whole batch fits" in caplog.text
+    monkeypatch.setattr(here, "fit", lambda *count: fit(*count)._replace(images=3, micro_batch_size=2))
+    passes = train(replace(packed, output=str(tmp_path / "passes")))
+    assert passes.config.micro_batch_size == 2 and "2 images fit, by count" in caplog.text
+    assert list(losses(passes.path).values()) == pytest.approx(list(losses(whole.path).values()), rel=1e-4)
+
+
+def test_a_step_that_no_micro_batch_lets_fit_is_refused(config, monkeypatch):
+    monkeypatch.setattr(here, "_free", lambda _: 1000)
+    packed = replace(config, micro_batch_size="auto", model=replace(SMALL, packing="prefix-tree"))
+    with pytest.raises(ValueError, match=r"a step of one image does not fit the 0\.0 GB that are free"):
+        train(packed)
+
+
+def test_padded_texts_are_not_counted(config):
+    with pytest.raises(ValueError, match=r"auto needs --model\.packing prefix-tree or padding-free, got none"):
+        train(replace(config, micro_batch_size="auto"))
+
+
+@pytest.mark.parametrize(
+    ("error", "micro_batch_size", "way_out"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), None, "--micro-batch-size 2, or auto"),
+        (
+            RuntimeError("[enforce fail]\nDefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            3,
+            "--micro-batch-size 2",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), 1, "--model.activation-checkpointing"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_step_that_runs_out_of_memory_names_the_way_out(
+    config, monkeypatch, error, micro_batch_size, way_out, dry_run
+):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(grad_cache, "backward", fails)
+    with pytest.raises(ValueError, match=f"micro_batch_size must let a step fit into memory, .*{way_out}") as raised:
+        train(replace(config, micro_batch_size=micro_batch_size, dry_run=dry_run))
+    assert raised.value.__cause__ is error
+
+
+def test_a_hard_negative_term_without_negatives_is_told_once(config, monkeypatch, caplog):
+    monkeypatch.setattr(command, "_LOOK", 2)
+    train(config)
+    assert "hold no negatives" not in caplog.text
+    train(replace(config, data=replace(config.data, negatives=0), output=f"{config.output}-without"))
+    assert caplog.text.count("the first 3 steps hold no negatives") == 1
+
+
+def test_another_error_of_a_step_stays_as_it_is(config, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(grad_cache, "backward", fails)
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"):
+        train(config)
 
 
 def test_dry_run_tells_whether_a_step_fits_a_card(config, capsys):

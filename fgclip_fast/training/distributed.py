@@ -59,6 +59,15 @@ def first_before_others(processes: Processes, work: Callable[[], T]) -> T:
     return found if processes.first else work()
 
 
+def agreed(value: T, processes: Processes) -> T:
+    """Return the first process's ``value`` in all of them."""
+    if processes.group is None:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=processes.group)
+    return values[0]
+
+
 def stop(processes: Processes) -> None:
     """Leave the group, after waiting for all processes."""
     if processes.group is not None and dist.is_initialized():

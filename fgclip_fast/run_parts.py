@@ -1,0 +1,94 @@
+"""The parts that a run is made of, from its config: the data, the model, the loader and the number of steps."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from fgclip_fast import preflight
+from fgclip_fast.config import Config
+from fgclip_fast.data.loader import Loader
+from fgclip_fast.data.shards import expand
+from fgclip_fast.model import pretrained
+from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.ops.tree import EOS
+from fgclip_fast.scenes import locate
+from fgclip_fast.scenes.locate import Source
+from fgclip_fast.training import distributed, start
+from fgclip_fast.training.distributed import Processes
+
+log = logging.getLogger("fgclip_fast")
+
+
+def find_data(config: Config, processes: Processes) -> tuple[Source, dict[str, list[Path]]]:
+    """Find the data and list the shards, once; the first process writes the embedded set if it is missing.
+
+    The user's own shards come first, so that a typing error in their names does not cost the time of writing that set.
+    """
+    own = locate.own_patterns(config.data)
+    shards = {name: preflight.list_shards(f"data.{name}", pattern) for name, pattern in own.items()}
+    source = distributed.first_before_others(processes, partial(locate.resolve, config.data))
+    patterns = {"train": source.data.train} | ({"val": source.data.val} if source.data.val else {})
+    if not source.data.val and processes.first:
+        log.info("data.val names no shards, so the run has no validation; name some by --data.val 'val-*.tar'")
+    return source, {name: shards.get(name) or expand(pattern) for name, pattern in patterns.items()}
+
+
+def model(config: Config, saved: Path | None) -> FGCLIP:
+    """Make the model of a run, from the checkpoint ``saved`` where there is one.
+
+    Raises:
+        ValueError: CLIP's tokens have no rows in its token embedding.
+    """
+    found = start.model(config) if saved is None else pretrained.load(saved / "model", like=config.model)
+    if (rows := found.config.text.vocabulary) <= EOS:
+        raise ValueError(f"model.text.vocabulary must be >= {EOS + 1}, as many as CLIP's tokens, got {rows}")
+    return found
+
+
+def loader(config: Config, source: Source, shards: list[Path], model: FGCLIP, processes: Processes) -> Loader:
+    """Make the loader of the training shards; a loss without hard negatives reads none, and auto is one micro-batch."""
+    data = source.data
+    if config.loss.hard_negative == 0 and data.negatives:
+        data = replace(data, negatives=0)
+        log.info("loss.hard_negative is 0, so training reads no negatives; data.negatives holds for validation alone")
+    return Loader(
+        data,
+        image_size=config.model.vision.image_size,
+        batch_size=config.batch_size,
+        micro_batch_size=None if config.micro_batch_size == "auto" else config.micro_batch_size,
+        seed=config.seed,
+        tokenizer=model.tokenizer,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        packing=config.model.packing,
+        device=processes.device,
+        shards=shards,
+    )
+
+
+def fitting(config: Config, make_loader: Callable[[Config], Loader], processes: Processes) -> int | None:
+    """Return the micro-batch that fits the first process's device, by count; None: the whole batch fits."""
+    found = None
+    if processes.first:
+        from fgclip_fast.cost import here  # here, since other runs count nothing
+
+        whole = next(make_loader(config).batches())
+        found = here.micro_batch_size(config, whole, processes.device)
+        log.info("micro_batch_size auto: %s", f"{found} images fit, by count" if found else "the whole batch fits")
+    return distributed.agreed(found, processes)
+
+
+def steps(config: Config, loader: Loader) -> int:
+    """Return the number of optimizer steps of the whole run.
+
+    Raises:
+        ValueError: the epochs are fewer than one step.
+    """
+    found = config.steps or round(config.epochs * loader.steps_per_epoch)
+    if found == 0:
+        raise ValueError(
+            f"epochs must make a step or more, at {loader.steps_per_epoch} steps each, got {config.epochs}"
+        )
+    return found
