@@ -86,7 +86,7 @@ def ap50(
     from pycocotools.cocoeval import COCOeval
 
     truth = [{**one, "image_id": image} for image, own in annotations.items() for one in own]
-    found = [
+    found: list[dict[str, Any]] = [
         {"image_id": image, "bbox": list(boxes[image][row]), "category_id": label, "score": score, "iscrowd": 0}
         for image, own in detections.items()
         for row, label, score in zip(*own, strict=True)

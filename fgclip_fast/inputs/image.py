@@ -122,7 +122,8 @@ def width_and_height(image: ImageInput) -> tuple[int, int]:
     if isinstance(image, str | Path):
         with _named_in_errors(image), Image.open(image) as opened:
             return upright_size(opened.size, orientation(opened))
-    return upright_size(_checked(image).size, orientation(image))
+    picture = _checked(image)
+    return upright_size(picture.size, orientation(picture))
 
 
 @contextmanager

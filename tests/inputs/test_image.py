@@ -142,3 +142,7 @@ def test_size_of_an_image_is_width_and_height(tmp_path):
     noise().save(tmp_path / "a.jpg")
     pixels = torch.zeros(3, 23, 37, dtype=torch.uint8)
     assert {width_and_height(x) for x in (tmp_path / "a.jpg", str(tmp_path / "a.jpg"), noise(), pixels)} == {(37, 23)}
+
+
+def test_an_array_has_a_width_and_a_height():
+    assert width_and_height(np.zeros((3, 5, 3), np.uint8)) == (5, 3)
