@@ -70,7 +70,8 @@ def answers_before(
     Returns:
         Tensor[N], int64; 0 where a right answer is nearer than all wrong ones.
     """
-    before = []
+    # One tensor for all chunks: many small ones between the large ones would keep freed memory from being used again.
+    before = torch.zeros(len(queries), dtype=torch.int64)
     for start in range(0, len(queries), chunk):
         similarity = queries[start : start + chunk] @ answers.T
         own = right[start : start + chunk]
@@ -80,8 +81,9 @@ def answers_before(
         nearer = similarity >= best[:, None]
         nearer[row, column] = False
         # Sums of whole numbers are exact in fp32 below 2**24.
-        before.append(nearer.sum(dim=1) if copies is None else (nearer.float() @ copies.float()).long())
-    return torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
+        counted = nearer.sum(dim=1) if copies is None else (nearer.float() @ copies.float()).long()
+        before[start : start + chunk] = counted
+    return before
 
 
 def interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:

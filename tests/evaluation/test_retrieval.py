@@ -1,6 +1,8 @@
 """Retrieval: recall by hand, each published layout, captions that repeat, images that are missing."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -207,3 +209,28 @@ def test_data_are_told_by_their_content(tmp_path):
     same = asked(write(tmp_path / "b.csv", "image,caption\n0.png,zero"), planted)[0].data
     other = asked(write(tmp_path / "a.csv", "image,caption\n0.png,one"), planted)[0].data
     assert first["sha256"] == same["sha256"] != other["sha256"] and first["found by"] == {"path as given": 1}
+
+
+@pytest.mark.slow
+def test_recall_of_30_000_images_and_150_000_captions_stays_below_2_gb():
+    """Embeddings of width 512 and all; a process of its own, since the peak of one never falls."""
+    program = """
+import torch, torch.nn.functional as F
+from collections import Counter
+from fgclip_fast.evaluation import retrieval
+from fgclip_fast.evaluation.embedding import Embedded
+
+images, captions = 30_000, 150_000
+rows = F.normalize(torch.randn(images, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
+texts = torch.randn(captions, 512, generator=torch.Generator().manual_seed(1))
+texts.view(images, 5, 512).add_(rows[:, None], alpha=3)
+own = [list(range(5 * n, 5 * n + 5)) for n in range(images)]
+gallery = retrieval._Gallery([f"{n}.jpg" for n in range(images)], [str(n) for n in range(captions)], own)
+embedded = Embedded(rows, torch.ones(images, dtype=torch.bool), F.normalize(texts, dim=-1, out=texts))
+found = retrieval._figures(gallery, embedded, Counter())
+assert found.values["captions"] == captions and 0 < found.values["text_to_image_r@1"] < 1, found.values
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 2e9

@@ -106,7 +106,7 @@ def folder(tmp_path):
 
 def write_sets(folder):
     """COCO's captions and boxes, a folder for each class, and labels of pixels: two parts of images, one broken."""
-    images = [{"id": n, "width": 40, "height": 30, "file_name": f"{n}.png"} for n in range(35)]
+    images = [{"id": n, "width": 40, "height": 30, "file_name": f"coco-{n}.png"} for n in range(35)]
     captions = [{"image_id": n, "caption": f"picture {(n * k) % 40}"} for n in range(35) for k in range(5)]
     boxes = [
         {"image_id": n, "bbox": [1, 2, 10 + k, 20], "category_id": (n + k) % 3} for n in range(35) for k in range(n % 4)
@@ -116,7 +116,7 @@ def write_sets(folder):
     (folder / "annotations").mkdir(parents=True)
     for name, content in annotations.items():
         (folder / "annotations" / f"{name}_val2017.json").write_text(json.dumps({"images": images, **content}))
-    cases = {n: {"filename": f"{n}.png", "caption": f"a {n}", "negative_caption": f"a {n + 1}"} for n in range(35)}
+    cases = {n: {"filename": f"coco-{n}.png", "caption": f"a {n}", "negative_caption": f"a {n + 1}"} for n in range(35)}
     refs = [
         {
             "ref_id": n,
@@ -138,7 +138,9 @@ def write_sets(folder):
     for n in range(35):
         for place in ("val2017", f"zero-shot/class {n % 3}", "segmentation/images"):
             (folder / place).mkdir(parents=True, exist_ok=True)
-            (folder / place / f"{n}.png").write_bytes(noise(n) if n != 7 else b"broken")
+            # A name that stands in several folders would not be guessed.
+            name = f"coco-{n}.png" if place == "val2017" else f"{n}.png"
+            (folder / place / name).write_bytes(noise(n) if n != 7 else b"broken")
         if n < 6:
             (folder / "segmentation" / "labels").mkdir(exist_ok=True)
             Image.new("L", (40, 30), n % 3).save(folder / "segmentation" / "labels" / f"{n}.png")

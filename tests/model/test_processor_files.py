@@ -41,8 +41,8 @@ def test_auto_processor_squashes_and_crops_nothing(folder):
     picture = Image.fromarray(noise)
     theirs = transformers.AutoProcessor.from_pretrained(folder)(images=picture, return_tensors="pt")["pixel_values"]
     ours = normalize(FGCLIP(MINI).transform(picture))[None]
-    # Two of 255, by which the resize of torch and Pillow's differ.
-    torch.testing.assert_close(theirs, ours, atol=2 / 255 / 0.26, rtol=0)
+    # Of noise, torch's resize and Pillow's differ by a few of 255 here and there; a crop would differ everywhere.
+    assert (theirs - ours).abs().max() <= 10 / 255 / 0.26 and (theirs - ours).abs().mean() <= 0.5 / 255 / 0.26
 
 
 def test_the_released_code_is_named_as_the_released_folder_names_it(folder):
