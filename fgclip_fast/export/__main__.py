@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from tyro.conf import Positional
 
 from fgclip_fast import command
-from fgclip_fast.config_rules import check
+from fgclip_fast.config_rules import check, require
+from fgclip_fast.export.fg_clip import write_fg_clip
 from fgclip_fast.export.hf import write_hf, write_vision_tower
 from fgclip_fast.export.open_clip import write_open_clip
 from fgclip_fast.model import pretrained
+from fgclip_fast.model.fgclip import FGCLIP
 
 log = logging.getLogger("fgclip_fast")
 DESCRIPTION = """Write a model in the layout of another package, load it there, and compare the embeddings."""
-FORMATS = {"hf": write_hf, "open-clip": write_open_clip, "vision-tower": write_vision_tower}
+FORMATS = {"fg-clip": write_fg_clip, "hf": write_hf, "open-clip": write_open_clip, "vision-tower": write_vision_tower}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +31,21 @@ class Request:
 
     run: Positional[str]
     """A run, a folder of weights, or a name on a hub."""
-    format: Literal["hf", "open-clip", "vision-tower"]
-    """hf: transformers' CLIPModel; open-clip: by local-dir:; vision-tower: CLIPVisionModel. Short path only."""
+    format: Literal["fg-clip", "hf", "open-clip", "vision-tower"]
+    """fg-clip: the released layout, whole. The others have the short path only: transformers' CLIPModel (hf), open_clip
+    by local-dir:, or CLIPVisionModel."""
     output: str
     """Folder to write; it must not exist or be empty."""
+    interpolate: tuple[str, float] | None = None
+    """Weights INIT and a share in [0, 1]: (1 - share) of INIT and share of the model are written. Between a fine-tuned
+    model and its start lie models that know both (WiSE-FT, arXiv 2109.01903)."""
     trust_file: bool = False
     """Run what a pickle or TorchScript archive asks for, if its weights cannot be read otherwise."""
 
     def __post_init__(self) -> None:
         check(self)
+        if self.interpolate is not None:
+            require(0 <= self.interpolate[1] <= 1, "interpolate must name a share in [0, 1]", self.interpolate[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,11 +65,28 @@ def run(request: Request) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"output must be a new or empty folder, got {folder}")
     model = pretrained.load(request.run, trust_file=request.trust_file).eval()
+    if request.interpolate is not None:
+        init, share = request.interpolate
+        interpolate(model, pretrained.load(init, trust_file=request.trust_file), share)
     try:
         difference = FORMATS[request.format](model, folder)
     except ImportError as error:
         raise ValueError(f"--format {request.format} is checked by {error.name}: pip install {error.name}") from None
     log.info("%s: loaded by its consumer, embeddings differ by at most %.1e", folder, difference)
+
+
+@torch.no_grad()
+def interpolate(model: FGCLIP, init: FGCLIP, share: float) -> None:
+    """Move the weights of ``model`` towards ``init``; ``share`` of its own stays.
+
+    Raises:
+        ValueError: the two have another geometry.
+    """
+    ours, begun = model.state_dict(), init.state_dict()
+    if {name: x.shape for name, x in ours.items()} != {name: x.shape for name, x in begun.items()}:
+        raise ValueError(f"interpolate must name weights of the model's geometry, {model.config}, got {init.config}")
+    for name, value in ours.items():
+        value.copy_(torch.lerp(begun[name], value, share))
 
 
 if __name__ == "__main__":

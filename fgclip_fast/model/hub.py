@@ -8,7 +8,7 @@ FILES = ["*.safetensors", "*.json", "merges.txt"]
 
 
 def looks_like_name(path: str | Path) -> bool:
-    """Whether ``path`` can be a hub's name: two parts, and neither it nor its first part exists here."""
+    """True if ``path`` can be a name on a hub: two parts, and neither it nor its first part exists here."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) is not None and not Path(path).parent.exists()
 
 
