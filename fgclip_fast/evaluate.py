@@ -64,6 +64,8 @@ class Request:
     """Questions or records at most, for each file; None: all."""
     batch_size: Positive[int] = 32
     """Images a forward pass; more than 32 are passed in parts of 32, so that figures do not depend on it."""
+    trust_file: bool = False
+    """Run what a pickle or TorchScript archive asks for, if its weights cannot be read otherwise."""
     allow_partial: bool = False
     """End with status 0 although fewer than half of a suite's questions could be asked."""
     device: Device = "auto"
@@ -105,7 +107,7 @@ def run(request: Request) -> None:
     _refuse_unused(request)
     processes = distributed.start(preflight.device(request.device))
     heap.keep_freed_memory(processes.device.type)
-    model, other = pretrained.load(request.run), _other(request)
+    model, other = pretrained.load(request.run, trust_file=request.trust_file), _other(request)
     _warn(model, request)
     if request.output:
         preflight.check_output("output", Path(request.output))
@@ -159,7 +161,9 @@ def _other(request: Request) -> FGCLIP | None:
     if request.against == INIT and not config.is_file():
         raise ValueError(f"against: init needs a run with a config.yaml, got {request.run}")
     try:
-        return start.again(config_file.load(config)) if request.against == INIT else pretrained.load(request.against)
+        if request.against == INIT:
+            return start.again(config_file.load(config))
+        return pretrained.load(request.against, trust_file=request.trust_file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"against {request.against}: {error}") from None
     except ValueError as error:

@@ -318,3 +318,17 @@ def test_weights_to_compare_with_that_cannot_be_are_named(weights, shards, other
 def test_no_weights_is_told(tmp_path):
     with pytest.raises(SystemExit, match="error: "):
         evaluate.main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("words", [[], ["--trust-file"]])
+def test_a_pickle_runs_only_if_the_user_trusts_it(monkeypatch, weights, words):
+    asked = []
+
+    def load(path, **options):
+        asked.append(options["trust_file"])
+        raise ValueError("load: stop here")
+
+    monkeypatch.setattr(evaluate.pretrained, "load", load)
+    with pytest.raises(SystemExit, match="stop here"):
+        evaluate.main([str(weights), "--suite", "records", "--data", "x.tar", *words])
+    assert asked == [bool(words)]
