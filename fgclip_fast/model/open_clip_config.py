@@ -25,7 +25,7 @@ _TEXT = {"pool_type": "argmax", "context_length": SHORT_LENGTH, "no_causal_mask"
 
 
 class Untold(NamedTuple):
-    """What the weights of a CLIP do not tell."""
+    """Settings that the weights of a CLIP do not tell."""
 
     base: Model
     """With the activation and the epsilon of LayerNorm."""

@@ -33,7 +33,7 @@ _SURE, _UNSURE = 1e-4, 0.05  # chances that pixels look like thousandths
 
 
 class Evidence(NamedTuple):
-    """What some boxes say about their unit; evidence of several parts can be added."""
+    """Evidence of the unit of some boxes; that of several parts can be added."""
 
     boxes: int = 0
     """Boxes of four finite numbers, in images whose size is known."""

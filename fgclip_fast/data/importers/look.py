@@ -46,7 +46,7 @@ class Views(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What is known of the images of some records, in their order."""
+    """Usability, digests, hashes and splits of the images of some records, in their order."""
 
     good: np.ndarray
     """bool [N]: the record can be used."""
