@@ -15,7 +15,7 @@ from fgclip_fast.data.index import extent
 from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order
 from fgclip_fast.data.processes import main_left_out
-from fgclip_fast.data.remote import warn_of_little_room
+from fgclip_fast.data.remote import RemoteError, warn_of_little_room
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack
@@ -108,9 +108,12 @@ class Loader:
         return self._counted(batches)
 
     def _counted(self, batches: Iterator[WorkerBatch]) -> Iterator[list[Batch]]:
-        for batch in batches:
-            batch.defects.report(self.counts)
-            yield batch.micro_batches
+        try:
+            for batch in batches:
+                batch.defects.report(self.counts)
+                yield batch.micro_batches
+        except RemoteError as error:  # of a worker its traceback, which ends with the sentence
+            raise RemoteError(str(error).rpartition("RemoteError: ")[2]) from None
 
 
 def _sources(pattern: str, shards: list[Path]) -> list[Source]:

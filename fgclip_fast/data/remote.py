@@ -29,7 +29,7 @@ _STALE = 3600.0  # seconds after which a file of a download that was killed is d
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "checksum", "LastModified", "last_modified", "mtime", "created")
 
 
-class RemoteError(RuntimeError):
+class RemoteError(OSError):
     """A shard that cannot be fetched, which ends a run: no sample may take another's place. ``--resume`` goes on."""
 
 
@@ -88,7 +88,9 @@ def held(shard: Path) -> Iterator[None]:
             os.utime(_note_of(shard))
             lock = stack.enter_context(_lock_of(shard).open("w"))
             _lock_copy(shard, note, lock)
-        except OSError as error:  # not for the reader, which would take another sample
+        except RemoteError:
+            raise
+        except OSError as error:
             raise RemoteError(f"shards: {shard.parent.parent} cannot hold copies of remote shards: {error}") from error
         yield
 

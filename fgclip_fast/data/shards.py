@@ -202,6 +202,8 @@ class Shards:
         """
         try:
             return self._opened(shard).read(i)
+        except remote.RemoteError:  # not a bad sample, in whose place another one would be taken
+            raise
         except (OSError, ValueError) as error:
             raise BadRecord(UNREADABLE, str(error)) from None
 

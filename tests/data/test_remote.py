@@ -145,6 +145,20 @@ def test_a_failure_is_tried_again_and_then_ends_the_run(cache, stored, monkeypat
         batches(f"file://{stored}", steps=3)
 
 
+def test_a_shard_that_a_worker_cannot_fetch_is_told_in_one_sentence(stored):
+    loader = batches(stored, steps=1)[1]
+
+    def arriving():
+        yield from ()
+        raise remote.RemoteError(
+            "Caught RemoteError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            "fgclip_fast.data.remote.RemoteError: shards: s3://a/0.tar cannot be fetched: gone; --resume goes on"
+        )
+
+    with pytest.raises(OSError, match=r"^shards: s3://a/0\.tar cannot be fetched: gone; --resume goes on$"):
+        next(loader._counted(arriving()))
+
+
 def test_a_copy_that_breaks_off_is_not_kept(cache, stored, monkeypatch):
     system = fsspec.filesystem("file")
     monkeypatch.setattr(system, "get_file", lambda path, target: Path(target).write_bytes(b"half"))
