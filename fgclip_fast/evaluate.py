@@ -18,7 +18,7 @@ from fgclip_fast.config_rules import Device, Positive, check
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.figures_file import FIGURES, INIT
-from fgclip_fast.model import pretrained, weights
+from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import resolve
 from fgclip_fast.suites import SUITES, Task
@@ -219,7 +219,7 @@ def _task(request: Request) -> tuple[list[str], Task]:
 
 def _weights(path: str) -> tuple[Path, int | None]:
     """The folder or file of the weights, and the step of training that they are of."""
-    where = weights.find(Path(path))
+    where = pretrained.find(path)
     at = where.parent.name.removeprefix(checkpoint.PREFIX)
     return where, int(at) if at.isdigit() else None
 

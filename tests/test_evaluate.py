@@ -332,3 +332,9 @@ def test_a_pickle_runs_only_if_the_user_trusts_it(monkeypatch, weights, words):
     with pytest.raises(SystemExit, match="stop here"):
         evaluate.main([str(weights), "--suite", "records", "--data", "x.tar", *words])
     assert asked == [bool(words)]
+
+
+def test_a_name_on_a_hub_is_evaluated(monkeypatch, weights, shards, tmp_path):
+    monkeypatch.setattr(evaluate.pretrained.hub, "fetch", lambda name, revision=None: weights)
+    words = ["owner/name", "--suite", "records", "--data", str(shards / "val-*.tar")]
+    assert against(tmp_path, words)["records"]["of"]["weights"] == str(weights)

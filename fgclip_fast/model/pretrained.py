@@ -65,9 +65,7 @@ def load(
             be trusted to be read.
     """
     products = _dtype(dtype)
-    if revision is not None and not hub.looks_like_name(path):
-        raise ValueError(f"load: revision is for a name on a hub, got {revision!r} for {path}")
-    where = weights.find(hub.fetch(str(path), revision) if hub.looks_like_name(path) else Path(path))
+    where = find(path, revision)
     config, state = weights.read(where, like, trust_file)
     with torch.device("meta"):
         model = FGCLIP(config)
@@ -78,6 +76,20 @@ def load(
     if (where / "merges.txt").is_file():
         model.tokenizer = Tokenizer(where / "merges.txt")
     return model
+
+
+def find(path: str | Path, revision: str | None = None) -> Path:
+    """Find the folder or file of weights that a path or a name on a hub means, as :func:`load` does.
+
+    Raises:
+        FileNotFoundError: neither exists.
+        ValueError: ``revision`` is given for a path.
+    """
+    if hub.looks_like_name(path):
+        return weights.find(hub.fetch(str(path), revision))
+    if revision is not None:
+        raise ValueError(f"load: revision is for a name on a hub, got {revision!r} for {path}")
+    return weights.find(Path(path))
 
 
 def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
