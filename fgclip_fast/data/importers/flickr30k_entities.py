@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fgclip_fast.data.importers.source import (
     described,
     head,
     image_file,
+    splits_by_lists,
 )
 from fgclip_fast.data.importers.voc import image_size, pixels
 from fgclip_fast.data.importers.xml_file import elements
@@ -67,7 +67,7 @@ def _record(file: Path, options: Options) -> SourceRecord:
     made = captioned([_PHRASE.sub(r"\2", line) for line in marked])
     made["bbox_info"] = [described(boxes[entity], texts) for entity, texts in phrases.items() if entity in boxes]
     names = [folder + f"{file.stem}.jpg" for folder in _FOLDERS]
-    split = _splits(file.parent.parent).get(file.stem)
+    split = splits_by_lists(file.parent.parent).get(file.stem)
     return SourceRecord(*place, image_file(options, file, *names), made, size, split=split)
 
 
@@ -80,10 +80,3 @@ def _boxes(root: Element) -> dict[str, list[Any]]:
             for name in entry.findall("name"):
                 corners[name.text or ""] += [(x1, y1), (x2, y2)]
     return {entity: around(points) for entity, points in corners.items()}
-
-
-@lru_cache(maxsize=4)
-def _splits(folder: Path) -> dict[str, str]:
-    """Name of an image → split, by the lists beside the folders."""
-    lists = (folder / f"{name}.txt" for name in ("train", "val", "test"))
-    return {name: file.stem for file in lists if file.is_file() for name in file.read_text("utf-8", "replace").split()}

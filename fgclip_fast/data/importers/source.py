@@ -174,6 +174,22 @@ def split_of(name: str | None) -> str | None:
     return "test" if word.startswith("test") else _SPLITS.get(word)
 
 
+@lru_cache(maxsize=16)
+def splits_by_lists(folder: Path) -> dict[str, str]:
+    """Read ``train.txt``, ``val.txt`` and ``test.txt`` of a folder, with an image at the start of each line.
+
+    Returns:
+        Image, as the lists name it, to its split; empty without such files.
+    """
+    lists = (folder / f"{name}.txt" for name in SPLITS)
+    rows = ((file.stem, line.split()) for file in lists if file.is_file() for line in _lines(file))
+    return {words[0]: split for split, words in rows if words}
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text("utf-8", "replace").splitlines()
+
+
 def head(file: Path) -> bytes:
     """The first bytes of a file."""
     return _head(file)

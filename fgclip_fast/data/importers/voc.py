@@ -1,7 +1,6 @@
 """Pascal VOC's XML: a file for each image, in a VOCdevkit or in any folder."""
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from fgclip_fast.data.importers.source import (
     head,
     image_file,
     region,
+    splits_by_lists,
     stated_size,
 )
 from fgclip_fast.data.importers.table_columns import number
@@ -64,7 +64,7 @@ def _record(file: Path, root: Element, options: Options) -> SourceRecord:
     names = [*([name, Path(name).name] if name else []), *(stem + suffix for stem in stems for suffix in _SUFFIXES)]
     places = dict.fromkeys(folder + each for each in names for folder in ("", "../JPEGImages/", "../images/"))
     place = name or file.stem, file.name, 1
-    split = _splits(file.parent.parent).get(file.stem)
+    split = splits_by_lists(file.parent.parent / "ImageSets" / "Main").get(file.stem)
     return SourceRecord(*place, image_file(options, file, *places), made, image_size(root), split=split)
 
 
@@ -83,14 +83,3 @@ def _box(entry: Element) -> list[Any]:
 def _text(entry: Element, options: Options) -> str:
     free = (entry.findtext(options.text_field) or "").strip() if options.text_field else ""
     return free or class_text(entry.findtext("name") or "", options)
-
-
-@lru_cache(maxsize=16)
-def _splits(folder: Path) -> dict[str, str]:
-    """Stem of an image → split, by the lists of a VOCdevkit."""
-    lists = (folder / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test"))
-    return {stem: file.stem for file in lists if file.is_file() for stem in _first_words(file)}
-
-
-def _first_words(file: Path) -> Sequence[str]:
-    return [line.split()[0] for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]
