@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fgclip_fast.evaluation.figures import Figures, by_image, counted
-from fgclip_fast.evaluation.metrics import interval
+from fgclip_fast.evaluation.metrics import interval, mean_of_known
 
 
 def class_figures(
@@ -33,7 +33,7 @@ def class_figures(
         right = Counter(label for label, hit in zip(labels, hits, strict=True) if hit)
         shares = [right[c] / of_class[c] for c in sorted(of_class)]
         values[f"top{k}"] = sum(hits) / asked if asked else math.nan
-        values[f"top{k}_mean_of_classes"] = math.fsum(shares) / len(shares) if shares else math.nan
+        values[f"top{k}_mean_of_classes"] = mean_of_known(shares)
         outcomes[f"top{k}"] = by_image(images, hits, [1] * asked)
         if k == 1:
             values["interval"] = list(interval(sum(hits), asked))

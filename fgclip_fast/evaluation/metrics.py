@@ -1,7 +1,7 @@
 """Figures of merit computed from similarities alone, without models or files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -84,6 +84,12 @@ def answers_before(
         counted = nearer.sum(dim=1) if copies is None else (nearer.float() @ copies.float()).long()
         before[start : start + chunk] = counted
     return before
+
+
+def mean_of_known(values: Iterable[float | None]) -> float:
+    """Compute the mean of the values that are not None; nan if there are none."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:

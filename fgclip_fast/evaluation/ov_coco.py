@@ -22,6 +22,7 @@ from fgclip_fast.evaluation.average_precision import Detections, ap50, detect, o
 from fgclip_fast.evaluation.classes import read_templates
 from fgclip_fast.evaluation.embedding import class_vectors, embed_regions
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
+from fgclip_fast.evaluation.metrics import mean_of_known
 from fgclip_fast.evaluation.pictures import around
 from fgclip_fast.evaluation.proposals import Annotated, Proposal, annotated_boxes, read, read_proposals
 from fgclip_fast.evaluation.share import PART, Share, parts_of
@@ -131,9 +132,9 @@ def _figures(
     boxes, found, right = (sum(one[i] for one in matched.values()) for i in range(3))
     causes = counted(skipped)
     values: dict[str, Any] = {
-        "ap50_novel": _mean(by_class[: len(NOVEL)]),
-        "ap50_base": _mean(by_class[len(NOVEL) :]),
-        "ap50": _mean(by_class),
+        "ap50_novel": mean_of_known(by_class[: len(NOVEL)]),
+        "ap50_base": mean_of_known(by_class[len(NOVEL) :]),
+        "ap50": mean_of_known(by_class),
         "top1_of_found": right / found if found else math.nan,
         "found_by_proposals": found / boxes if boxes else math.nan,
         "images": len(answers),
@@ -157,8 +158,3 @@ def _matched(boxes: Sequence[dict[str, Any]], sides: list[list[float]], nearest:
     right = nearest[at] == torch.tensor([one["category_id"] for one in objects])
     found = best >= 0.5
     return len(objects), int(found.sum()), int((found & right).sum())
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else math.nan

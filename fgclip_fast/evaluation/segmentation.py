@@ -23,6 +23,7 @@ from torch import Tensor
 from fgclip_fast.evaluation.classes import read_templates
 from fgclip_fast.evaluation.embedding import class_vectors
 from fgclip_fast.evaluation.figures import Figures, counted, origin
+from fgclip_fast.evaluation.metrics import mean_of_known
 from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.image import read as read_image
 from fgclip_fast.model.fgclip import FGCLIP
@@ -181,14 +182,13 @@ def _figures(names: Sequence[str], matrices: dict[str, Tensor], skipped: Counter
     whole = sum(matrices.values(), torch.zeros(count, count, dtype=torch.int64))
     right, true, predicted = whole.diagonal().tolist(), whole.sum(dim=1).tolist(), whole.sum(dim=0).tolist()
     ious = [r / (t + p - r) if t else None for r, t, p in zip(right, true, predicted, strict=True)]
-    known = [iou for iou in ious if iou is not None]
     causes = counted(skipped)
     values = {
-        "miou": math.fsum(known) / len(known) if known else math.nan,
+        "miou": mean_of_known(ious),
         "pixel_accuracy": sum(right) / sum(true) if sum(true) else math.nan,
         "images": len(matrices),
         "classes": count,
-        "classes_with_pixels": len(known),
+        "classes_with_pixels": sum(iou is not None for iou in ious),
         "skipped": causes,
         "iou_by_class": {f"{number} {name}": iou for number, (name, iou) in enumerate(zip(names, ious, strict=True))},
     }
