@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fgclip_fast.export.probe import TEXTS, compare, pixels
+from fgclip_fast.export.probe import TEXTS, compare, compare_short_path, pixels
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.whole_file import write_whole
 
@@ -35,10 +35,7 @@ def write_hf(model: FGCLIP, folder: Path) -> float:
     image = peer.visual_projection(peer.vision_model(pixel_values=pixels(model)).pooler_output)
     # Masked padding could not change a feature: attention is causal.
     text = peer.text_projection(peer.text_model(input_ids=tokens["input_ids"]).pooler_output)
-    ours = model.encode_image(pixels(model)), model.encode_text(TEXTS)
-    return compare(
-        "transformers", {"image": (ours[0], F.normalize(image, dim=-1)), "text": (ours[1], F.normalize(text, dim=-1))}
-    )
+    return compare_short_path("transformers", model, F.normalize(image, dim=-1), F.normalize(text, dim=-1))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fgclip_fast.export.probe import TEXTS, compare, pixels
+from fgclip_fast.export.probe import TEXTS, compare_short_path, pixels
 from fgclip_fast.inputs.image import MEAN, STD
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.foreign import CONFIG, NO_WEIGHTS, TRANSPOSED, WEIGHTS, translate
@@ -38,8 +38,7 @@ def write_open_clip(model: FGCLIP, folder: Path) -> float:
     loaded.eval()
     image = loaded.encode_image(pixels(model), normalize=True)
     text = loaded.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS), normalize=True)
-    ours = model.encode_image(pixels(model)), model.encode_text(TEXTS)
-    return compare("open_clip", {"image": (ours[0], image), "text": (ours[1], text)})
+    return compare_short_path("open_clip", model, image, text)
 
 
 def _state(model: FGCLIP, theirs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,16 @@ def pixels(model: FGCLIP) -> Tensor:
     return normalize(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=generator))
 
 
+def compare_short_path(consumer: str, model: FGCLIP, image: Tensor, text: Tensor) -> float:
+    """The largest difference of a consumer's embeddings of length 1, of :func:`pixels` and of TEXTS, from ours.
+
+    Raises:
+        ValueError: it is larger than :data:`TOLERANCE`.
+    """
+    ours = model.encode_image(pixels(model)), model.encode_text(TEXTS)
+    return compare(consumer, {"image": (ours[0], image), "text": (ours[1], text)})
+
+
 def compare(consumer: str, pairs: dict[str, tuple[Tensor, Tensor]]) -> float:
     """The largest difference of several (ours, theirs).
 
