@@ -16,6 +16,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,11 @@ def _import(folder: str) -> None:
 
 def _in_process(work, folder: str) -> tuple[float, ...]:
     """Seconds, seconds of all cores, and the peak memory of a new process and of the largest of its workers, MB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (work, folder))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, work, folder).result()
 
 
 def _measured(work, folder: str) -> tuple[float, ...]:
-    # A worker of a pool may have no workers itself, unless it says that it is none.
-    multiprocessing.current_process()._config["daemon"] = False
     start, used = time.perf_counter(), _usage()
     work(folder)
     seconds = time.perf_counter() - start
