@@ -62,7 +62,7 @@ def import_records(
         val: share of the images used for validation; None: the source's own split, training where it has none.
             Duplicates and near-duplicates stay together.
         shard_size: records of a shard.
-        workers: processes; None: one for each core. With more than one, a script needs a main guard.
+        workers: processes; None: one for each core.
         retry_failed: try the refused records of a complete import again, and add shards with those that work now.
 
     Raises:
