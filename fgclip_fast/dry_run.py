@@ -13,7 +13,6 @@ from fgclip_fast import cost
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.training import distributed, grad_cache, optim
@@ -70,10 +69,7 @@ def _measure(config: Config, model: FGCLIP, batches: Iterator[list[Batch]], step
     optimizer, network = optim.adamw(model, config.optim), distributed.wrap(model, processes)
     losses_of = partial(objective, weights=config.loss, group=processes.group)
     to_device = BatchCopy(processes.device)
-
-    def embed(batch: Batch, known: Embeddings | None = None) -> Embeddings:
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            return network(batch, known)
+    embed = grad_cache.embedder(network, processes.device.type, config.precision == "bf16")
 
     model.train()
     seconds, waited = [], []

@@ -30,8 +30,6 @@ from fgclip_fast import (
 from fgclip_fast.config import Config
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
-from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.run_folder import State
@@ -117,12 +115,9 @@ def train(config: Config) -> Run:
     watch = Stopwatch(model, monitor.note, processes.device, done)
     stop, batches, figures, groups = StopFlag(processes), loader.batches(after=done), {}, 0
     to_device = BatchCopy(processes.device)
+    embed = grad_cache.embedder(network, processes.device.type, config.precision == "bf16")
 
-    def embed(batch: Batch, known: Embeddings | None = None) -> Embeddings:
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            return network(batch, known)
-
-    with Interruption() as interruption, out_of_memory.explained(config.images_per_pass):
+    with Interruption() as interruption:
         model.train()
         step = done
         while step < steps:
@@ -131,19 +126,17 @@ def train(config: Config) -> Run:
             # Counted before the batches move, since reading the lengths of padded texts would wait for a GPU.
             tokens = sum(batch.texts.processed_tokens for batch in arrived)
             groups += sum(len(batch.hard_region) for batch in arrived)
-            if step - done == _LOOK and groups == 0 and config.loss.hard_negative > 0 and processes.first:
-                log.warning(
-                    "the first %d steps hold no negatives, so the hard-negative term teaches nothing; make some "
-                    "by `fgclip curate negatives`, or pass --loss.hard-negative 0",
-                    _LOOK + 1,
-                )
-            micro_batches = to_device(arrived)
-            monitor.waited(watch.data_arrived())
-            lr = optim.set_lr(optimizer, config.optim, step, steps)
-            losses = grad_cache.backward(network, embed, micro_batches, losses_of)
-            watch.gradients_done()
-            norm, skipped = optim.update(model, optimizer, config.optim)
-            watch.step_ends()
+            if step - done == _LOOK and groups == 0 and processes.first:
+                _tell_of_no_negatives(config)
+            # The step alone: what validates or saves has other causes to run out of memory.
+            with out_of_memory.explained(config.images_per_pass):
+                micro_batches = to_device(arrived)
+                monitor.waited(watch.data_arrived())
+                lr = optim.set_lr(optimizer, config.optim, step, steps)
+                losses = grad_cache.backward(network, embed, micro_batches, losses_of)
+                watch.gradients_done()
+                norm, skipped = optim.update(model, optimizer, config.optim)
+                watch.step_ends()
             step += 1
             average.update(step)
             monitor.record(step, losses, norm, skipped, lr, config.batch_size, tokens)
@@ -170,8 +163,10 @@ def train(config: Config) -> Run:
         with average.in_model():
             found = suites.evaluate(model, suites.of_run(source), task)
             kept, changes = _forgetting(model, config, general, task) if general else ({}, {})
+            settings_of_model = figures_file.settings(model) if processes.first else None
         state.save_best(best, figures_file.values(found).get("records", {}), step, writes=processes.first)
-        figures = figures_file.described({**found, **kept}, checkpoint.at(run, step) / "model", step, task.limit)
+        weights = checkpoint.at(run, step) / "model"
+        figures = figures_file.described({**found, **kept}, weights, step, task.limit, settings_of_model)
         figures = {name: f | ({"against": changes[name]} if name in changes else {}) for name, f in figures.items()}
         if processes.first:
             write_json(run / figures_file.FIGURES, figures)
@@ -192,6 +187,15 @@ def _seed_everything(seed: int, threads: int | None) -> None:
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
+
+
+def _tell_of_no_negatives(config: Config) -> None:
+    if config.loss.hard_negative > 0:
+        log.warning(
+            "the first %d steps hold no negatives, so the hard-negative term teaches nothing; make some by "
+            "`fgclip curate negatives`, or pass --loss.hard-negative 0",
+            _LOOK + 1,
+        )
 
 
 def _forgetting(

@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fgclip_fast import config_file
+from fgclip_fast import config_file, suites
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.cost import fit, here
@@ -50,6 +50,7 @@ def test_a_run_leaves_config_log_checkpoints_and_figures(config):
     assert list(losses(run.path)) == list(range(1, 9))
     assert [p.name for p in checkpoint.every(run.path)] == ["step-00000004", "step-00000008"]
     assert run.figures["records"]["images"] > 0
+    assert run.figures["records"]["of"]["settings"]["image_size"] == SMALL.vision.image_size
     loaded = pretrained.load(run.path)
     for (name, a), b in zip(run.model.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -190,6 +191,15 @@ def test_a_hard_negative_term_without_negatives_is_told_once(config, monkeypatch
     assert "hold no negatives" not in caplog.text
     train(replace(config, data=replace(config.data, negatives=0), output=f"{config.output}-without"))
     assert caplog.text.count("the first 3 steps hold no negatives") == 1
+
+
+def test_a_validation_out_of_memory_is_not_laid_to_the_step(config, monkeypatch):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(suites, "evaluate", fails)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory\.$"):
+        train(replace(config, eval_every=2))
 
 
 def test_another_error_of_a_step_stays_as_it_is(config, monkeypatch):

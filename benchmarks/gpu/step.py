@@ -8,7 +8,6 @@ from torch import Tensor
 from benchmarks.gpu.sizes import Sizes
 from fgclip_fast.config import Loss, Model, Optim
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.network import Network
 from fgclip_fast.training import grad_cache, optim
 from fgclip_fast.training.objective import Losses, objective
@@ -24,12 +23,9 @@ class Step:
 
     def __call__(self) -> tuple[Losses, Tensor, Tensor]:
         """Return losses, gradient norm, and whether the update was skipped."""
-        losses = grad_cache.backward(self.network, self._embed, [self.batch], partial(objective, weights=Loss()))
+        embed = grad_cache.embedder(self.network, self.device.type, True)
+        losses = grad_cache.backward(self.network, embed, [self.batch], partial(objective, weights=Loss()))
         return losses, *optim.update(self.network, self.optimizer, Optim())
-
-    def _embed(self, batch: Batch, known: Embeddings | None = None) -> Embeddings:
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return self.network(batch, known)
 
 
 def flop_of(model: Model, batch: Batch) -> float:

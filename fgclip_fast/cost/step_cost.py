@@ -18,7 +18,6 @@ from fgclip_fast.cost.counter import Operation, StepCounter
 from fgclip_fast.cost.fake_cuda import DEVICE, fake_cuda
 from fgclip_fast.cost.rules import Kind
 from fgclip_fast.inputs.batch import Batch, replace_leaves
-from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.model.network import Network
 from fgclip_fast.training import grad_cache, optim
 from fgclip_fast.training.distributed import Processes, StopFlag
@@ -135,13 +134,10 @@ class _Step:
         resident = counter.memory.peak = counter.memory.live
         counter.phase = "forward"
         losses_of = partial(objective, weights=config.loss, group=self.processes.group)
-        losses = grad_cache.backward(self.network, self._embed, micro_batches, losses_of)
+        embed = grad_cache.embedder(self.network, "cuda", config.precision != "fp32")
+        losses = grad_cache.backward(self.network, embed, micro_batches, losses_of)
         self._end(losses, 2)
         return resident
-
-    def _embed(self, batch: Batch, known: Embeddings | None = None) -> Embeddings:
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.config.precision != "fp32"):
-            return self.network(batch, known)
 
     def _end(self, losses: Losses, step: int) -> None:
         self.counter.phase = "optimizer"

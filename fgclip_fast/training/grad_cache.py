@@ -27,6 +27,16 @@ class Embed(Protocol):
     def __call__(self, batch: Batch, known: Embeddings | None = None) -> Embeddings: ...
 
 
+def embedder(network: nn.Module, device_type: str, bf16: bool) -> Embed:
+    """Make the call of ``network``, or of DDP around it, with its products in bf16 or fp32."""
+
+    def embed(batch: Batch, known: Embeddings | None = None) -> Embeddings:
+        with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
+            return network(batch, known)
+
+    return embed
+
+
 # Embeddings have one row a sample, a region or a text; the other fields are bookkeeping or the model's scales.
 ROWS = ("image", "short", "long", "regions", "region_texts", "hard_texts")
 IDS = ("short_ids", "long_ids", "region_ids")
