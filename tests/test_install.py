@@ -1,6 +1,7 @@
 """Each way to install the package, and the message where it is not installed. The builds are slow: -m slow."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def test_every_package_is_listed_for_the_wheel():
     packages = [file.parent.relative_to(ROOT) for file in (ROOT / "fgclip_fast").rglob("__init__.py")]
     missing = [name for name in (".".join(path.parts) for path in packages) if f'"{name}",' not in listed]
     assert packages and not missing, f"pyproject.toml, tool.setuptools.packages: {missing} is missing"
+
+
+def test_every_extra_that_is_named_exists():
+    section = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    stated = set(re.findall(r"^([a-z0-9-]+) = \[", section, re.MULTILINE))
+    texts = [ROOT / "pyproject.toml", ROOT / ".ci" / "run", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    texts += (ROOT / "fgclip_fast").rglob("*.py")
+    named = {
+        extra
+        for text in texts
+        for extras in re.findall(r"(?:fgclip_fast|[ '`]\.)\[([a-z0-9_,-]+)\]", text.read_text())
+        for extra in extras.split(",")
+    }
+    assert len(named) > 8 and named <= stated, named - stated
 
 
 def test_ci_runs_the_second_command_of_the_readme_with_more_extras():
