@@ -21,9 +21,9 @@ FLOORS = (
     {"model", "data"},
     {"training", "evaluation"},
     {"presets", "config_file", "preflight", "command"},
-    {"scenes"},
+    {"scenes", "integrations"},
     {"suites", "run_folder", "figures_file", "figures_table"},
-    {"report", "cost", "curate", "search", "serve", "export", "integrations"},
+    {"report", "cost", "curate", "search", "serve", "export"},
     {"inspection"},
 )
 COMMANDS = len(FLOORS)
