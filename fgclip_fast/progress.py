@@ -1,8 +1,10 @@
-"""Show how far a long task is: a bar on a terminal, plain lines elsewhere."""
+"""Show how far a long task is: a bar on a terminal, one display in a notebook, plain lines elsewhere."""
 
 import sys
 import time
 from datetime import timedelta
+from html import escape
+from typing import Any
 
 from rich import get_console
 from rich import progress as rich_progress
@@ -11,14 +13,16 @@ INTERVAL = 30
 """Seconds between two plain lines."""
 EARLY = (3, 10)
 """Seconds from the first plain line to the second, and from there to the third: an early look at a new run."""
+_REDRAW = 0.5  # seconds between two updates in a notebook, each of which is a message to the browser
 
 
 class Progress:
     """The progress of a task in steps.
 
-    On a terminal it is a bar in the last line. In a file, a job's log or a notebook it is one printed line for the
-    first step, for the last, and every :data:`INTERVAL` seconds, with the time that is left; the first ones come
-    sooner. Colours that FORCE_COLOR asks for do not make a file a terminal.
+    On a terminal it is a bar in the last line. In a notebook it is one display, which is updated in its place and stays
+    when the task ends; it needs no widgets. In a file or a job's log it is one printed line for the first step, for the
+    last, and every :data:`INTERVAL` seconds, with the time that is left; the first ones come sooner. Colours that
+    FORCE_COLOR asks for do not make a file a terminal.
 
     Args:
         total: steps of the task.
@@ -32,7 +36,10 @@ class Progress:
         self._next = -float("inf")
         self._start: tuple[int, float] | None = None
         self._bar: rich_progress.Progress | None = None
-        if not quiet and get_console().is_terminal and sys.stdout.isatty():
+        self._display: _Display | None = None
+        if not quiet and get_console().is_jupyter:
+            self._display = _Display(total, done)
+        elif not quiet and get_console().is_terminal and sys.stdout.isatty():
             columns = (
                 rich_progress.TextColumn("{task.completed}/{task.total}"),
                 rich_progress.BarColumn(20),
@@ -51,14 +58,19 @@ class Progress:
             now = time.monotonic()
             if self._start is None:
                 self._start = step, now
-            if step == self._total or now >= self._next:
+            line = f"{step}/{self._total} {text}{self._left(step, now, *self._start)}"
+            if self._display is not None:
+                self._display.update(step, line)
+            elif step == self._total or now >= self._next:
                 self._next = now + (self._intervals.pop() if self._intervals else INTERVAL)
-                print(f"{step}/{self._total} {text}{self._left(step, now, *self._start)}", flush=True)
+                print(line, flush=True)
 
     def say(self, text: str) -> None:
-        """Print a line that stays, above the bar."""
+        """Print a line that stays: above the bar, or below it in a notebook."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
+        elif self._display is not None:
+            self._display.say(text)
         elif not self._quiet:
             print(text, flush=True)
 
@@ -69,6 +81,48 @@ class Progress:
         return f" ETA {timedelta(seconds=round((now - since) / (step - first) * (self._total - step)))}"
 
     def close(self) -> None:
-        """End the bar."""
+        """End the bar; the display of a notebook keeps its last state."""
         if self._bar is not None:
             self._bar.stop()
+        if self._display is not None:
+            self._display.draw()
+
+
+class _Display:
+    """The display of a notebook: a bar, the newest line beside it, and below it the lines that stay.
+
+    It is a plain output of the cell, so that a saved notebook keeps it.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        from IPython.display import display  # a notebook has it
+
+        self._total, self._done, self._line = total, done, "starting"
+        self._said: list[str] = []
+        self._next = time.monotonic() + _REDRAW
+        self._shown: Any = display(self, display_id=True)
+
+    def update(self, done: int, line: str) -> None:
+        """Show a newer state, at most every :data:`_REDRAW` seconds and at the last step."""
+        self._done, self._line = done, line
+        if done == self._total or time.monotonic() >= self._next:
+            self.draw()
+
+    def say(self, text: str) -> None:
+        """Add a line that stays."""
+        self._said.append(text)
+        self.draw()
+
+    def draw(self) -> None:
+        """Show the newest state in the place of what is shown."""
+        self._next = time.monotonic() + _REDRAW
+        if self._shown is not None:
+            self._shown.update(self)
+
+    def _repr_html_(self) -> str:
+        bar = f'<progress value="{self._done}" max="{max(1, self._total)}"></progress>'
+        lines = "".join(f"<br>{escape(text)}" for text in self._said)
+        return f"<div>{bar} {escape(self._line)}{lines}</div>"
+
+    def __repr__(self) -> str:
+        return "\n".join([self._line, *self._said])

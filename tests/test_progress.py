@@ -1,5 +1,10 @@
-"""Progress without a terminal: plain lines, at least two and at most one in each interval."""
+"""Progress without a terminal: plain lines, at least two, at most one in each interval; in a notebook one display."""
 
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
 from rich.console import Console
 
 from fgclip_fast import progress
@@ -49,3 +54,66 @@ def test_quiet_shows_nothing(capsys):
     shown.say("y")
     shown.close()
     assert capsys.readouterr().out == ""
+
+
+class Shown:
+    """A stand-in for IPython's display: what lies in the cell, and how often it was sent."""
+
+    def __init__(self):
+        self.html, self.text, self.sent = "", "", 0
+
+    def display(self, shown, display_id):
+        assert display_id is True
+        self.update(shown)
+        return self
+
+    def update(self, shown):
+        self.html, self.text, self.sent = shown._repr_html_(), repr(shown), self.sent + 1
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    cell = Shown()
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=cell.display))
+    monkeypatch.setattr(progress, "get_console", lambda: SimpleNamespace(is_jupyter=True))
+    return cell
+
+
+def test_a_notebook_shows_one_display_that_stays(notebook, capsys):
+    shown = Progress(1000)
+    shown.update(1, "loss 2.0")
+    shown.say("step 1, validation: a < b")
+    for step in range(2, 1001):
+        shown.update(step, "loss 1.0")
+    shown.close()
+    assert notebook.text == "1000/1000 loss 1.0\nstep 1, validation: a < b"
+    assert '<progress value="1000" max="1000">' in notebook.html and "validation: a &lt; b" in notebook.html
+    assert notebook.sent < 100 and capsys.readouterr().out == ""
+
+
+def test_a_task_that_ends_early_leaves_its_newest_line_in_the_notebook(notebook):
+    shown = Progress(1000, done=10)
+    shown.update(11, "loss 2.0")
+    shown.close()
+    assert notebook.text.startswith("11/1000 loss 2.0") and '<progress value="11" max="1000">' in notebook.html
+
+
+@pytest.mark.slow
+def test_a_real_kernel_without_widgets_keeps_one_output():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    # From a thread, as the log of a run is written.
+    code = """
+import sys, threading
+sys.modules["ipywidgets"] = None
+from fgclip_fast.progress import Progress
+shown = Progress(9)
+def work():
+    for step in range(1, 10):
+        shown.update(step, "loss")
+thread = threading.Thread(target=work); thread.start(); thread.join(); shown.close()
+"""
+    cell = nbformat.v4.new_code_cell(code)
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=60).execute()
+    (output,) = cell.outputs
+    assert output.output_type == "display_data" and output.data["text/plain"] == "9/9 loss", json.dumps(output)
