@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from fgclip_fast import config_file
+from fgclip_fast import command, config_file
 
 # Command → its purpose. The command is the module of its name, or the `__main__` of the folder of its name.
 COMMANDS: dict[str, dict[str, str]] = {
@@ -30,8 +30,9 @@ COMMANDS: dict[str, dict[str, str]] = {
 
 def main() -> None:
     """Run the command that the first argument names."""
+    command.replace_unprintable()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    known = [command for group in COMMANDS.values() for command in group]
+    known = [word for group in COMMANDS.values() for word in group]
     if name in ("-h", "--help"):
         print(_help())
     elif name in known:

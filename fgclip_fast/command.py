@@ -1,5 +1,7 @@
 """The frame of every command: set up the log, read the arguments, print an error as one line."""
 
+import codecs
+import io
 import logging
 import os
 import sys
@@ -10,18 +12,21 @@ from typing import TypeVar
 from rich.logging import RichHandler
 
 T = TypeVar("T")
+_PLAIN = {"…": "...", "–": "-", "—": "-", "×": "x", "·": ".", "“": '"', "”": '"', "’": "'"}
 
 
 @contextmanager
 def frame(name: str) -> Iterator[None]:
     """Run the body of a command.
 
-    Log messages are formatted by rich on a terminal, and are plain lines on standard error elsewhere; of several
-    processes that ``torchrun`` started, all but the first log warnings only.
+    What the encoding of the output lacks is printed in other words. Log messages are formatted by rich on a terminal,
+    and are plain lines on standard error elsewhere; of several processes that ``torchrun`` started, all but the first
+    log warnings only.
 
     A ValueError or OSError, which is what our own checks and the file system raise, ends the process with the line
     ``error: NAME: message`` and status 1. Other exceptions are faults of this package and keep their traceback.
     """
+    replace_unprintable()
     level = logging.INFO if int(os.environ.get("RANK", 0)) == 0 else logging.WARNING
     if sys.stdout.isatty():
         logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(show_path=False)])
@@ -32,6 +37,25 @@ def frame(name: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
         sys.exit(f"error: {message if message.startswith(name) else f'{name}: {message}'}")
+
+
+def replace_unprintable() -> None:
+    """Print what the encoding of a terminal or a log lacks in other words: "..." for "…", "?" for most."""
+    codecs.register_error("fgclip-plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or not _is_utf8(stream.encoding)):
+            stream.reconfigure(errors="fgclip-plain")
+
+
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "utf-8"
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in text), error.end
 
 
 def read(

@@ -7,9 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fgclip_fast.command import replace_unprintable
+
 
 def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
     """Print figures: one table for all suites of top-1 alone, and one for each other suite, with its protocol."""
+    replace_unprintable()  # for who calls train() from Python, too
     console = Console()
     table = Table("suite", "top-1", "95 %", "chance", "questions", "skipped")
     for name, f in figures.items():
@@ -35,6 +38,7 @@ def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
 
 def show_comparison(figures: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the figures of two models side by side: one table for all suites of one figure, and a verdict line each."""
+    replace_unprintable()  # for who calls train() from Python, too
     console = Console()
     compared = {name: f["against"] for name, f in figures.items() if "against" in f}
     tables: dict[str, list[tuple[str, dict[str, Any]]]] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from fgclip_fast.home_cache import home_cache
 from fgclip_fast.kernels.contrastive_side import Side
 from fgclip_fast.whole_file import write_json
 
@@ -207,7 +208,7 @@ def _milliseconds(run: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def _file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fgclip_fast" / "contrastive_loss.json"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_cache()) / "fgclip_fast" / "contrastive_loss.json"
 
 
 @cache

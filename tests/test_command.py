@@ -1,5 +1,6 @@
 """The frame of the commands: one line for an error, plain log lines without a terminal, and a list of commands."""
 
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -47,6 +48,21 @@ def test_without_a_terminal_the_log_is_plain_lines_on_standard_error():
     code = "import logging; from fgclip_fast import command\nwith command.frame('x'): logging.info('a %s', 'b' * 200)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "" and done.stderr.endswith(f" INFO a {'b' * 200}\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_what_the_encoding_of_a_terminal_lacks_is_printed_in_other_words(monkeypatch, encoding):
+    """Of cases that ended a run after its last step, or a list of commands."""
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding, write_through=True))
+    monkeypatch.setattr(sys, "argv", ["fgclip"])
+    fgclip.main()
+    with command.frame("embed"):
+        print("3 × 4 – “猫” \udcff")
+    text = printed.getvalue().decode(encoding)
+    assert text.startswith(f"usage: fgclip COMMAND {'…' if encoding == 'utf-8' else '...'}, with --help")
+    last = {"utf-8": "3 × 4 – “猫” ?", "latin-1": '3 × 4 - "?" ?', "ascii": '3 x 4 - "?" ?'}[encoding]
+    assert text.splitlines()[-1] == last
 
 
 @pytest.mark.parametrize("name", NAMES)

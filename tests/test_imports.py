@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fgclip_fast"
 # the floors below its own. What is named on no floor is a command: every `__main__.py` and other files in the root.
 FLOORS = (
     {"config_rules"},
-    {"config", "heap", "whole_file", "progress", "kernels", "_native"},
+    {"config", "heap", "home_cache", "whole_file", "progress", "kernels", "_native"},
     {"ops"},
     {"inputs"},
     {"model", "data"},
@@ -28,7 +28,7 @@ FLOORS = (
 )
 COMMANDS = len(FLOORS)
 MAY_IMPORT_ONLY = {
-    "kernels": {"whole_file"},
+    "kernels": {"home_cache", "whole_file"},
     "ops": {"kernels", "_native"},
 }  # usable in another code base, without our config
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))

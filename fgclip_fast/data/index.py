@@ -20,6 +20,7 @@ import numpy as np
 
 from fgclip_fast.data import remote
 from fgclip_fast.data.remote import State
+from fgclip_fast.home_cache import home_cache
 from fgclip_fast.whole_file import write_whole
 
 BLOCK = 512
@@ -221,11 +222,15 @@ def _not_a_tar(shard: Path, damage: Damaged) -> ValueError:
     return ValueError(f"{shard}: {'compressed; unpack it first' if gzip else 'not a tar file'} ({damage})")
 
 
-def _candidates(shard: Path) -> tuple[Path, Path]:
-    """Paths of its index: beside the shard, and in the cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fgclip_fast" / "index"
+def _candidates(shard: Path) -> list[Path]:
+    """Paths of its index: beside the shard, and in the cache folder if the account has one."""
+    beside = shard.with_name(f"{shard.name}.index")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or home_cache()) / "fgclip_fast" / "index"
+    except FileNotFoundError:
+        return [beside]
     digest = hashlib.sha256(str(shard.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
-    return shard.with_name(f"{shard.name}.index"), cache / f"{digest[:32]}.index"
+    return [beside, cache / f"{digest[:32]}.index"]
 
 
 def _header(file: Path, state: State) -> Extent | None:

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from fgclip_fast.home_cache import home_cache
 from fgclip_fast.whole_file import replacing, write_json, write_whole
 
 log = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ def _deleted(copy: Path) -> bool:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("FGCLIP_CACHE", Path.home() / ".cache" / "fgclip_fast")) / "shards"
+    return Path(os.environ.get("FGCLIP_CACHE") or home_cache() / "fgclip_fast") / "shards"
 
 
 def _note_of(shard: Path) -> Path:

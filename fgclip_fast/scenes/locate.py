@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgclip_fast.config import Data
+from fgclip_fast.home_cache import home_cache
 
 log = logging.getLogger("fgclip_fast")
 EMBEDDED = "scenes"
@@ -21,7 +22,7 @@ def embedded() -> Path:
     The folder lies in ``$FGCLIP_CACHE``, or in ``~/.cache/fgclip_fast`` if that is not set. Its name holds a
     fingerprint of the code that draws and describes the scenes, so another version writes another folder.
     """
-    cache = Path(os.environ.get("FGCLIP_CACHE", Path.home() / ".cache" / "fgclip_fast"))
+    cache = Path(os.environ.get("FGCLIP_CACHE") or home_cache() / "fgclip_fast")
     folder = cache / f"{EMBEDDED}-{_fingerprint()}"
     if folder.exists():
         return folder
