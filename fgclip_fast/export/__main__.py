@@ -32,8 +32,8 @@ class Request:
     run: Positional[str]
     """A run, a folder of weights, or a name on a hub."""
     format: Literal["fg-clip", "hf", "open-clip", "vision-tower"]
-    """fg-clip: the released layout, whole. The others have the short path only: transformers' CLIPModel (hf), open_clip
-    by local-dir:, or CLIPVisionModel."""
+    """fg-clip: the released layout, whole. hf: transformers' CLIPModel takes the short path of it, AutoModel all.
+    open-clip: the short path, by local-dir:. vision-tower: a CLIPVisionModel."""
     output: str
     """Folder to write; it must not exist or be empty."""
     interpolate: tuple[str, float] | None = None

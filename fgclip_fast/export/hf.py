@@ -1,6 +1,8 @@
 """Folders that transformers loads without remote code: ``CLIPModel``, and ``CLIPVisionModel`` alone."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ from fgclip_fast.export.probe import TEXTS, compare, compare_short_path, pixels
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.whole_file import write_whole
 
-# Tensors of FG-CLIP that a CLIP lacks: the long path's and the finer terms'.
-_OWN = ("_res.weight", "_ori.weight", "filip_projection.weight", "finegraind", "hardneg")
-
 
 @torch.no_grad()
 def write_hf(model: FGCLIP, folder: Path) -> float:
-    """Write the image tower and the short path as a CLIP, load it by transformers, and compare.
+    """Write the whole model as transformers reads it, load it there, and compare.
+
+    ``CLIPModel`` takes the image tower and the short path; ``AutoModel`` all, once
+    ``fgclip_fast.integrations.transformers`` is imported.
 
     Returns:
         The largest difference of an embedding of length 1.
@@ -26,16 +28,55 @@ def write_hf(model: FGCLIP, folder: Path) -> float:
     Raises:
         ValueError: transformers computes something else.
     """
-    model.save(folder, {name: value for name, value in model.state_dict().items() if not name.endswith(_OWN)})
-    _configure(folder, lambda config: {**config, "architectures": ["CLIPModel"]})
-    from transformers import AutoTokenizer, CLIPModel
+    model.save(folder)
+    _configure(folder, dict)
+    from transformers import AutoModel, AutoTokenizer, CLIPModel
 
-    peer = CLIPModel.from_pretrained(folder).eval()
-    tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding="max_length", max_length=77, return_tensors="pt")
+    from fgclip_fast.integrations import transformers as registered
+
+    with _quiet():  # CLIPModel lists the tensors that it has no use for
+        peer, whole = CLIPModel.from_pretrained(folder).eval(), AutoModel.from_pretrained(folder)
+    if not isinstance(whole, registered.FGCLIPModel):
+        raise ValueError(f"export: AutoModel must load {folder} as an FGCLIPModel, got {type(whole).__name__}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(TEXTS, padding="max_length", max_length=77, return_tensors="pt")["input_ids"]
     image = peer.visual_projection(peer.vision_model(pixel_values=pixels(model)).pooler_output)
     # Masked padding could not change a feature: attention is causal.
-    text = peer.text_projection(peer.text_model(input_ids=tokens["input_ids"]).pooler_output)
-    return compare_short_path("transformers", model, F.normalize(image, dim=-1), F.normalize(text, dim=-1))
+    text = peer.text_projection(peer.text_model(input_ids=tokens).pooler_output)
+    short = compare_short_path("transformers", model, F.normalize(image, dim=-1), F.normalize(text, dim=-1))
+    return max(short, _compare_whole(model, whole, tokens))
+
+
+def _compare_whole(model: FGCLIP, whole: Any, ids: Tensor) -> float:
+    """The largest difference of ``AutoModel``'s embeddings of every kind from ours."""
+    image, box = pixels(model), [[(0.1, 0.2, 0.8, 0.9)]] * 2
+    theirs = {
+        "image": whole.get_image_features(image),
+        "short text": whole.get_text_features(ids),
+        "long text": whole.get_text_features(ids, walk_short_pos=False),
+        "dense": whole.get_image_dense_features(image),
+        "region": whole.get_image_box_roi_features(image, box),
+    }
+    ours = {
+        "image": model.encode_image(image),
+        "short text": model.encode_text(TEXTS),
+        "long text": model.encode_text(TEXTS, kind="long"),
+        "dense": model.encode_dense(image).flatten(1, 2),
+        "region": model.encode_regions(image, box, unit="fraction"),
+    }
+    return compare("transformers", {name: (ours[name], F.normalize(x, dim=-1)) for name, x in theirs.items()})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @torch.no_grad()

@@ -45,6 +45,15 @@ def read(path: Path, like: Model | None = None) -> Model:
         stored = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"load: {path} is not JSON: {error}") from None
+    return geometry(stored, path, like)
+
+
+def geometry(stored: dict[str, Any], path: Path | str, like: Model | None = None) -> Model:
+    """The geometry of what a ``config.json`` holds; ``path`` names it in messages, ``like`` is that of :func:`read`.
+
+    Raises:
+        ValueError: not a CLIP that this package can be.
+    """
     _check_kind(path, stored)
     vision, text = stored.get("vision_config"), stored.get("text_config")
     if not isinstance(vision, dict) or not isinstance(text, dict):
@@ -83,7 +92,7 @@ def write(path: Path, config: Model) -> None:
     path.write_text(json.dumps(stored, indent=2) + "\n")
 
 
-def _check_kind(path: Path, stored: dict[str, Any]) -> None:
+def _check_kind(path: Path | str, stored: dict[str, Any]) -> None:
     """Refuse models whose tensors have CLIP's names and whose texts have another tokenizer."""
     kind = str(stored.get("model_type", "clip"))
     if "fgclip2" in kind.replace("_", "").replace("-", "").lower():
@@ -108,7 +117,7 @@ def _number(name: str, value: Any) -> Any:
     return value
 
 
-def _shared(path: Path, vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+def _shared(path: Path | str, vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
     """The fields that the file has for each tower and our config once."""
     found = {}
     for ours, (there, default) in BOTH.items():

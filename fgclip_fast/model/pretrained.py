@@ -25,7 +25,7 @@ COPIES = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Of a block, what enters a product as it is. LayerNorms, the biases that are added in fp32, tables and projections
 # stay fp32.
-_PRODUCTS = re.compile(r"\.layers\.\d+\.(self_attn\.([qkv]_proj\.(weight|bias)|out_proj\.weight)|mlp\.fc[12]\.weight)$")
+PRODUCTS = re.compile(r"\.layers\.\d+\.(self_attn\.([qkv]_proj\.(weight|bias)|out_proj\.weight)|mlp\.fc[12]\.weight)$")
 
 
 def load(
@@ -64,7 +64,7 @@ def load(
         ValueError: weights are missing, unknown or of another shape, and the message names the first; or the file must
             be trusted to be read.
     """
-    products = _dtype(dtype)
+    products = product_dtype(dtype)
     where = find(path, revision)
     config, state = weights.read(where, like, trust_file)
     with torch.device("meta"):
@@ -92,7 +92,12 @@ def find(path: str | Path, revision: str | None = None) -> Path:
     return weights.find(Path(path))
 
 
-def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
+def product_dtype(wanted: str | torch.dtype | None) -> torch.dtype:
+    """The dtype of products that a caller of :func:`load` names; None is fp32.
+
+    Raises:
+        ValueError: it is not one of :data:`DTYPES`.
+    """
     found = DTYPES.get(str(wanted or "float32").removeprefix("torch."))
     if found is None:
         raise ValueError(f"load: dtype must be one of {', '.join(DTYPES)}, got {wanted!r}")
@@ -100,7 +105,7 @@ def _dtype(wanted: str | torch.dtype | None) -> torch.dtype:
 
 
 def _converted(state: dict[str, Tensor], products: torch.dtype) -> dict[str, Tensor]:
-    return {name: value.to(products) if _PRODUCTS.search(name) else value for name, value in state.items()}
+    return {name: value.to(products) if PRODUCTS.search(name) else value for name, value in state.items()}
 
 
 def complete(state: dict[str, Tensor]) -> dict[str, Tensor]:
