@@ -15,6 +15,7 @@ from fgclip_fast.config_rules import (
     FilePath,
     Metric,
     MicroBatch,
+    Name,
     NotNegative,
     Positive,
     Rate,
@@ -278,6 +279,8 @@ class Config:
     """Steps from one checkpoint to the next, beside the one at the end; 0: only at the end."""
     keep: Positive[int] = 2
     """Number of newest checkpoints to keep."""
+    wandb: Name[str | None] = None
+    """Project at Weights & Biases that the figures are sent to, too. None: TensorBoard and log.jsonl alone."""
     dry_run: bool = False
     """Print sizes, steps and the first batch, take a few steps to measure time and memory, and stop; with card, count
     instead."""

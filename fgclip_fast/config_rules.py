@@ -37,6 +37,7 @@ Metric = Annotated[
 Every = Annotated[T, Rule(">= 0, or epoch", lambda x: x == "epoch" or x >= 0)]
 MicroBatch = Annotated[T, Rule("> 0, or auto", lambda x: x == "auto" or x > 0)]
 FilePath = Annotated[T, Rule("a path, not an empty word", bool)]  # Path("") is the current directory
+Name = Annotated[T, Rule("a name, not an empty word", bool)]
 
 
 def check(part: object, prefix: str = "") -> None:

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,17 @@ from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.run_folder import State
 from fgclip_fast.scenes import locate
 from fgclip_fast.suites import Task
-from fgclip_fast.training import checkpoint, distributed, freezing, grad_cache, lora, optim, out_of_memory, start
+from fgclip_fast.training import (
+    checkpoint,
+    distributed,
+    freezing,
+    grad_cache,
+    lora,
+    optim,
+    out_of_memory,
+    start,
+    wandb_run,
+)
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import StopFlag
@@ -77,6 +87,7 @@ def train(config: Config) -> Run:
         OSError: shards, weights or a run to resume do not exist, or the run's folder cannot be written.
     """
     lora.check(config.lora)
+    wandb_run.check(config.wandb)
     processes = distributed.start(preflight.device(config.device))
     config, saved = run_folder.place(config, processes)
     config = replace(config, data=locate.decided(config.data))
@@ -111,7 +122,8 @@ def train(config: Config) -> Run:
     network = distributed.wrap(model, processes)
     losses_of = partial(objective, weights=config.loss, group=processes.group)
     task = Task(data=source.data, loss=config.loss, share=Share(processes.group))
-    monitor = Monitor(run, steps, done, processes=processes.world_size, writes=processes.first)
+    wandb = wandb_run.WandbRun(run, config.wandb, asdict(config), done) if config.wandb and processes.first else None
+    monitor = Monitor(run, steps, done, processes=processes.world_size, writes=processes.first, wandb=wandb)
     watch = Stopwatch(model, monitor.note, processes.device, done)
     stop, batches, figures, groups = StopFlag(processes), loader.batches(after=done), {}, 0
     to_device = BatchCopy(processes.device)

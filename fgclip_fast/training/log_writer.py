@@ -1,4 +1,4 @@
-"""Write the log of a run in a thread of its own: ``log.jsonl``, TensorBoard and what people are shown."""
+"""Write the log of a run in a thread of its own: ``log.jsonl``, TensorBoard, W&B and what people are shown."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fgclip_fast.progress import Progress
+from fgclip_fast.training.wandb_run import WandbRun
 from fgclip_fast.whole_file import finite, write_whole
 
 LOG = "log.jsonl"
@@ -22,19 +23,21 @@ class LogWriter:
         steps: number of steps of the whole run.
         done: steps done before; the log is truncated after them, so that a resumed run has one history.
         quiet: show no progress.
+        wandb: the run at W&B, if there is one.
     """
 
-    def __init__(self, run: Path, steps: int, done: int, *, quiet: bool) -> None:
+    def __init__(self, run: Path, steps: int, done: int, *, quiet: bool, wandb: WandbRun | None = None) -> None:
         truncate_log(run / LOG, done)
         self._path = run / LOG
         self._file = self._path.open("a", buffering=1)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+        self._wandb = wandb
         self._progress = Progress(steps, done, quiet=quiet)
         self._thread = ThreadPoolExecutor(1, "log")
         self._last: Future[None] | None = None
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Write the figures of a step; all go into the log, numbers also to TensorBoard.
+        """Write the figures of a step; all go into the log, numbers also to TensorBoard and W&B.
 
         Raises:
             OSError: the line before could not be written.
@@ -54,6 +57,8 @@ class LogWriter:
             self._thread.shutdown()
             self._progress.close()
             self._board.close()
+            if self._wandb is not None:
+                self._wandb.close()
             self._file.close()
 
     def _wait(self) -> None:
@@ -66,9 +71,11 @@ class LogWriter:
 
     def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         self._file.write(json.dumps(finite({"step": step, "kind": kind, **values}), allow_nan=False) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.write(step, kind, numbers)
         if kind == "train":
             self._progress.update(step, _line(values))
         elif kind == "validation":

@@ -17,6 +17,7 @@ from torch import Tensor
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LogWriter
 from fgclip_fast.training.objective import Losses
+from fgclip_fast.training.wandb_run import WandbRun
 
 log = logging.getLogger("fgclip_fast")
 
@@ -31,13 +32,22 @@ class Monitor:
         processes: number of processes, each of which records as many images and about as many tokens.
         writes: False for a process that records nothing.
         quiet: show no progress.
+        wandb: the run at W&B, if there is one.
     """
 
     def __init__(
-        self, run: Path, steps: int, done: int = 0, *, processes: int = 1, writes: bool = True, quiet: bool = False
+        self,
+        run: Path,
+        steps: int,
+        done: int = 0,
+        *,
+        processes: int = 1,
+        writes: bool = True,
+        quiet: bool = False,
+        wandb: WandbRun | None = None,
     ) -> None:
         self._processes = processes
-        self._writer = LogWriter(run, steps, done, quiet=quiet) if writes else None
+        self._writer = LogWriter(run, steps, done, quiet=quiet, wandb=wandb) if writes else None
         self._pending: tuple[int, HostCopy, dict[str, float]] | None = None
         self._waited = self._images = self._tokens = 0.0
         self._since = time.perf_counter()
