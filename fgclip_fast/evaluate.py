@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from fgclip_fast import command, config_file, figures_file, figures_table, heap, preflight, suites
 from fgclip_fast.config import Config, Data
 from fgclip_fast.config_rules import Device, Positive, check
+from fgclip_fast.evaluation import text_rows
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.figures_file import FIGURES, INIT
@@ -68,6 +69,9 @@ class Request:
     """Run what a pickle or TorchScript archive asks for, if its weights cannot be read otherwise."""
     allow_partial: bool = False
     """End with status 0 although fewer than half of a suite's questions could be asked."""
+    text_cache: str = "auto"
+    """Folder that keeps embeddings of texts, so that no command embeds a text anew with the same weights; auto: in
+    ~/.cache; off: none."""
     device: Device = "auto"
     """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
 
@@ -113,12 +117,10 @@ def run(request: Request) -> None:
         preflight.check_output("output", Path(request.output))
         _read(Path(request.output))
     names, task = distributed.first_before_others(processes, partial(_task, request))
-    task = replace(task, share=Share(processes.group))
-    found = suites.evaluate(model.to(processes.device), names, task)
-    settings = figures_file.settings(model) if processes.first else None
-    # One model at a time, since two may not fit a GPU.
-    model.cpu()
-    found_of_other = None if other is None else suites.evaluate(other.to(processes.device), names, task)
+    task = replace(task, share=Share(processes.group, shown=True))
+    ask = partial(_ask, request=request, device=processes.device, names=names, task=task)
+    found, settings = ask(model)
+    found_of_other = None if other is None else ask(other)[0]
     if processes.first:
         figures = figures_file.described(found, *_weights(request.run), request.limit, settings)
         figures_table.show(figures)
@@ -130,6 +132,21 @@ def run(request: Request) -> None:
     distributed.stop(processes)
     if not request.allow_partial:
         _refuse_partial(found)
+
+
+def _ask(
+    model: FGCLIP, *, request: Request, device: torch.device, names: Sequence[str], task: Task
+) -> tuple[dict[str, Figures], dict[str, Any]]:
+    """The figures of a model and its settings. It leaves the device again, since two may not fit a GPU."""
+    settings = figures_file.settings(model.to(device))
+    texts = None
+    if request.text_cache != "off":
+        folder = text_rows.usual_folder() if request.text_cache == "auto" else Path(request.text_cache)
+        # The settings and how the model runs are all that a text's last bits depend on.
+        texts = text_rows.of_model(folder, f"{json.dumps(settings, sort_keys=True)} {model.config}")
+    found = suites.evaluate(model, names, task, texts)
+    model.cpu()
+    return found, settings
 
 
 def _warn(model: FGCLIP, request: Request) -> None:
@@ -209,7 +226,7 @@ def _task(request: Request) -> tuple[list[str], Task]:
         classes=Path(request.classes) if request.classes else None,
         templates=Path(request.templates) if request.templates else None,
         proposals=Path(request.proposals) if request.proposals else None,
-        text=None if request.text == "auto" else request.text,
+        kind=None if request.text == "auto" else request.text,
         several=not alone,
         batch_size=request.batch_size,
         limit=request.limit,

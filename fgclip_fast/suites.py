@@ -5,10 +5,10 @@ A new suite is a file in ``evaluation/`` and a row of :data:`SUITES` (docs/add-a
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -25,10 +25,11 @@ from fgclip_fast.evaluation import (
     segmentation,
     zero_shot,
 )
+from fgclip_fast.evaluation.asking import Alone, Exam, Options, ask
 from fgclip_fast.evaluation.figures import Figures
-from fgclip_fast.evaluation.share import PART, Share
+from fgclip_fast.evaluation.text_rows import TextRows
 from fgclip_fast.model.embeddings import Embeddings
-from fgclip_fast.model.fgclip import FGCLIP, Kind
+from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import Source, embedded
 from fgclip_fast.training.objective import objective
 
@@ -36,36 +37,20 @@ log = logging.getLogger("fgclip_fast")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """The data and settings of an evaluation; each suite reads what it needs.
+class Task(Options):
+    """The data of an evaluation, and how questions are asked; each suite reads what it needs.
 
     Attributes:
         data: its ``val`` names validation shards; prefix, regions and negatives are those of the config.
         loss: weights of the training objective, for validation losses; None leaves the losses out.
         questions: file of questions, or folder of such files or of public data sets.
-        images: folder that the image paths of the questions are relative to; None is the one of the questions.
-        classes: file of class names; None is the data set's.
-        templates: file of templates for class names; None is OpenAI's 80.
-        text: the text path of captions; None is that of each protocol.
-        proposals: file of boxes to be named; None is the annotated ones.
         several: True if ``questions`` is a folder for several suites, of which each takes what it finds.
-        batch_size: images a forward pass, at most.
-        limit: questions or records at most, for each file; None is all.
-        share: the processes that divide the work; each must evaluate by the same suites.
     """
 
     data: Data
     loss: Loss | None = None
     questions: Path | None = None
-    images: Path | None = None
-    classes: Path | None = None
-    templates: Path | None = None
-    text: Kind | None = None
-    proposals: Path | None = None
     several: bool = False
-    batch_size: int = PART
-    limit: int | None = None
-    share: Share = field(default_factory=Share)
 
 
 class Suite(NamedTuple):
@@ -75,8 +60,9 @@ class Suite(NamedTuple):
     """For ``--help``."""
     options: tuple[str, ...]
     """Options of ``fgclip evaluate`` that this suite reads and not every other."""
-    evaluate: Callable[[FGCLIP, Task], dict[str, Figures]]
-    """Gives a name → its figures; raises ValueError or OSError if the task lacks what the suite needs."""
+    exams: Callable[[FGCLIP, Task], dict[str, Exam | Figures]]
+    """Gives a name → what it asks about images, or its figures where it asks otherwise; raises ValueError or OSError
+    if the task lacks what the suite needs."""
     dense: bool = False
     """True if it asks about parts of images."""
 
@@ -106,8 +92,14 @@ def general(folder: Path) -> list[str]:
     return names
 
 
-def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, Figures]:
-    """Evaluate a model, in evaluation mode, by some suites.
+def evaluate(model: FGCLIP, names: Iterable[str], task: Task, texts: TextRows | None = None) -> dict[str, Figures]:
+    """Evaluate a model, in evaluation mode, by some suites; an image that several ask about is seen once.
+
+    Args:
+        model: the model, on its device.
+        names: of the suites.
+        task: the data, and how questions are asked; its ``texts`` are not used, since they may be of another model.
+        texts: embeddings of texts that this very model made; None if there are none.
 
     Returns:
         name → figures. A suite of several files gives a name for each.
@@ -116,18 +108,19 @@ def evaluate(model: FGCLIP, names: Iterable[str], task: Task) -> dict[str, Figur
         ValueError: the task lacks what a suite needs.
         OSError: a file does not exist or cannot be read.
     """
-    training = model.training
+    training, task = model.training, replace(task, texts=texts or TextRows())
     model.eval()
     try:
-        found = {name: figures for suite in names for name, figures in SUITES[suite].evaluate(model, task).items()}
-        if task.several and not found:
+        exams = {name: exam for suite in names for name, exam in SUITES[suite].exams(model, task).items()}
+        if task.several and not exams:
             raise ValueError(f"data must hold a public data set of one of the suites, {task.questions} holds none")
-        return found
+        found = ask(model, {name: exam for name, exam in exams.items() if isinstance(exam, Exam)}, task)
+        return {name: exam if isinstance(exam, Figures) else found[name] for name, exam in exams.items()}
     finally:
         model.train(training)
 
 
-def _records(model: FGCLIP, task: Task) -> dict[str, Figures]:
+def _records(model: FGCLIP, task: Task) -> dict[str, Exam | Figures]:
     if not task.data.val:
         raise ValueError("data: the run has no validation shards; name some by --data 'val-*.tar'")
     found = records.evaluate(
@@ -146,7 +139,7 @@ def _losses(weights: Loss, embeddings: Embeddings) -> dict[str, Tensor]:
     return objective(embeddings, weights)._asdict()
 
 
-def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Figures]:
+def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Exam | Figures]:
     path, images = task.questions, task.images or Path()
     if path is None:
         raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
@@ -159,7 +152,8 @@ def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Figures]:
         raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
     if not images.is_dir():
         raise FileNotFoundError(f"images must be an existing folder, got {images}")
-    return {f"fg-ovd/{file.stem}": _ask(model, file, images, task) for file in files}
+    task = replace(task, images=images)
+    return {f"fg-ovd/{file.stem}": fg_ovd.exam(model, file, task) for file in files}
 
 
 def _fg_ovd_files(folder: Path) -> list[Path]:
@@ -167,41 +161,28 @@ def _fg_ovd_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl")) or sorted(folder.glob("*.json"))
 
 
-def _levels(model: FGCLIP, task: Task) -> dict[str, Figures]:
+def _levels(model: FGCLIP, task: Task) -> dict[str, Exam | Figures]:
     folder = embedded() / "levels"
     files = [path for kind in ("unseen", "seen") for path in sorted((folder / kind).glob("*.jsonl"))]
-    return {f"{path.parent.name}/{path.stem}": _ask(model, path, folder / "images", task) for path in files}
+    task = replace(task, images=folder / "images")
+    return {f"{path.parent.name}/{path.stem}": fg_ovd.exam(model, path, task) for path in files}
 
 
-def _ask(model: FGCLIP, file: Path, images: Path, task: Task) -> Figures:
-    return fg_ovd.evaluate(model, file, images, batch_size=task.batch_size, limit=task.limit, share=task.share)
-
-
-def _public(suite: str, purpose: str, ask: Callable[..., Figures], *reads: str, dense: bool = False) -> Suite:
+def _public(suite: str, purpose: str, alone: Alone) -> Suite:
     """A suite of public data sets, of which each gives figures under its name.
 
     Args:
         suite: name of the suite.
         purpose: for ``--help``.
-        ask: the suite's ``evaluate``.
-        reads: options beside ``data`` that it reads: "images", "classes", "templates", "text", "proposals".
-        dense: True if it asks about parts of images.
+        alone: the suite's ``evaluate``.
     """
 
-    def evaluate(model: FGCLIP, task: Task) -> dict[str, Figures]:
-        options: dict[str, dict[str, Any]] = {
-            "images": {"images": task.images, "root": task.questions},
-            "classes": {"classes": task.classes},
-            "templates": {"templates": task.templates},
-            "text": {"kind": task.text},
-            "proposals": {"proposals": task.proposals},
-        }
-        way: dict[str, Any] = {"batch_size": task.batch_size, "limit": task.limit, "share": task.share}
-        for name in reads:
-            way |= options[name]
-        return {f"{suite}/{name}": ask(model, path, **way) for name, path in _sets(suite, task).items()}
+    def exams(model: FGCLIP, task: Task) -> dict[str, Exam | Figures]:
+        task = replace(task, root=task.questions)
+        return {f"{suite}/{name}": alone.exam(model, path, task) for name, path in _sets(suite, task).items()}
 
-    return Suite(purpose, ("data", *reads), evaluate, dense)
+    options = ("text" if name == "kind" else name for name in alone.reads)
+    return Suite(purpose, ("data", *options), exams, alone.dense)
 
 
 def _sets(suite: str, task: Task) -> dict[str, Path]:
@@ -219,30 +200,23 @@ SUITES = {
     "fg-ovd": Suite("files in FG-OVD's format", ("data", "images"), _fg_ovd, dense=True),
     "levels": Suite("the embedded set's questions, by difficulty", (), _levels, dense=True),
     "retrieval": _public(
-        "retrieval", "captions of images and images of captions, recall at 1, 5 and 10", retrieval.evaluate,
-        "images", "text",
+        "retrieval", "captions of images and images of captions, recall at 1, 5 and 10", retrieval.evaluate
     ),
     "zero-shot": _public(
-        "zero-shot", "images of classes, in a folder for each or as ImageNet's", zero_shot.evaluate,
-        "classes", "templates",
+        "zero-shot", "images of classes, in a folder for each or as ImageNet's", zero_shot.evaluate
     ),
     "compositional": _public(
-        "compositional", "the right caption against a changed one: SugarCrepe, ARO, Winoground", compositional.evaluate,
-        "images",
+        "compositional", "the right caption against a changed one: SugarCrepe, ARO, Winoground", compositional.evaluate
     ),
     "region-retrieval": _public(
-        "region-retrieval", "the box that a phrase means: RefCOCO, Flickr30k Entities", region_retrieval.evaluate,
-        "images", dense=True,
+        "region-retrieval", "the box that a phrase means: RefCOCO, Flickr30k Entities", region_retrieval.evaluate
     ),
     "segmentation": _public(
         "segmentation", "the class of each pixel, from dense features: VOC, Context, ADE, or images and labels",
-        segmentation.evaluate, "classes", "templates", dense=True,
+        segmentation.evaluate,
     ),
-    "boxes": _public(
-        "boxes", "classes of given boxes, COCO's and LVIS's", boxes.evaluate, "images", "templates", dense=True
-    ),
+    "boxes": _public("boxes", "classes of given boxes, COCO's and LVIS's", boxes.evaluate),
     "ov-coco": _public(
-        "ov-coco", "AP50 of COCO's 17 novel and 48 base classes, from given proposals", ov_coco.evaluate,
-        "images", "templates", "proposals", dense=True,
+        "ov-coco", "AP50 of COCO's 17 novel and 48 base classes, from given proposals", ov_coco.evaluate
     ),
 }  # fmt: skip

@@ -135,6 +135,22 @@ def test_a_folder_of_public_sets_gives_one_table_and_tells_what_is_missing(weigh
     assert "coco boxes, crowds included" in " ".join(capsys.readouterr().out.split())
 
 
+def test_texts_are_embedded_by_the_first_command_alone(weights, tmp_path, monkeypatch):
+    sets(tmp_path / "sets")
+    (tmp_path / "templates.txt").write_text("a {}")
+    words = [str(weights), "--suite", "retrieval", "boxes", "compositional", "--data", str(tmp_path / "sets")]
+    words += ["--templates", str(tmp_path / "templates.txt"), "--output"]
+    found = {}
+    for name in ("off", str(tmp_path / "kept"), "auto"):
+        evaluate.main([*words, str(tmp_path / "f.json"), "--text-cache", name])
+        found[name] = figures_of(tmp_path / "f.json")
+    assert len(list((tmp_path / "kept").glob("*/*.safetensors"))) == 3, "captions, classes, and SugarCrepe's two"
+    monkeypatch.setattr(FGCLIP, "encode_text", lambda *_, **__: pytest.fail("embedded anew"))
+    for name in (str(tmp_path / "kept"), "auto"):
+        evaluate.main([*words, str(tmp_path / "f.json"), "--text-cache", name])
+        assert figures_of(tmp_path / "f.json") == found["off"] == found[name]
+
+
 def test_a_folder_without_a_public_set_is_refused_for_several_suites(weights, tmp_path, capsys):
     words = [str(weights), "--suite", "retrieval", "boxes", "--data", str(tmp_path)]
     assert "must hold a public data set of one of the suites" in refusal(evaluate.main, words, capsys)

@@ -1,6 +1,7 @@
 """Evaluation suites, one file each, and the figures that they give.
 
-Every suite is a function ``evaluate(model, data…, *, batch_size, limit)`` that returns :class:`Figures`. Modules and
+Every suite offers ``evaluate(model, questions, …)``, which returns :class:`Figures`; several are asked at once by
+:func:`fgclip_fast.evaluation.asking.ask`. Modules and
 names are imported when they are first asked for.
 """
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __all__ = [
     "Figures",
     "Question",
+    "asking",
     "average_precision",
     "boxes",
     "classes",
@@ -24,12 +26,14 @@ __all__ = [
     "region_retrieval",
     "retrieval",
     "segmentation",
+    "text_rows",
     "views",
     "zero_shot",
 ]
 
 if TYPE_CHECKING:
     from fgclip_fast.evaluation import (
+        asking,
         average_precision,
         boxes,
         classes,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
         region_retrieval,
         retrieval,
         segmentation,
+        text_rows,
         views,
         zero_shot,
     )

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, Seen
 from fgclip_fast.evaluation.class_figures import class_figures
 from fgclip_fast.evaluation.classes import ranks, read_templates
-from fgclip_fast.evaluation.embedding import class_vectors, embed_regions
+from fgclip_fast.evaluation.embedding import class_vectors
 from fgclip_fast.evaluation.figures import Figures, origin
 from fgclip_fast.evaluation.pictures import Pictures, around
-from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions, numbers
 from fgclip_fast.model.fgclip import FGCLIP
 
-Boxes = list[tuple[Path, list[tuple[Box, int]]]]
+Boxes = list[tuple[Picture, list[tuple[Box, int]]]]
 """Images, sorted, each with its boxes and their classes."""
 
 
@@ -36,69 +36,46 @@ class Instances(NamedTuple):
     images: Boxes
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    images: Path | None = None,
-    *,
-    root: Path | None = None,
-    templates: Path | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure top-1 and top-5 over boxes, and their means over classes.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """Top-1 and top-5 over boxes, and their means over classes.
 
     Args:
         model: the model, on its device.
         path: ``instances_val2017.json``, ``lvis_v1_val.json``, or another file in COCO's layout.
-        images: folder of the images; None is the one of ``path``.
-        root: folder of several data sets, where images are sought too.
-        templates: file of templates; None takes OpenAI's 80.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: ask only the first ``limit`` boxes of the file; None asks all.
-        share: the processes that divide the work; None is this one alone.
+        options: ``limit`` counts boxes.
 
     Raises:
         ValueError: the file is not in COCO's layout.
         OSError: a file or folder does not exist or cannot be read.
     """
-    share, skipped = share or Share(), Counter[str]()
-    files = around(path, images, root)
-    found = read(path, files, skipped, limit)
-    prompts = read_templates(templates)
-    vectors = class_vectors(model, found.names, prompts.texts, share)
+    skipped = Counter[str]()
+    files = around(path, options.images, options.root)
+    found = read(path, files, skipped, options.limit)
+    prompts = read_templates(options.templates)
+    vectors = class_vectors(model, found.names, prompts.texts, options)
+    labels = {image: [label for _, label in own] for image, own in found.images}
 
-    def ask(part: range) -> list[tuple[str, list[int], list[int] | None]]:
-        own = found.images[part.start : part.stop]
-        regions = embed_regions(model, [(image, [box for box, _ in boxes]) for image, boxes in own], batch_size)
-        labels = [[label for _, label in boxes] for _, boxes in own]
-        asked = [
-            label for own_labels, rows in zip(labels, regions, strict=True) if rows is not None for label in own_labels
-        ]
-        good = [rows for rows in regions if rows is not None]
-        flat = ranks(torch.cat(good) @ vectors.cpu().T, torch.tensor(asked)).tolist() if good else []
-        left = iter(flat)
-        return [
-            (str(image), own_labels, None if rows is None else list(islice(left, len(own_labels))))
-            for (image, _), own_labels, rows in zip(own, labels, regions, strict=True)
-        ]
+    def answer(image: Picture, seen: Seen) -> list[int]:
+        return ranks(seen.regions @ vectors.T, torch.tensor(labels[image])).tolist()
 
-    def figures(parts: list[list[tuple[str, list[int], list[int] | None]]]) -> Figures:
-        answered = [one for part in parts for one in part]
-        skipped["missing or unreadable image"] += sum(len(labels) for _, labels, own in answered if own is None)
-        good = [(image, labels, own) for image, labels, own in answered if own is not None]
-        return class_figures(
+    def figures(answers: dict[Picture, list[int]]) -> Figures:
+        skipped[MISSING] += sum(len(own) for image, own in labels.items() if image not in answers)
+        good = [image for image in labels if image in answers]
+        measured = class_figures(
             found.names,
-            [image for image, labels, _ in good for _ in labels],
-            [label for _, labels, _ in good for label in labels],
-            [rank for *_, own in good for rank in own],
+            [str(image) for image in good for _ in labels[image]],
+            [label for image in good for label in labels[image]],
+            [rank for image in good for rank in answers[image]],
             skipped,
         )
+        protocol = f"{found.layout}: given boxes, {len(found.names)} classes, {prompts.about}, short text path"
+        return replace(measured, protocol=protocol, data=origin(path, files))
 
-    measured = share.measure(parts_of(len(found.images)), ask, figures)
-    protocol = f"{found.layout}: given boxes, {len(found.names)} classes, {prompts.about}, short text path"
-    return replace(measured, protocol=protocol, data=origin(path, files))
+    return Exam(pictures={image: [b for b, _ in own] for image, own in found.images}, answer=answer, figures=figures)
+
+
+evaluate = Alone(exam, ("images", "templates"), dense=True)
+"""Evaluate a model by this suite alone."""
 
 
 def read(path: Path, files: Pictures, skipped: Counter[str], limit: int | None = None) -> Instances:
@@ -120,7 +97,7 @@ def read(path: Path, files: Pictures, skipped: Counter[str], limit: int | None =
     lvis = any("synset" in category for category in categories)
     records = {image["id"]: image for image in whole["images"] if not lvis or "train2017" not in image_name(image)}
     left_out = {image["id"] for image in whole["images"]} - records.keys()
-    by_image: dict[Path, list[tuple[Box, int]]] = {}
+    by_image: dict[Picture, list[tuple[Box, int]]] = {}
     found: dict[Any, Path | None] = {}
     wanted = (one for one in whole["annotations"] if one.get("image_id") not in left_out)
     for annotation in islice(wanted, limit):
@@ -139,12 +116,12 @@ def read(path: Path, files: Pictures, skipped: Counter[str], limit: int | None =
             found[image["id"]] = files.find(image_name(image))
         place = found[image["id"]]
         if place is None:
-            skipped["missing or unreadable image"] += 1
+            skipped[MISSING] += 1
         else:
             by_image.setdefault(place, []).append((box, label))
     names = [str(category["name"]).replace("_", " ") for category in categories]
     layout = "lvis boxes, images of val2017" if lvis else "coco boxes, crowds included"
-    return Instances(layout, names, sorted(by_image.items()))
+    return Instances(layout, names, sorted(by_image.items(), key=lambda pair: str(pair[0])))
 
 
 def coco(path: Path) -> dict[str, Any]:

@@ -8,19 +8,20 @@ their box first; its published figure is the mean over relations, or pairs of at
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from fgclip_fast.evaluation.embedding import Crop, Embedded, Picture, embed
+from fgclip_fast.evaluation.asking import MISSING, Alone, Crop, Exam, Options, Picture, whole
+from fgclip_fast.evaluation.embedding import embed_texts
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.pictures import Pictures, around
-from fgclip_fast.evaluation.share import PART, Share
 from fgclip_fast.inputs.boxes import corners
 from fgclip_fast.model.fgclip import FGCLIP
 
@@ -43,48 +44,40 @@ class Cases(NamedTuple):
     cases: list[Case]
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    images: Path | None = None,
-    *,
-    root: Path | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure how often the right caption is nearer, in all and by kind of change.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """How often the right caption is nearer, in all and by kind of change.
 
     Args:
         model: the model, on its device.
         path: a file of SugarCrepe, ARO or Winoground, or the folder of SugarCrepe's files.
-        images: folder of the images; None is the one of ``path``.
-        root: folder of several data sets, where images are sought too.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: ask only the first ``limit`` cases; None asks all.
-        share: the processes that divide the work; None is this one alone.
+        options: ``limit`` counts cases.
 
     Raises:
         ValueError: the content has no known layout.
         OSError: a file or folder does not exist or cannot be read.
     """
     skipped: Counter[str] = Counter()
-    files = around(path, images, root)
+    files = around(path, options.images, options.root)
     found = read(path, files, skipped)
-    cases = list(islice(found.cases, limit))
-    pictures = sorted({picture for case in cases for picture in case.images}, key=str)
+    cases = list(islice(found.cases, options.limit))
     texts = sorted({text for case in cases for text in case.texts})
+    rows = embed_texts(model, texts, "short", options)
 
-    def figures(embedded: Embedded) -> Figures:
-        return _figures(cases, pictures, texts, embedded, skipped)
+    def figures(answers: dict[Picture, Tensor]) -> Figures:
+        measured = _figures(cases, answers, dict(zip(texts, rows, strict=True)), skipped)
+        protocol = f"{found.protocol}, strictly nearer, short text path"
+        return replace(measured, protocol=protocol, data=origin(path, files))
 
-    measured = embed(model, pictures, texts, figures, batch_size=min(batch_size, PART), share=share or Share())
-    protocol = f"{found.protocol}, strictly nearer, short text path"
-    return replace(measured, protocol=protocol, data=origin(path, files))
+    pictures = {picture: () for case in cases for picture in case.images}
+    return Exam(pictures=pictures, answer=whole, figures=figures)
+
+
+evaluate = Alone(exam, ("images",))
+"""Evaluate a model by this suite alone."""
 
 
 def read(path: Path, files: Pictures, skipped: Counter[str]) -> Cases:
-    """Read the cases of a file, or of a folder's JSON files; arguments and errors are those of :func:`evaluate`."""
+    """Read the cases of a file, or of a folder's JSON files; arguments and errors are those of :func:`exam`."""
     sources = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not sources:
         raise ValueError(f"data: {path} must hold JSON files of cases, it has none")
@@ -140,7 +133,7 @@ def _case(source: Path, record: Any, files: Pictures, skipped: Counter[str]) -> 
         return protocol, None
     found = [place for place in places if place is not None]
     if len(found) < len(places):
-        skipped["missing or unreadable image"] += 1
+        skipped[MISSING] += 1
         return protocol, None
     return protocol, Case(str(kind), tuple(Crop(p, crop) if crop else p for p in found), texts)
 
@@ -155,17 +148,17 @@ def _crop(record: dict[str, Any]) -> tuple[int, int, int, int] | None:
 
 
 def _figures(
-    cases: Sequence[Case], pictures: Sequence[Picture], texts: Sequence[str], e: Embedded, skipped: Counter[str]
+    cases: Sequence[Case], seen: Mapping[Picture, Tensor], texts: Mapping[str, Tensor], skipped: Counter[str]
 ) -> Figures:
-    image_row = {picture: n for n, picture in enumerate(pictures)}
-    text_row = {text: n for n, text in enumerate(texts)}
     answers: list[tuple[Case, dict[str, bool]]] = []
     for case in cases:
-        rows = [image_row[picture] for picture in case.images]
-        if e.readable[rows].all():
-            answers.append((case, _scores(e.images[rows] @ e.texts[[text_row[text] for text in case.texts]].T)))
+        if all(picture in seen for picture in case.images):
+            images, captions = (
+                torch.stack(x) for x in ([seen[p] for p in case.images], [texts[t] for t in case.texts])
+            )
+            answers.append((case, _scores(images @ captions.T)))
         else:
-            skipped["missing or unreadable image"] += 1
+            skipped[MISSING] += 1
     asked = len(answers)
     causes = counted(skipped)
     values: dict[str, Any] = {}
@@ -180,8 +173,8 @@ def _figures(
         if enough := [kind for kind in sorted(kinds) if kinds[kind] >= ENOUGH]:
             values[f"{score}_mean_of_kinds"] = math.fsum(good[k] / kinds[k] for k in enough) / len(enough)
         values[f"{score}_by_kind"] = {kind: good[kind] / kinds[kind] for kind in sorted(kinds)}
-        images = [case.images[0] for case, _ in answers]
-        outcomes[score] = by_image(images, [own[score] for _, own in answers], [1] * asked)
+        shown = [case.images[0] for case, _ in answers]
+        outcomes[score] = by_image(shown, [own[score] for _, own in answers], [1] * asked)
     values |= {"chance": _CHANCE["group" in values], "questions": asked, "skipped": causes}
     return Figures(values=values, asked=asked, skipped=causes, outcomes=outcomes)
 

@@ -9,22 +9,26 @@ The official ``.json`` files are read too (fg_ovd_json.py).
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from fgclip_fast.data.causes import Defect
 from fgclip_fast.data.negatives import distinct
 from fgclip_fast.evaluation import fg_ovd_json
-from fgclip_fast.evaluation.figures import Figures, by_image, origin
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, ask
+from fgclip_fast.evaluation.asking import regions as regions_of
+from fgclip_fast.evaluation.embedding import embed_texts
+from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.questions import Question
-from fgclip_fast.evaluation.share import PART, Share, parts_of
-from fgclip_fast.inputs.boxes import BadBox, checked, corners, fractions
+from fgclip_fast.evaluation.share import PART
+from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import hard_negative_scores
 
@@ -74,71 +78,90 @@ class Answers:
             "interval": list(interval(self.correct, asked)),
             "chance": self.chance,
             "questions": asked,
-            "skipped": dict(sorted(self.skipped.items())),
+            "skipped": counted(self.skipped),
             "dropped": dict(sorted(self.dropped.items())),
         }
         images, right = [line.image.name for line in self.lines], [rank == 0 for rank in self.ranks]
         outcomes = {"top1": by_image(images, right, [1] * asked)}
-        return Figures(values=values, asked=asked, skipped=dict(self.skipped), outcomes=outcomes, protocol=PROTOCOL)
+        return Figures(values=values, asked=asked, skipped=counted(self.skipped), outcomes=outcomes, protocol=PROTOCOL)
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    images: Path,
-    *,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Ask a model the questions of a file and count the right answers.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """Top-1 accuracy among the texts of each question.
 
     Args:
         model: the model, on its device.
         path: file in FG-OVD's format.
-        images: folder that ``img_path`` is relative to.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: ask only the first ``limit`` questions; None asks all.
-        share: the processes that divide the images among them; None is this one alone.
+        options: ``images`` is the folder that image paths are relative to, None the current one; ``limit`` counts
+            questions.
 
     Raises:
         OSError: the file does not exist or cannot be read.
+        ValueError: a ``.json`` file that is not in the official layout.
     """
-    figures = answer(model, path, images, batch_size=batch_size, limit=limit, share=share).figures()
-    return replace(figures, data=origin(path))
+    return _exam(model, path, options, lambda answers: replace(answers.figures(), data=origin(path)))
 
 
-def answer(
-    model: FGCLIP,
-    path: Path,
-    images: Path,
-    *,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Answers:
-    """Ask a model the questions of a file and keep each answer. Arguments and errors are those of :func:`evaluate`."""
-    skipped: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
-    lines = sorted(islice(read(path, images, skipped, dropped), limit), key=lambda line: str(line.image))
-    by_image = [list(group) for _, group in groupby(lines, lambda line: line.image)]
-
-    def ask(part: range) -> Answers:
-        answers = Answers()
-        for start in range(part.start, part.stop, batch_size):
-            _answer_batch(model, by_image[start : min(start + batch_size, part.stop)], answers)
-        return answers
-
-    return (share or Share()).measure(parts_of(len(by_image)), ask, lambda parts: _joined(parts, skipped, dropped))
+evaluate = Alone(exam, ("images",), dense=True)
+"""Evaluate a model by this suite alone."""
 
 
-def _joined(parts: Sequence[Answers], skipped: Counter[str], dropped: Counter[str]) -> Answers:
-    whole = Answers(skipped=skipped, dropped=dropped)
-    for part in parts:
-        whole.lines += part.lines
-        whole.ranks += part.ranks
-        whole.skipped.update(part.skipped)
-    return whole
+def answer(model: FGCLIP, path: Path, images: Path, *, batch_size: int = PART, limit: int | None = None) -> Answers:
+    """Ask a model the questions of a file in this process and keep each answer.
+
+    Args:
+        model: the model, on its device.
+        path: file in FG-OVD's format.
+        images: folder that image paths are relative to.
+        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
+        limit: ask only the first ``limit`` questions; None asks all.
+
+    Raises:
+        OSError, ValueError: as of :func:`exam`.
+    """
+    options = Options(images=images, batch_size=batch_size, limit=limit)
+    kept: list[Answers] = []
+
+    def keep(answers: Answers) -> Figures:
+        kept.append(answers)
+        return answers.figures()
+
+    ask(model, {"": _exam(model, path, options, keep)}, options)
+    return kept[0]
+
+
+def _exam(model: FGCLIP, path: Path, options: Options, finish: Callable[[Answers], Figures]) -> Exam:
+    answers = Answers()
+    read_lines = islice(read(path, options.images or Path(), answers.skipped, answers.dropped), options.limit)
+    lines = sorted(read_lines, key=lambda line: str(line.image))
+    texts = sorted({text for line in lines for text in line.question.texts})
+    rows = embed_texts(model, texts, "short", options)
+    place = {text: row for row, text in enumerate(texts)}
+    boxes: dict[Picture, list[Box]] = {}
+    for line in lines:
+        boxes.setdefault(line.image, []).append(line.question.box)
+
+    def figures(seen: dict[Picture, Tensor]) -> Figures:
+        answers.lines = [line for line in lines if line.image in seen]
+        answers.skipped[MISSING] += len(lines) - len(answers.lines)
+        regions = torch.cat([torch.empty(0, rows.shape[1]), *(seen[image] for image in boxes if image in seen)])
+        groups = [[place[text] for text in line.question.texts] for line in answers.lines]
+        answers.ranks = _ranks(regions, rows, groups)
+        return finish(answers)
+
+    return Exam(pictures=boxes, answer=regions_of, figures=figures)
+
+
+def _ranks(regions: Tensor, texts: Tensor, groups: Sequence[Sequence[int]]) -> list[int]:
+    """The number of texts of each group that score above its first one; a thousand groups at a time."""
+    ranks: list[int] = []
+    for start in range(0, len(groups), 1000):
+        own = groups[start : start + 1000]
+        sizes = torch.tensor([0, *map(len, own)])
+        flat = torch.tensor([row for group in own for row in group])
+        found = hard_negative_scores(regions[start : start + 1000], texts.index_select(0, flat), sizes.cumsum(0))
+        ranks += found.rank.tolist()
+    return ranks
 
 
 def read(path: Path, images: Path, skipped: Counter[str], dropped: Counter[str] | None = None) -> Iterator[Line]:
@@ -194,24 +217,3 @@ def _question(raw: dict[str, Any]) -> tuple[Question, list[Defect]]:
     if not kept:
         raise _Unaskable("no negatives")
     return Question(box, (texts[0], *kept)), defects
-
-
-@torch.inference_mode()
-def _answer_batch(model: FGCLIP, by_image: Sequence[list[Line]], answers: Answers) -> None:
-    """Ask the questions of some images in one forward pass and add the answers."""
-    pixels, groups = [], []
-    for group in by_image:
-        try:
-            pixels.append(model.transform(group[0].image))
-            groups.append(group)
-        except (OSError, ValueError):
-            answers.skipped["missing or unreadable image"] += len(group)
-    if not groups:
-        return
-    boxes = [torch.tensor([line.question.box for line in group]) for group in groups]
-    regions = model.encode_regions(torch.stack(pixels), boxes, unit="fraction")
-    lines = [line for group in groups for line in group]
-    texts = model.encode_text([text for line in lines for text in line.question.texts])
-    sizes = torch.tensor([0] + [len(line.question.texts) for line in lines], device=regions.device)
-    answers.lines += lines
-    answers.ranks += hard_negative_scores(regions, texts, sizes.cumsum(0)).rank.tolist()

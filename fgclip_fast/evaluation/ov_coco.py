@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from fgclip_fast.evaluation import average_precision
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, Seen
 from fgclip_fast.evaluation.average_precision import Detections, ap50, detect, overlaps
-from fgclip_fast.evaluation.classes import read_templates
-from fgclip_fast.evaluation.embedding import class_vectors, embed_regions
+from fgclip_fast.evaluation.classes import Templates, read_templates
+from fgclip_fast.evaluation.embedding import class_vectors
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import mean_of_known
 from fgclip_fast.evaluation.pictures import around
 from fgclip_fast.evaluation.proposals import Annotated, Proposal, annotated_boxes, read, read_proposals
-from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.model.fgclip import FGCLIP
 
 NOVEL = (
@@ -44,67 +44,53 @@ SCALE = 75.0
 """Factor of the cosines before the softmax: F-ViT's for B/16, the same for every model."""
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    images: Path | None = None,
-    *,
-    proposals: Path | None = None,
-    root: Path | None = None,
-    templates: Path | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure AP50 of the novel classes, of the base classes, and of all.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """AP50 of the novel classes, of the base classes, and of all.
 
     Args:
         model: the model, on its device.
         path: ``instances_val2017.json``, or OVR-CNN's ``instances_val2017_all_2.json``.
-        images: folder of the images; None is the one of ``path``.
-        proposals: a JSON list of ``{"image_id", "bbox": [x, y, width, height], "score"}`` (COCO's layout of results; a
-            ``category_id`` is ignored, a missing score is 1); None takes the annotated boxes themselves.
-        root: folder of several data sets, where images are sought too.
-        templates: file of templates; None takes OpenAI's 80.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: use only the first ``limit`` images of the file; None uses all.
-        share: the processes that divide the work; None is this one alone.
+        options: ``proposals`` is a JSON list of ``{"image_id", "bbox": [x, y, width, height], "score"}`` (COCO's layout
+            of results; a ``category_id`` is ignored, a missing score is 1), without it the annotated boxes themselves
+            are named; ``limit`` counts images.
 
     Raises:
         ValueError: pycocotools is not installed, or a file has another layout.
         OSError: a file or folder does not exist or cannot be read.
     """
     average_precision.require()
-    share, skipped = share or Share(), Counter[str]()
-    files = around(path, images, root)
-    truth = read(path, CLASSES, files, skipped, limit)
+    skipped, proposals = Counter[str](), options.proposals
+    files = around(path, options.images, options.root)
+    truth = read(path, CLASSES, files, skipped, options.limit)
     given = annotated_boxes(truth) if proposals is None else read_proposals(proposals, truth, skipped)
-    prompts = read_templates(templates)
-    vectors = class_vectors(model, CLASSES, prompts.texts, share).cpu()
+    prompts = read_templates(options.templates)
+    vectors = class_vectors(model, CLASSES, prompts.texts, options)
+    proposed: dict[Picture, list[Proposal]] = {path: given.get(image, []) for image, path, *_ in truth.images}
 
-    def ask(part: range) -> list[tuple[Detections, Tensor] | None]:
-        own = truth.images[part.start : part.stop]
-        proposed = [given.get(image, []) for image, *_ in own]
-        pairs = zip(own, proposed, strict=True)
-        regions = embed_regions(model, [(image[1], [p.box for p in boxes]) for image, boxes in pairs], batch_size)
-        return [None if r is None else _name(r, p, vectors) for r, p in zip(regions, proposed, strict=True)]
+    def answer(image: Picture, seen: Seen) -> tuple[Detections, Tensor]:
+        return _name(seen.regions, proposed[image], vectors)
 
-    def figures(parts: list[list[tuple[Detections, Tensor] | None]]) -> Figures:
-        answers = [answer for part in parts for answer in part]
-        skipped["missing or unreadable image"] += sum(answer is None for answer in answers)
-        pairs = zip(truth.images, answers, strict=True)
-        return _figures(truth, given, {image[0]: answer for image, answer in pairs if answer is not None}, skipped)
+    def figures(answers: dict[Picture, tuple[Detections, Tensor]]) -> Figures:
+        skipped[MISSING] += len(truth.images) - len(answers)
+        found = {image: answers[path] for image, path, *_ in truth.images if path in answers}
+        data = {**origin(path, files), **({} if proposals is None else {"proposals": origin(proposals)})}
+        return replace(_figures(truth, given, found, skipped), protocol=_protocol(proposals, prompts), data=data)
 
-    measured = share.measure(parts_of(len(truth.images)), ask, figures)
-    protocol = (
+    pictures = {image: [p.box for p in own] for image, own in proposed.items()}
+    return Exam(pictures=pictures, answer=answer, figures=figures)
+
+
+evaluate = Alone(exam, ("images", "templates", "proposals"), dense=True)
+"""Evaluate a model by this suite alone."""
+
+
+def _protocol(proposals: Path | None, prompts: Templates) -> str:
+    return (
         f"ov-coco: {'annotated boxes' if proposals is None else f'proposals of {proposals.name}'}, 17 novel and 48 "
         f"base classes together, {prompts.about}, short text path; score: root of the proposal's times softmax of "
         f"{SCALE:g} cosines, above {average_precision.LEAST:g}, NMS {average_precision.NMS} by class, "
-        f"{average_precision.MOST} detections an image; "
-        "AP50 by pycocotools"
+        f"{average_precision.MOST} detections an image; AP50 by pycocotools"
     )
-    data = {**origin(path, files), **({} if proposals is None else {"proposals": origin(proposals)})}
-    return replace(measured, protocol=protocol, data=data)
 
 
 def _name(regions: Tensor, proposals: Sequence[Proposal], vectors: Tensor) -> tuple[Detections, Tensor]:

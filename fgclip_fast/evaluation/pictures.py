@@ -21,7 +21,8 @@ class Pictures:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = list(dict.fromkeys(folders))
+        # Absolute, so that two suites name one file alike.
+        self._folders = list(dict.fromkeys(folder.absolute() for folder in folders))
         self._names: dict[Path, dict[str, Path | None]] = {}
         self.ways: Counter[str] = Counter()
 

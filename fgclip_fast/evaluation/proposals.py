@@ -59,7 +59,7 @@ def read(
         raise ValueError(
             f"data: {path} must name classes of COCO, such as {classes[0]}, it names none of the {len(classes)}"
         )
-    images = []
+    images: list[tuple[int, Path, float, float]] = []
     for image in islice(whole["images"], limit):
         found = files.find(image_name(image))
         if found is None or not (image.get("width") and image.get("height")):

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,12 +18,12 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, regions
 from fgclip_fast.evaluation.boxes import coco, image_name
-from fgclip_fast.evaluation.embedding import TEXTS, embed_regions, embed_texts
+from fgclip_fast.evaluation.embedding import embed_texts
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval
 from fgclip_fast.evaluation.pictures import around
-from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions, numbers
 from fgclip_fast.model.fgclip import FGCLIP
 
@@ -46,65 +46,43 @@ class Scene:
     phrases: list[Phrase] = field(default_factory=list)
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    images: Path | None = None,
-    *,
-    root: Path | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure how often the right box is the nearest, in all and by split.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """How often the right box is the nearest, in all and by split.
 
     Args:
         model: the model, on its device.
         path: a JSON file of RefCOCO's references with ``instances.json`` beside it, their folder, or the folder of
             Flickr30k Entities.
-        images: folder of the images; None is the one of ``path``.
-        root: folder of several data sets, where images are sought too.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: ask only about the first ``limit`` images, by name; None asks about all.
-        share: the processes that divide the work; None is this one alone.
+        options: ``limit`` counts images, by name.
 
     Raises:
         ValueError: the content has no known layout.
         OSError: a file or folder does not exist or cannot be read.
     """
-    share, skipped = share or Share(), Counter[str]()
-    files = around(path, images, root)
+    skipped = Counter[str]()
+    files = around(path, options.images, options.root)
     entities = (path / "Sentences").is_dir()
     scenes = _entities(path, skipped) if entities else _references(path, skipped)
-    by_path: list[tuple[Path, Scene]] = []
-    for name, scene in islice(sorted((n, s) for n, s in scenes.items() if s.phrases), limit):
+    by_path: dict[Picture, Scene] = {}
+    for name, scene in islice(sorted((n, s) for n, s in scenes.items() if s.phrases), options.limit):
         if (place := files.find(name)) is None:
-            skipped["missing or unreadable image"] += len(scene.phrases)
+            skipped[MISSING] += len(scene.phrases)
         else:
-            by_path.append((place, scene))
-    texts = sorted({phrase.text for _, scene in by_path for phrase in scene.phrases})
+            by_path[place] = scene
+    texts = sorted({phrase.text for scene in by_path.values() for phrase in scene.phrases})
+    rows = embed_texts(model, texts, "short", options)
 
-    def work(part: tuple[str, range]) -> Any:
-        what, rows = part
-        if what == "text":
-            return embed_texts(model, texts[rows.start : rows.stop], "short")
-        own = [(image, scene.boxes) for image, scene in by_path[rows.start : rows.stop]]
-        return embed_regions(model, own, min(batch_size, PART))
+    def figures(answers: dict[Picture, Tensor]) -> Figures:
+        measured = _figures(by_path, answers, dict(zip(texts, rows, strict=True)), skipped)
+        layout = "flickr30k entities, test split" if entities else "references, all splits but train"
+        protocol = f"{layout}: the right one of the image's annotated boxes, short text path"
+        return replace(measured, protocol=protocol, data=origin(path, files))
 
-    image_parts = parts_of(len(by_path))
+    return Exam(pictures={image: s.boxes for image, s in by_path.items()}, answer=regions, figures=figures)
 
-    def figures(results: list[Any]) -> Figures:
-        regions = [rows for part in results[: len(image_parts)] for rows in part]
-        return _figures(
-            by_path, regions, dict(zip(texts, torch.cat([*results[len(image_parts) :]]), strict=True)), skipped
-        )
 
-    parts = [("image", part) for part in image_parts]
-    parts += [("text", part) for part in parts_of(len(texts), TEXTS)]
-    measured = share.measure(parts, work, figures if texts else lambda _: _figures([], [], {}, skipped))
-    layout = "flickr30k entities, test split" if entities else "references, all splits but train"
-    protocol = f"{layout}: the right one of the image's annotated boxes, short text path"
-    return replace(measured, protocol=protocol, data=origin(path, files))
+evaluate = Alone(exam, ("images",), dense=True)
+"""Evaluate a model by this suite alone."""
 
 
 def _references(path: Path, skipped: Counter[str]) -> dict[str, Scene]:
@@ -196,16 +174,19 @@ def _entity_boxes(file: Path) -> tuple[list[Box], dict[str, tuple[int, ...]]]:
 
 
 def _figures(
-    scenes: list[tuple[Path, Scene]], regions: list[Tensor | None], texts: dict[str, Tensor], skipped: Counter[str]
+    scenes: Mapping[Picture, Scene],
+    seen: Mapping[Picture, Tensor],
+    texts: Mapping[str, Tensor],
+    skipped: Counter[str],
 ) -> Figures:
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
     chances: list[float] = []
-    images: list[Path] = []
+    images: list[Picture] = []
     hits: list[bool] = []
-    for (image, scene), rows in zip(scenes, regions, strict=True):
-        if rows is None:
-            skipped["missing or unreadable image"] += len(scene.phrases)
+    for image, scene in scenes.items():
+        if (rows := seen.get(image)) is None:
+            skipped[MISSING] += len(scene.phrases)
             continue
         for phrase in scene.phrases:
             cosines = rows @ texts[phrase.text]

@@ -7,45 +7,32 @@ answer that ties with the best right one counts as nearer, so a model that gives
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from fgclip_fast.evaluation import pairs, pictures
-from fgclip_fast.evaluation.embedding import Embedded, embed
+from fgclip_fast.evaluation import pairs
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, whole
+from fgclip_fast.evaluation.embedding import embed_texts
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import answers_before, interval
-from fgclip_fast.evaluation.share import PART, Share
-from fgclip_fast.model.fgclip import FGCLIP, Kind
+from fgclip_fast.evaluation.pictures import Pictures, around
+from fgclip_fast.model.fgclip import FGCLIP
 
 KS = (1, 5, 10)
-MISSING = "missing or unreadable image"
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    images: Path | None = None,
-    *,
-    root: Path | None = None,
-    kind: Kind | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure recall@1, 5 and 10 from images to captions and from captions to images.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """Recall@1, 5 and 10 from images to captions and from captions to images.
 
     Args:
         model: the model, on its device.
         path: a file or folder that :func:`fgclip_fast.evaluation.pairs.read` knows.
-        images: folder of the images; None is the one of ``path``.
-        root: folder of several data sets, where images are sought too.
-        kind: the text path; None is that of the protocol.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: use only the first ``limit`` images; None uses all.
-        share: the processes that divide the work; None is this one alone.
+        options: its ``kind`` rules the text path; ``limit`` counts images.
 
     Raises:
         ValueError: the content has no known layout.
@@ -53,26 +40,23 @@ def evaluate(
     """
     skipped: Counter[str] = Counter()
     found = pairs.read(path, skipped)
-    protocol = found.protocol
-    if kind is not None and kind != found.kind:
+    protocol, kind = found.protocol, options.kind or found.kind
+    if kind != found.kind:
         protocol = protocol.replace(f"{found.kind} text path", f"{kind} text path (not the protocol's)")
-    files = pictures.around(path, images, root)
-    gallery = _gallery(found.captions, files, limit, skipped)
+    files = around(path, options.images, options.root)
+    gallery = _gallery(found.captions, files, options.limit, skipped)
+    texts = embed_texts(model, gallery.texts, kind, options)
 
-    def figures(embedded: Embedded) -> Figures:
-        return _figures(gallery, embedded, skipped)
+    def figures(answers: dict[Picture, Tensor]) -> Figures:
+        measured = _figures(gallery, answers, texts, skipped)
+        data = {**origin(path, files), "images": len(found.captions)}
+        return replace(measured, protocol=protocol, data=data)
 
-    measured = embed(
-        model,
-        [Path(image) for image in gallery.images],
-        gallery.texts,
-        figures,
-        kind=kind or found.kind,
-        batch_size=min(batch_size, PART),
-        share=share or Share(),
-    )
-    data = {**origin(path, files), "images": len(found.captions)}
-    return replace(measured, protocol=protocol, data=data)
+    return Exam(pictures={image: () for image in gallery.images}, answer=whole, figures=figures)
+
+
+evaluate = Alone(exam, ("images", "kind"))
+"""Evaluate a model by this suite alone."""
 
 
 @dataclass(frozen=True)
@@ -80,34 +64,32 @@ class _Gallery:
     """Images and captions, each once and sorted.
 
     Attributes:
-        images: paths.
+        images: files.
         texts: captions.
         captions: for each image, the rows of its captions; one that it has twice stands there twice.
     """
 
-    images: list[str]
+    images: list[Path]
     texts: list[str]
     captions: list[list[int]]
 
 
-def _gallery(
-    captions: dict[str, list[str]], files: pictures.Pictures, limit: int | None, skipped: Counter[str]
-) -> _Gallery:
-    by_path: dict[str, list[str]] = {}
+def _gallery(captions: dict[str, list[str]], files: Pictures, limit: int | None, skipped: Counter[str]) -> _Gallery:
+    by_path: dict[Path, list[str]] = {}
     for name, texts in islice(captions.items(), limit):
         path = files.find(name)
         if path is None:
             skipped[MISSING] += 1
         else:
-            by_path.setdefault(str(path), []).extend(texts)
+            by_path.setdefault(path, []).extend(texts)
     texts = sorted({text for own in by_path.values() for text in own})
     row = {text: number for number, text in enumerate(texts)}
-    images = sorted(by_path)
+    images = sorted(by_path, key=str)
     return _Gallery(images, texts, [[row[text] for text in by_path[image]] for image in images])
 
 
-def _figures(gallery: _Gallery, embedded: Embedded, skipped: Counter[str]) -> Figures:
-    good = embedded.readable.nonzero()[:, 0].tolist()
+def _figures(gallery: _Gallery, images: Mapping[Picture, Tensor], texts: Tensor, skipped: Counter[str]) -> Figures:
+    good = [number for number, image in enumerate(gallery.images) if image in images]
     skipped[MISSING] += len(gallery.images) - len(good)
     captions = [gallery.captions[i] for i in good]
     owners: dict[int, list[int]] = {}
@@ -117,10 +99,12 @@ def _figures(gallery: _Gallery, embedded: Embedded, skipped: Counter[str]) -> Fi
     asked = sorted(owners)
     place = {text: number for number, text in enumerate(asked)}
     copies = torch.tensor([len(owners[text]) for text in asked])
-    image, text = embedded.images[good], embedded.texts[asked]
-    texts_before = answers_before(image, text, [sorted({place[t] for t in own}) for own in captions], copies)
-    images_before = answers_before(text, image, [sorted(set(owners[t])) for t in asked])
-    names = [Path(gallery.images[i]).name for i in good]
+    # Without a readable image there is neither a row nor a query.
+    image = torch.stack([images[gallery.images[i]] for i in good]) if good else torch.empty(0, 0)
+    caption = texts[asked] if good else torch.empty(0, 0)
+    texts_before = answers_before(image, caption, [sorted({place[t] for t in own}) for own in captions], copies)
+    images_before = answers_before(caption, image, [sorted(set(owners[t])) for t in asked])
+    names = [gallery.images[i].name for i in good]
     values: dict[str, object] = {"images": len(good), "captions": int(copies.sum())}
     outcomes: dict[str, dict[str, tuple[int, int]]] = {}
     for k in KS:

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from fgclip_fast.evaluation.asking import Alone, Options
 from fgclip_fast.evaluation.classes import read_templates
 from fgclip_fast.evaluation.embedding import class_vectors
 from fgclip_fast.evaluation.figures import Figures, counted, origin
 from fgclip_fast.evaluation.metrics import mean_of_known
-from fgclip_fast.evaluation.share import PART, Share, parts_of
+from fgclip_fast.evaluation.share import parts_of
 from fgclip_fast.inputs.image import read as read_image
 from fgclip_fast.model.fgclip import FGCLIP
 
@@ -50,44 +51,33 @@ class Labelled(NamedTuple):
     zero_ignored: bool
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    *,
-    classes: Path | None = None,
-    templates: Path | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure the mean intersection over union of classes, and the accuracy of pixels.
+def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
+    """Mean intersection over union of classes, and the accuracy of pixels.
 
     Args:
         model: the model, on its device.
         path: a folder in VOC's, Context's or ADE's layout, or with ``images/`` and ``labels/`` of equal names.
-        classes: file with a class a line, its synonyms after ", "; None is one of :data:`CLASS_FILES` in ``path``. With
-            one line less than VOC's or Context's labels have, label 0 is ignored: VOC20, Context59.
-        templates: file of templates; None takes OpenAI's 80.
-        batch_size: windows a forward pass.
-        limit: use only the first ``limit`` images; None uses all.
-        share: the processes that divide the work; None is this one alone.
+        options: ``classes`` names a file with a class a line, its synonyms after ", "; without it one of
+            :data:`CLASS_FILES` in ``path`` is read. With one line less than VOC's or Context's labels have, label 0 is
+            ignored: VOC20, Context59. ``batch_size`` counts windows, ``limit`` images.
 
     Raises:
         ValueError: the folder has no known layout, or the classes do not fit it.
         OSError: a file does not exist or cannot be read.
     """
-    share, skipped = share or Share(), Counter[str]()
+    skipped = Counter[str]()
     found = read(path, skipped)
-    names = read_classes(path, classes)
+    names = read_classes(path, options.classes)
     zero_ignored = found.zero_ignored or (found.layout, len(names)) in (("voc", 20), ("context", 59))
     synonyms = [synonym for own in names for synonym in own]
     owner = torch.tensor([number for number, own in enumerate(names) for _ in own])
-    prompts = read_templates(templates)
-    vectors = class_vectors(model, synonyms, prompts.texts, share)
-    pairs = list(islice(found.pairs, limit))
+    prompts = read_templates(options.templates)
+    vectors = class_vectors(model, synonyms, prompts.texts, options).to(model.device)
+    pairs = list(islice(found.pairs, options.limit))
 
     def ask(part: range) -> list[Tensor | None]:
-        return [_count(model, pair, vectors, owner, zero_ignored, batch_size) for pair in pairs[part.start : part.stop]]
+        own = pairs[part.start : part.stop]
+        return [_count(model, pair, vectors, owner, zero_ignored, options.batch_size) for pair in own]
 
     def figures(parts: list[list[Tensor | None]]) -> Figures:
         matrices = [matrix for part in parts for matrix in part]
@@ -95,7 +85,7 @@ def evaluate(
         good = {str(i): m for (i, _), m in zip(pairs, matrices, strict=True) if m is not None}
         return _figures([own[0] for own in names], good, skipped)
 
-    measured = share.measure(parts_of(len(pairs), IMAGE_PART), ask, figures)
+    measured = options.share.measure(parts_of(len(pairs), IMAGE_PART), ask, figures, "images with labels")
     size = model.config.vision.image_size
     protocol = (
         f"{found.layout}, {len(names)} classes{', label 0 ignored' if zero_ignored else ''}: short side "
@@ -104,8 +94,12 @@ def evaluate(
     return replace(measured, protocol=protocol, data={**origin(path), "images": len(found.pairs)})
 
 
+evaluate = Alone(measure, ("classes", "templates"), dense=True)
+"""Evaluate a model by this suite alone."""
+
+
 def read(path: Path, skipped: Counter[str]) -> Labelled:
-    """Read the names of images and labels; arguments and errors are those of :func:`evaluate`."""
+    """Read the names of images and labels; arguments and errors are those of :func:`measure`."""
     for layout, images, labels, listed, zero_ignored in LAYOUTS:
         if not (path / images).is_dir() or not (path / labels).is_dir() or (listed and not (path / listed).is_file()):
             continue

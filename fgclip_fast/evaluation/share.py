@@ -1,10 +1,13 @@
 """An evaluation divided among processes: each does its share, and all end with the same figures."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from fgclip_fast.progress import Progress
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -12,6 +15,8 @@ Value = TypeVar("Value")
 
 PART = 32
 """Images of a part. Parts are the same for any number of processes, so each embedding has the same bits."""
+PATIENCE = 3
+"""Seconds that work takes before its progress is shown."""
 
 
 class _Failure(NamedTuple):
@@ -23,10 +28,11 @@ class Share:
 
     Args:
         group: the processes; None is this process alone.
+        shown: whether the first process shows the progress of long work.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self._group = group
+    def __init__(self, group: dist.ProcessGroup | None = None, *, shown: bool = False) -> None:
+        self._group, self._shown = group, shown
         self._rank, self._world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
     @property
@@ -34,8 +40,16 @@ class Share:
         """True for the process that counts what all of them read."""
         return self._rank == 0
 
+    def mine(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """The parts that :meth:`measure` gives to this process, in its order."""
+        return parts[self._rank :: self._world_size]
+
     def measure(
-        self, parts: Sequence[Part], work: Callable[[Part], Result], figures: Callable[[list[Result]], Value]
+        self,
+        parts: Sequence[Part],
+        work: Callable[[Part], Result],
+        figures: Callable[[list[Result]], Value],
+        what: str = "",
     ) -> Value:
         """Work on all parts, each in one of the processes, and make figures of the results.
 
@@ -46,6 +60,7 @@ class Share:
             parts: equal in all processes.
             work: its results are sent to the first process: tensors on the CPU, plain values.
             figures: called by the first process with all results, in the order of ``parts``.
+            what: name of what parts hold, for the progress; "" shows none.
 
         Returns:
             The figures, in every process.
@@ -54,18 +69,22 @@ class Share:
             Exception: one that ``work`` raised in any process, in all of them.
         """
         done: list[tuple[int, Result]] = []
+        shown = _Shown(what, parts, quiet=not (self._shown and self.first and what))
         for start in range(0, len(parts), self._world_size):
             mine, failure = start + self._rank, None
             try:
                 if mine < len(parts):
                     done.append((mine, work(parts[mine])))
             except Exception as error:
+                shown.close()
                 if self._group is None:
                     raise
                 failure = _Failure(error)
             self._meet(failure)
+            shown.update(start + self._world_size)
+        shown.close()
         results = [result for _, result in sorted(self._gathered(done), key=lambda pair: pair[0])]
-        return self._told(figures, results)
+        return self.tell(lambda: figures(results))
 
     def _meet(self, failure: _Failure | None) -> None:
         """Wait for all processes at the end of a round; raise what one of them met, in all."""
@@ -87,14 +106,14 @@ class Share:
         dist.gather_object(done, every, group=self._group, group_dst=0)
         return [pair for own in every or () for pair in own]
 
-    def _told(self, figures: Callable[[list[Result]], Value], results: list[Result]) -> Value:
-        """Make the figures in the first process and tell the others."""
+    def tell(self, make: Callable[[], Value]) -> Value:
+        """Make a value in the first process and tell the others; an error that it raises is raised in all."""
         if self._group is None:
-            return figures(results)
+            return make()
         told: list[Any] = [None]
         if self.first:
             try:
-                told = [figures(results)]
+                told = [make()]
             except Exception as error:
                 told = [_Failure(error)]
         dist.broadcast_object_list(told, group=self._group, group_src=0)
@@ -102,6 +121,27 @@ class Share:
             raise told[0].error
         value: Value = told[0]
         return value
+
+
+class _Shown:
+    """The progress of work on parts, in the items that they hold."""
+
+    def __init__(self, what: str, parts: Sequence[Any], quiet: bool) -> None:
+        self._what, self._quiet = what, quiet
+        self._sizes = [len(part) if isinstance(part, Sized) else 1 for part in parts]
+        self._bar: Progress | None = None
+        self._start = time.monotonic()
+
+    def update(self, parts: int) -> None:
+        done, total, seconds = sum(self._sizes[:parts]), sum(self._sizes), time.monotonic() - self._start
+        if self._bar is None and not self._quiet and seconds > PATIENCE and done < total:
+            self._bar = Progress(total)
+        if self._bar is not None:
+            self._bar.update(done, f"{self._what}, {done / seconds:.3g} a second,")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 def parts_of(count: int, size: int = PART) -> list[range]:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, Seen
 from fgclip_fast.evaluation.class_figures import class_figures
 from fgclip_fast.evaluation.classes import WNID, imagenet_names, names_of_folders, ranks, read_names, read_templates
-from fgclip_fast.evaluation.embedding import class_vectors, embed_images
+from fgclip_fast.evaluation.embedding import class_vectors
 from fgclip_fast.evaluation.figures import Figures, origin
-from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.model.fgclip import FGCLIP
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -34,64 +34,48 @@ class Labelled(NamedTuple):
     """Sorted; the class as a row of ``names``."""
 
 
-def evaluate(
-    model: FGCLIP,
-    path: Path,
-    *,
-    classes: Path | None = None,
-    templates: Path | None = None,
-    batch_size: int = PART,
-    limit: int | None = None,
-    share: Share | None = None,
-) -> Figures:
-    """Measure top-1 and top-5 over images, and their means over classes.
+def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
+    """Top-1 and top-5 over images, and their means over classes.
 
     Args:
         model: the model, on its device.
         path: a folder of class folders, or a flat folder with one of :data:`MAPPINGS` in it or beside it.
-        classes: file of class names; None takes ImageNet's, or the folders'.
-        templates: file of templates; None takes OpenAI's 80.
-        batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
-        limit: use only ``limit`` images, evenly spread; None uses all.
-        share: the processes that divide the work; None is this one alone.
+        options: without ``classes``, names are ImageNet's, or the folders'; ``limit`` takes images evenly spread.
 
     Raises:
         ValueError: the folder has no known layout, or names do not fit it.
         OSError: a file or folder does not exist or cannot be read.
     """
-    share, skipped = share or Share(), Counter[str]()
-    labelled = read(path, classes, skipped)
-    prompts = read_templates(templates)
-    images = labelled.images
+    skipped = Counter[str]()
+    labelled = read(path, options.classes, skipped)
+    prompts = read_templates(options.templates)
+    images, limit = labelled.images, options.limit
     if limit is not None and limit < len(images):
         images = [images[i * len(images) // limit] for i in range(limit)]
-    vectors = class_vectors(model, labelled.names, prompts.texts, share)
+    vectors = class_vectors(model, labelled.names, prompts.texts, options)
+    labels: dict[Picture, int] = dict(images)
 
-    def ask(part: range) -> list[int | None]:
-        own = images[part.start : part.stop]
-        rows, readable = embed_images(model, [image for image, _ in own], min(batch_size, PART))
-        good = readable.tolist()
-        if not any(good):
-            return [None] * len(own)
-        labels = [label for (_, label), ok in zip(own, good, strict=True) if ok]
-        found = iter(ranks(rows[readable] @ vectors.cpu().T, torch.tensor(labels)).tolist())
-        return [next(found) if ok else None for ok in good]
+    def answer(image: Picture, seen: Seen) -> int:
+        return int(ranks((vectors @ seen.image)[None], torch.tensor([labels[image]])))
 
-    def figures(parts: list[list[int | None]]) -> Figures:
-        asked = [(image, label, r) for (image, label), r in zip(images, (r for p in parts for r in p), strict=True)]
-        skipped["missing or unreadable image"] += sum(r is None for *_, r in asked)
-        good = [(str(image), label, r) for image, label, r in asked if r is not None]
-        return class_figures(
-            labelled.names, [i for i, *_ in good], [c for _, c, _ in good], [r for *_, r in good], skipped
+    def figures(answers: dict[Picture, int]) -> Figures:
+        skipped[MISSING] += len(labels) - len(answers)
+        good = [image for image in labels if image in answers]
+        measured = class_figures(
+            labelled.names, [str(i) for i in good], [labels[i] for i in good], [answers[i] for i in good], skipped
         )
+        protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {prompts.about}, short text path"
+        return replace(measured, protocol=protocol, data={**origin(path), "images": len(labelled.images)})
 
-    found = share.measure(parts_of(len(images)), ask, figures)
-    protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {prompts.about}, short text path"
-    return replace(found, protocol=protocol, data={**origin(path), "images": len(labelled.images)})
+    return Exam(pictures={image: () for image in labels}, answer=answer, figures=figures)
+
+
+evaluate = Alone(exam, ("classes", "templates"))
+"""Evaluate a model by this suite alone."""
 
 
 def read(path: Path, classes: Path | None, skipped: Counter[str]) -> Labelled:
-    """Read a folder of labelled images; arguments and errors are those of :func:`evaluate`."""
+    """Read a folder of labelled images; arguments and errors are those of :func:`exam`."""
     if not path.is_dir():
         raise FileNotFoundError(f"data must be a folder of images for --suite zero-shot, got {path}")
     mapping = next((f for top in (path, path.parent) for name in MAPPINGS if (f := top / name).is_file()), None)
@@ -128,7 +112,7 @@ def _flat(path: Path, mapping: Path, classes: Path | None, skipped: Counter[str]
             skipped["image without a class"] += 1
         else:
             images.append((image, row[label]))
-    skipped["missing or unreadable image"] += len(labels) - len(images)
+    skipped[MISSING] += len(labels) - len(images)
     return Labelled(f"flat folder by {mapping.name}", names, sorted(images))
 
 

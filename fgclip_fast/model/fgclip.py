@@ -71,7 +71,6 @@ class FGCLIP(Network):
         parts = [self.encode_patches(self._squash(part).to(self.device)) for part in _parts(_listed(images))]
         return self._joined(parts, normalize, grid * grid).unflatten(1, (grid, grid))
 
-    @torch.no_grad()
     def encode_regions(
         self,
         images: Images,
@@ -93,14 +92,30 @@ class FGCLIP(Network):
         Raises:
             ValueError: a box that is not four finite numbers, has no area or lies outside; the message names it.
         """
+        return self.encode_image_and_regions(images, boxes, unit, normalize)[1]
+
+    @torch.no_grad()
+    def encode_image_and_regions(
+        self,
+        images: Images,
+        boxes: Sequence[Any],
+        unit: box_lists.Unit = "pixel",
+        normalize: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings of images and of boxes in them, Tensor[B, D] and Tensor[R, D], in one pass.
+
+        Arguments and errors are those of :meth:`encode_regions`.
+        """
         images = _listed(images)
         flat, image_index = box_lists.flatten(boxes, [width_and_height(image) for image in images], unit)
-        parts = []
+        whole, regions = [], []
         for first, part in zip(range(0, len(images), IMAGES), _parts(images), strict=True):
             own = (image_index >= first) & (image_index < first + len(part))
             inputs = self._squash(part), flat[own], image_index[own] - first
-            parts.append(self.encode_pixels(*(x.to(self.device) for x in inputs))[1])
-        return self._joined(parts, normalize)
+            found = self.encode_pixels(*(x.to(self.device) for x in inputs))
+            whole.append(found[0])
+            regions.append(found[1])
+        return self._joined(whole, normalize), self._joined(regions, normalize)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], kind: Kind = "short", normalize: bool = True) -> Tensor:

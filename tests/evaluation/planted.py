@@ -54,6 +54,9 @@ class Planted:
         ]
         return self._of_levels(levels) if levels else torch.empty(0, self.config.projection)
 
+    def encode_image_and_regions(self, pixels, boxes, unit="pixel"):
+        return self.encode_image(pixels), self.encode_regions(pixels, boxes, unit)
+
     def encode_dense(self, pixels):
         middles = pixels[:, 0, 4::8, 4::8]
         rows = self._of_levels(middles.flatten().tolist())

@@ -217,17 +217,17 @@ def test_recall_of_30_000_images_and_150_000_captions_stays_below_2_gb():
     program = """
 import torch, torch.nn.functional as F
 from collections import Counter
+from pathlib import Path
 from fgclip_fast.evaluation import retrieval
-from fgclip_fast.evaluation.embedding import Embedded
 
 images, captions = 30_000, 150_000
 rows = F.normalize(torch.randn(images, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
 texts = torch.randn(captions, 512, generator=torch.Generator().manual_seed(1))
 texts.view(images, 5, 512).add_(rows[:, None], alpha=3)
 own = [list(range(5 * n, 5 * n + 5)) for n in range(images)]
-gallery = retrieval._Gallery([f"{n}.jpg" for n in range(images)], [str(n) for n in range(captions)], own)
-embedded = Embedded(rows, torch.ones(images, dtype=torch.bool), F.normalize(texts, dim=-1, out=texts))
-found = retrieval._figures(gallery, embedded, Counter())
+gallery = retrieval._Gallery([Path(f"{n}.jpg") for n in range(images)], [str(n) for n in range(captions)], own)
+seen = dict(zip(gallery.images, rows))
+found = retrieval._figures(gallery, seen, F.normalize(texts, dim=-1, out=texts), Counter())
 assert found.values["captions"] == captions and 0 < found.values["text_to_image_r@1"] < 1, found.values
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
