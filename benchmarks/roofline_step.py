@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--workload", choices=HARD_REGIONS, default="hard")
     parser.add_argument("--card", choices=CARDS, default="h100")
     parser.add_argument("--micro-batch-size", type=int)
-    parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
+    parser.add_argument("--recompute", choices=["none", "mlp", "blocks"], default="none",
+                        help="made again in the backward pass")  # fmt: skip
     parser.add_argument("--residual", choices=["fp32", "bf16"], default="fp32", help="dtype of the residual stream")
     parser.add_argument("--world-size", type=int, default=1, help="processes that share the global losses")
     parser.add_argument("--attained", type=float, nargs=2, metavar=("PRODUCTS", "MEMORY"),
@@ -48,9 +49,7 @@ def main() -> None:
     parser.add_argument("--operations", type=int, default=0, help="list this many that move most bytes")
     chosen = parser.parse_args()
     config, card = PRESETS[chosen.preset], CARDS[chosen.card]
-    config = replace(config, model=replace(config.model, residual=chosen.residual))
-    if chosen.checkpointing:
-        config = replace(config, model=replace(config.model, activation_checkpointing=True))
+    config = replace(config, model=replace(config.model, residual=chosen.residual, recompute=chosen.recompute))
     if chosen.world_size > 1:
         _join_nobody(chosen.world_size)
     images = chosen.images or config.batch_size

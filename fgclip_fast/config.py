@@ -28,6 +28,7 @@ from fgclip_fast.config_rules import (
 
 Precision = Literal["fp32", "bf16"]
 Packing = Literal["none", "padding-free", "prefix-tree"]
+Recompute = Literal["none", "mlp", "blocks"]
 Attention = Literal["auto", "sdpa", "triton", "flash", "xformers", "varlen"]
 Decoder = Literal["auto", "cpu", "dali"]
 Freeze = Literal["text", "vision", "all-but-projections"]
@@ -102,13 +103,16 @@ class Model:
     """Attention backend of the packed text tower; auto takes the fastest that runs on this machine."""
     residual: Precision = "fp32"
     """Residual stream where products run in bf16: fp32, or bf16, which moves and keeps less and rounds each sum."""
-    activation_checkpointing: bool = False
-    """Recompute each block in the backward pass."""
+    recompute: Recompute = "none"
+    """Made again in the backward pass, not saved: none; the hidden layer of each MLP (mlp), for one more product of a
+    block's nine; or whole blocks, for a second forward pass."""
     compile: bool = False
     """Compile the blocks with torch.compile."""
 
     def __post_init__(self) -> None:
         check(self, "model.")
+        if self.compile and self.recompute == "mlp":
+            raise ValueError("model.recompute mlp cannot be compiled; take blocks, or --no-model.compile")
 
 
 @dataclass(frozen=True, kw_only=True)

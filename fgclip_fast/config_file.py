@@ -34,7 +34,7 @@ def load(path: Path, base: Config | None = None) -> Config:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         if not isinstance(values, dict):
             raise ValueError(f"a config must be a mapping of fields, got {type(values).__name__}")
-        merged = _merged(asdict(base or Config()), values)
+        merged = _merged(asdict(base or Config()), _of_today(values))
         # As JSON, since pydantic's strict mode then takes a list for a tuple and 1 for 1.0, but not true for 1.
         return pydantic.TypeAdapter(Config).validate_json(json.dumps(merged, default=str), strict=True)
     except yaml.YAMLError as error:
@@ -43,6 +43,16 @@ def load(path: Path, base: Config | None = None) -> Config:
         raise ValueError(f"{path}: {_first_fault(error)}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _of_today(values: dict[Any, Any]) -> dict[Any, Any]:
+    """Fields of older versions under today's names."""
+    model = values.get("model")
+    if isinstance(model, dict) and "activation_checkpointing" in model:
+        whole = {True: "blocks", False: "none"}
+        model = {"recompute": whole.get(model["activation_checkpointing"]), **model}
+        values = {**values, "model": {name: x for name, x in model.items() if name != "activation_checkpointing"}}
+    return values
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

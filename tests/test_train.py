@@ -169,7 +169,7 @@ def test_padded_texts_are_not_counted(config):
             3,
             "--micro-batch-size 2",
         ),
-        (torch.OutOfMemoryError("CUDA out of memory."), 1, "--model.activation-checkpointing"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 1, "--model.recompute blocks"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [False, True])

@@ -171,10 +171,11 @@ def _activation_linear(sizes: Sizes) -> Figures:
 def _split_joint(sizes: Sizes) -> Figures:
     stream = problems.block(sizes, 8 * (sizes.images + 1) + 1)["stream"]
     inputs = [stream[:, : stream.shape[1] // 3 * 3].detach().to(HALF).requires_grad_()]
-    inputs.append(inputs[0][0].detach().clone().requires_grad_())
-    ours = with_gradients(torch.cat([part.square() for part in split_joint(*inputs)]), inputs)
+    inputs += [part.clone().requires_grad_() for part in inputs[0][0].detach().chunk(3)]
+    ours = with_gradients(torch.cat([part.square() for part in split_joint(inputs[0], inputs[1:])]), inputs)
     exact = [value.detach().double().requires_grad_() for value in inputs]
-    return judged(ours, with_gradients(torch.cat([x.square() for x in reference.split_joint(*exact)]), exact), HALF)
+    parts = reference.split_joint(exact[0], exact[1:])
+    return judged(ours, with_gradients(torch.cat([x.square() for x in parts]), exact), HALF)
 
 
 def _dense_attention(sizes: Sizes) -> Figures:

@@ -21,7 +21,7 @@ STEPS = 4
 OPTIONS: dict[str, dict[str, Any]] = {
     "eager": {},
     "residual in bf16": {"residual": "bf16"},
-    "recomputed": {"activation_checkpointing": True},
+    "recomputed": {"recompute": "blocks"},
 }
 
 

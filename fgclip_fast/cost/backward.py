@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.utils.checkpoint import GraphExecGroup
 
 Node = Any  # torch.autograd.graph.Node, with attributes that its stub does not have
@@ -48,7 +48,8 @@ class Backward:
     def installed(self) -> Iterator[None]:
         """A context whose backward passes run here."""
         hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
-        with patch.object(torch.autograd, "backward", self._run), hooks:
+        noted = patch.object(FunctionCtx, "set_materialize_grads", _set_materialize_grads)
+        with patch.object(torch.autograd, "backward", self._run), noted, hooks:
             yield
 
     def _pack(self, tensor: Tensor) -> Saved:
@@ -101,10 +102,11 @@ class Backward:
             return []
         self._unpacked.clear()
         if isinstance(node, BackwardCFunction):
-            # A Python function gets zeros for absent gradients; whether it has asked for None cannot be read back.
-            metadata = node._input_metadata  # type: ignore[attr-defined]
-            pairs = zip(grads, metadata, strict=True)
-            passed = node.apply(*(_zeros(like) if grad is None else grad for grad, like in pairs))
+            # A Python function gets zeros for absent gradients, unless it has asked for None.
+            if not getattr(node, "takes_none", False):
+                pairs = zip(grads, node._input_metadata, strict=True)  # type: ignore[attr-defined]
+                grads = [_zeros(like) if grad is None else grad for grad, like in pairs]
+            passed = node.apply(*grads)
             passed = passed if isinstance(passed, tuple) else (passed,)
             # It returns one for each argument. Tensors alone have an edge, and it leads nowhere if none is needed.
             wanted = iter([grad for grad, needed in zip(passed, node.needs_input_grad, strict=False) if needed])
@@ -115,6 +117,11 @@ class Backward:
             saved.tensor = None
         self._unpacked.clear()
         return passed if isinstance(passed, tuple | list) else (passed,)
+
+
+def _set_materialize_grads(context: Any, value: bool) -> None:
+    """Stands in for torch's method, and notes the choice, since it cannot be read back."""
+    context.materialize_grads, context.takes_none = value, not value
 
 
 def _uses(roots: list[Node]) -> Counter[Node]:

@@ -33,7 +33,7 @@ def micro_batch_size(config: Config, batches: Sequence[Batch], device: torch.dev
     if found.images < config.batch_size and found.micro_batch_size is None:
         raise ValueError(
             f"micro_batch_size auto: by count a step of one image does not fit the {free / 1e9:.1f} GB that are free; "
-            "pass --model.activation-checkpointing, or take a smaller model"
+            "pass --model.recompute blocks, or take a smaller model"
         )
     return found.micro_batch_size
 

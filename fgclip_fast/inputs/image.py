@@ -160,8 +160,8 @@ def normalize(image: Tensor) -> Tensor:
     traced = torch.compiler.is_compiling() or type(image) is not Tensor
     channels = _channels.__wrapped__ if traced else _channels
     scale = channels(tuple(1 / (255 * std) for std in STD), image.device)
-    shift = channels(tuple(mean / std for mean, std in zip(MEAN, STD, strict=True)), image.device)
-    return (image * scale).sub_(shift)
+    shift = channels(tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True)), image.device)
+    return torch.addcmul(shift, image, scale)
 
 
 # Kept on the device, and filled there: for a copy to a GPU the host would wait.

@@ -6,7 +6,8 @@ block therefore hands on its last product as an update that is still to be added
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from contextlib import nullcontext
+from functools import cache, partial, wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -48,9 +49,10 @@ class Attention(nn.Module):
         self.heads = heads
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def split(self, projected: Sequence[Tensor], bias: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def split(self, projected: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Queries, keys and values, Tensor[..., heads, d] each, of their products in one tensor or three."""
-        parts = split_joint(projected[0], bias[0]) if len(projected) == 1 else projected
+        biases = self.q_proj.bias, self.k_proj.bias, self.v_proj.bias
+        parts = split_joint(projected[0], biases) if len(projected) == 1 else projected
         return tuple(x.unflatten(-1, (self.heads, -1)) for x in parts)
 
 
@@ -87,7 +89,7 @@ class Block(nn.Module):
 
     def __init__(self, part: Vision | Text, config: Model) -> None:
         super().__init__()
-        self.compiled = config.compile
+        self.compiled, self.recompute = config.compile, config.recompute
         self.self_attn = Attention(part.width, part.heads)
         self.layer_norm1 = nn.LayerNorm(part.width, eps=config.layer_norm_eps)
         self.mlp = MLP(part.width, part.mlp, config.activation)
@@ -107,7 +109,7 @@ class Block(nn.Module):
         """
         weights = self.weights(stream.residual)
         residual, *qkv = self.project(stream, weights)
-        mixed = attend(*self.self_attn.split(qkv, weights.qkv_bias)).flatten(-2)
+        mixed = attend(*self.self_attn.split(qkv)).flatten(-2)
         if rows is not None:
             residual, mixed = (F.embedding(rows, x.flatten(0, -2)) for x in (residual, mixed))  # rows may repeat
         return self.finish(residual, mixed, weights)
@@ -125,7 +127,7 @@ class Block(nn.Module):
         """The sum of the stream, and queries, keys and values in one tensor or three."""
         norm, biases = self.layer_norm1, weights.qkv_bias
         if len(biases) == 1:
-            biases = [biases[0].detach()]  # its gradient comes from split_joint
+            biases = [biases[0].detach()]  # the gradient of each part comes from split_joint
         return norm_linear(*stream, norm.weight, norm.bias, weights.qkv, biases, norm.eps)
 
     @per_token
@@ -134,7 +136,25 @@ class Block(nn.Module):
         norm, mlp = self.layer_norm2, self.mlp
         update, bias = F.linear(mixed, weights.out), self.self_attn.out_proj.bias
         residual, hidden = norm_linear(residual, update, bias, norm.weight, norm.bias, [weights.fc1], None, norm.eps)
-        return Stream(residual, activation_linear(hidden, mlp.fc1.bias, weights.fc2, mlp.activation), mlp.fc2.bias)
+        again = partial(self._hidden, residual.detach(), weights.fc1.detach())
+        with _made_again(hidden, again) if self.recompute == "mlp" else nullcontext():
+            update = activation_linear(hidden, mlp.fc1.bias, weights.fc2, mlp.activation)
+        return Stream(residual, update, mlp.fc2.bias)
+
+    @torch.no_grad()
+    def _hidden(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """The MLP's first product of the residual stream, without its bias: Tensor[..., hidden]."""
+        norm = self.layer_norm2
+        return F.linear(add_layer_norm(residual, None, None, norm.weight, norm.bias, norm.eps, weight.dtype)[1], weight)
+
+
+def _made_again(tensor: Tensor, make: Callable[[], Tensor]) -> torch.autograd.graph.saved_tensors_hooks:
+    """A context in which ``tensor`` is not saved for the backward pass, which makes it again by ``make``."""
+    left_out = id(tensor)  # a reference would keep it all the same
+    return torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: None if id(saved) == left_out else saved,
+        lambda saved: make() if saved is None else saved,
+    )
 
 
 def full_weight(layer: nn.Linear) -> Tensor:
@@ -157,7 +177,7 @@ class Encoder(nn.Module):
     def __init__(self, blocks: Sequence[Block], config: Model) -> None:
         super().__init__()
         self.layers = nn.ModuleList(blocks)
-        self.recompute = config.activation_checkpointing
+        self.recompute = config.recompute == "blocks"
         self.rounds_residual = config.residual == "bf16"
 
     @torch.no_grad()

@@ -49,7 +49,7 @@ def load(
             of OpenAI's (a ``.pt`` file) or open_clip's (a file, or a folder with ``open_clip_config.json``). A
             ``merges.txt`` beside the weights rules the tokenizer. Or ``organisation/model``, fetched by
             huggingface_hub: safetensors, JSON and merges only.
-        like: how to run the model: packing, attention, residual, compile, activation_checkpointing; its geometry is
+        like: how to run the model: packing, attention, residual, compile, recompute; its geometry is
             ignored.
         revision: of a hub's name: a branch, tag or commit.
         device: where the weights go; None: the CPU.

@@ -37,7 +37,8 @@ class VisionTower(nn.Module):
         assert isinstance(last, LastBlock)
         stream = self.encoder.run(last.image_features, self.encoder(hidden, full), full, dense)
         features = stream.normed(self.post_layernorm)
-        return features[:, 0], features[:, 1:] if dense else None
+        whole, patches = features.split([1, features.shape[1] - 1], dim=1)
+        return whole.squeeze(1), patches if dense else None
 
 
 class PatchEmbeddings(nn.Module):
@@ -74,9 +75,9 @@ class LastBlock(Block):
         weights, norm, attention = self.weights(stream.residual), self.layer_norm1, self.self_attn
         residual, normed = add_layer_norm(*stream, norm.weight, norm.bias, norm.eps, weights.out.dtype)
         weight, bias = (x[0] if len(x) == 1 else torch.cat(list(x)) for x in (weights.qkv, weights.qkv_bias))
-        width = len(weights.out)
-        q = F.linear(normed[:, :1], weight[:width], bias[:width])
-        k, v = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+        (q_weight, kv_weight), (q_bias, kv_bias) = (x.split([len(x) // 3, len(x) // 3 * 2]) for x in (weight, bias))
+        q = F.linear(normed[:, :1], q_weight, q_bias)
+        k, v = F.linear(normed, kv_weight, kv_bias).chunk(2, dim=-1)
         mixed = attend(*(x.unflatten(-1, (attention.heads, -1)) for x in (q, k, v))).flatten(-2)
         if not dense:
             return self.finish(residual[:, :1], mixed, weights)

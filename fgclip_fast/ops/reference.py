@@ -208,8 +208,9 @@ def norm_linear(
     return total, *(F.linear(normed, weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
 
-def split_joint(joint: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    """Three parts of a product that already holds ``bias``, and of the bias's gradient: it adds 0 to the values."""
+def split_joint(joint: Tensor, biases: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Three parts of a product that already holds the biases, and of their gradients: 0 is added to the values."""
+    bias = torch.cat(list(biases))
     return (joint + (bias - bias.detach()).to(joint.dtype)).chunk(3, dim=-1)
 
 

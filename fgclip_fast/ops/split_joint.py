@@ -9,7 +9,7 @@ from torch import Tensor
 from fgclip_fast.ops import native
 
 
-def split_joint(joint: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+def split_joint(joint: Tensor, biases: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Cut the columns of the joint product of queries, keys and values into the three.
 
     The product already holds the bias. Its gradient comes from here all the same, since the pass that joins the
@@ -17,7 +17,8 @@ def split_joint(joint: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
 
     Args:
         joint: Tensor[..., 3 * W], fp32, bf16 or fp16.
-        bias: Tensor[3 * W], added to ``joint`` before; its values are not read.
+        biases: three Tensor[W], whose values ``joint`` holds; they are not read. Of any dtype: their gradients are
+            summed in fp32.
 
     Returns:
         Three views, Tensor[..., W], differentiable once.
@@ -27,24 +28,27 @@ def split_joint(joint: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """
     if joint.dim() == 0 or joint.shape[-1] % 3:
         raise ValueError(f"split_joint: joint must be [..., 3 * W], got {list(joint.shape)}")
-    if bias.shape != joint.shape[-1:]:
-        raise ValueError(f"split_joint: bias must be [{joint.shape[-1]}], got {list(bias.shape)}")
-    return _SplitJoint.apply(joint, bias)
+    W = joint.shape[-1] // 3
+    if len(biases) != 3 or any(bias.shape != (W,) for bias in biases):
+        raise ValueError(f"split_joint: biases must be three [{W}], got {[list(bias.shape) for bias in biases]}")
+    return _SplitJoint.apply(joint, *biases)
 
 
 class _SplitJoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, joint: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-        ctx.bias_dtype = bias.dtype
+    def forward(ctx: Any, joint: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtypes = [bias.dtype for bias in biases]
         return joint.chunk(3, dim=-1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if not ctx.needs_input_grad[1]:
-            return torch.cat(grads, dim=-1), None
+        wanted = ctx.needs_input_grad[1:]
+        if not any(wanted):
+            return torch.cat(grads, dim=-1), None, None, None
         joint, columns = _join(grads)
-        return joint, columns.to(ctx.bias_dtype)
+        sums = zip(columns.chunk(3), ctx.dtypes, wanted, strict=True)
+        return joint, *(column.to(dtype) if wants else None for column, dtype, wants in sums)
 
 
 @torch.library.custom_op("fgclip_fast::join", mutates_args=())

@@ -131,6 +131,7 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | list[Non
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, tree = inputs
+    ctx.set_materialize_grads(False)  # else zeros are filled in for the log-sum-exp
     ctx.save_for_backward(q, k, v, *output, *tree)
 
 

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -38,7 +37,7 @@ def objective(embeddings: Embeddings, weights: Loss, group: ProcessGroup | None 
         group: processes that share the global terms; None is this process alone.
     """
     e = embeddings
-    zero = _zero_in_graph(e)
+    zero = _zero_in_graph(e, weights)
     short_ids, long_ids, region_ids = (
         (e.short_ids, e.long_ids, e.region_ids) if weights.mask_equal_texts else (None, None, None)
     )
@@ -69,7 +68,16 @@ def _operands(
     return (image.bfloat16(), text.bfloat16()) if rounds else (image, text)
 
 
-def _zero_in_graph(e: Embeddings) -> Tensor:
-    """Zero, with every embedding and scale in its graph, since DDP waits for a gradient of each parameter."""
-    empty = [rows[:0].sum().float() for rows in (e.image, e.short, e.long, e.regions, e.region_texts, e.hard_texts)]
-    return torch.stack(empty).sum() + 0.0 * (e.scale + e.region_scale + e.hard_scale)
+def _zero_in_graph(e: Embeddings, weights: Loss) -> Tensor:
+    """Zero, with what no term reads in its graph, since DDP waits for a gradient of each parameter."""
+    read_by = {
+        "short": (e.image, e.short, e.scale),
+        "long": (e.image, e.long, e.scale),
+        "region": (e.regions, e.region_texts, e.region_scale),
+        "hard_negative": (e.regions, e.hard_texts, e.hard_scale),
+    }
+    zero = e.scale.new_zeros(())
+    for term, rows in read_by.items():
+        if getattr(weights, term) == 0:
+            zero = zero + sum(x.reshape(-1)[:0].sum().float() for x in rows)
+    return zero

@@ -25,7 +25,7 @@ def explained(images: int) -> Iterator[None]:
             raise
         way_out = f"pass --micro-batch-size {math.ceil(images / 2)}, or auto, with the same gradient"
         if images == 1:
-            way_out = "pass --model.activation-checkpointing, or take a smaller model"
+            way_out = "pass --model.recompute blocks, or take a smaller model"
         raise ValueError(
             f"micro_batch_size must let a step fit into memory, and a pass of {images} images does not: {way_out} "
             f"({reason or 'out of memory'})"

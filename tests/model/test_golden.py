@@ -91,7 +91,7 @@ def test_gradients(model, golden, batch):
     assert_gradients(model, golden, batch)
 
 
-def test_gradients_with_activation_checkpointing(model, golden, batch, monkeypatch):
+def test_gradients_of_recomputed_blocks(model, golden, batch, monkeypatch):
     for tower in (model.text_model, model.vision_model):
         monkeypatch.setattr(tower.encoder, "recompute", True)
     assert_gradients(model, golden, batch)

@@ -143,10 +143,8 @@ def test_what_the_config_leaves_out_has_hugging_faces_defaults(tmp_path):
 
 
 def test_how_to_run_comes_from_the_caller_and_the_geometry_from_the_file(folder):
-    like = replace(Model(), packing="prefix-tree", activation_checkpointing=True)
-    assert fgclip_fast.load(folder, like).config == replace(
-        CONFIG, packing="prefix-tree", activation_checkpointing=True
-    )
+    like = replace(Model(), packing="prefix-tree", recompute="blocks")
+    assert fgclip_fast.load(folder, like).config == replace(CONFIG, packing="prefix-tree", recompute="blocks")
 
 
 def test_of_a_run_the_newest_complete_checkpoint_is_loaded(model, tmp_path):

@@ -95,21 +95,22 @@ def test_packed_texts_are_those_of_padded_ones(packing):
     assert_same(gradients(model, packed), gradients(model, embed(model, texts())))
 
 
-def assert_changes_nothing(option):
-    plain, other = model_of(), model_of(replace(SMALL, **{option: True}))
+def assert_changes_nothing(option, value):
+    plain, other = model_of(), model_of(replace(SMALL, **{option: value}))
     assert plain.state_dict().keys() == other.state_dict().keys()
     packed = texts().packed()
     assert_same(gradients(other, embed(other, packed)), gradients(plain, embed(plain, packed)))
 
 
-def test_activation_checkpointing_changes_nothing():
-    assert_changes_nothing("activation_checkpointing")
+@pytest.mark.parametrize("parts", ["mlp", "blocks"])
+def test_recomputing_changes_nothing(parts):
+    assert_changes_nothing("recompute", parts)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compile_changes_nothing(monkeypatch, backend):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))  # inductor takes 20 s
-    assert_changes_nothing("compile")
+    assert_changes_nothing("compile", True)
 
 
 def test_compiles_at_most_twice_more_while_the_number_of_tokens_changes(monkeypatch):

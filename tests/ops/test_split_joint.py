@@ -29,7 +29,7 @@ def attended(split):
     """Mix the parts unevenly, so that each has another gradient; the bias is in the product, as a layer adds it."""
 
     def call(joint, bias):
-        pieces = split(joint + bias.detach(), bias)
+        pieces = split(joint + bias.detach(), bias.chunk(3))
         return torch.cat([(i + 1) * piece.flatten() ** 2 for i, piece in enumerate(pieces)])
 
     return call
@@ -44,10 +44,10 @@ def test_is_as_exact_as_eager(device, shape, dtype):
 
 def test_gradients_of_any_strides(device):
     joint, bias = (x.requires_grad_() for x in problem((4, 6, 8), device=device))
-    q, k, v = split_joint(joint, bias)
+    q, k, v = split_joint(joint, bias.chunk(3))
     (q.transpose(0, 1) @ k.transpose(0, 1).transpose(1, 2) @ v.transpose(0, 1)).sum().backward()
     own = [x.detach().clone().requires_grad_() for x in (joint, bias)]
-    q, k, v = reference.split_joint(*own)
+    q, k, v = reference.split_joint(own[0], own[1].chunk(3))
     (q.transpose(0, 1) @ k.transpose(0, 1).transpose(1, 2) @ v.transpose(0, 1)).sum().backward()
     for mine, theirs in zip((joint, bias), own, strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
@@ -55,7 +55,7 @@ def test_gradients_of_any_strides(device):
 
 def test_parts_are_views_and_one_without_a_gradient_counts_as_zero(device):
     joint, bias = (x.requires_grad_() for x in problem((3, 4), device=device))
-    q, _, _ = split_joint(joint, bias)
+    q, _, _ = split_joint(joint, bias.chunk(3))
     assert q.data_ptr() == joint.data_ptr()
     q.sum().backward()
     wanted = torch.tensor([1.0] * 4 + [0.0] * 8, device=device)
@@ -64,7 +64,7 @@ def test_parts_are_views_and_one_without_a_gradient_counts_as_zero(device):
 
 def test_a_frozen_bias_costs_no_gradient(device):
     joint, bias = problem((3, 4), device=device)
-    split_joint(joint.requires_grad_(), bias)[1].sum().backward()
+    split_joint(joint.requires_grad_(), bias.chunk(3))[1].sum().backward()
     assert bias.grad is None and joint.grad.sum() == 12
 
 
@@ -75,6 +75,6 @@ def test_the_same_bits_every_time():
 
 def test_error_names_the_argument():
     with pytest.raises(ValueError, match=r"split_joint: joint must be \[..., 3 \* W\], got \[2, 8\]"):
-        split_joint(torch.ones(2, 8), torch.ones(8))
-    with pytest.raises(ValueError, match=r"split_joint: bias must be \[9\], got \[3\]"):
-        split_joint(torch.ones(2, 9), torch.ones(3))
+        split_joint(torch.ones(2, 8), torch.ones(6).chunk(3))
+    with pytest.raises(ValueError, match=r"split_joint: biases must be three \[3\], got \[\[3\], \[3\]\]"):
+        split_joint(torch.ones(2, 9), torch.ones(6).chunk(2))
