@@ -61,6 +61,7 @@ def test_a_section_that_fails_costs_only_itself(tmp_path, monkeypatch):
     assert any(row["case"] == "torch" and row["value"] for row in done["machine"]["rows"])
 
 
+@pytest.mark.slow
 def test_a_section_that_hangs_is_ended_and_keeps_its_rows(tmp_path, monkeypatch):
     (tmp_path / "cases_that_hang.py").write_text(HANGS)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")

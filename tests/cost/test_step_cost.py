@@ -80,7 +80,14 @@ def test_a_step_is_within_its_bars():
     assert total(cost, "launches") <= 1050
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("stage")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stage2-vit-b16",
+        "stage2-vit-l14",
+        *(pytest.param(f"stage1-vit-{v}", marks=pytest.mark.slow) for v in ("b16", "l14")),
+    ],
+)
 def test_a_preset_fits_a_card_of_80_gb(name):
     """With four hard regions an image; the other micro-batches of a step need no more than the first two."""
     config = PRESETS[name]
