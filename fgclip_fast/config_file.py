@@ -3,15 +3,17 @@
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from fgclip_fast.config import Config
 from fgclip_fast.whole_file import write_whole
+
+T = TypeVar("T")
 
 
 def save(config: Config, path: Path) -> None:
@@ -28,21 +30,42 @@ def load(path: Path, base: Config | None = None) -> Config:
         ValueError: the file is not the YAML of a config. The message names the file, the field and the value; for an
             unknown field, also the nearest known one.
     """
+    values = mapping(path)
+    try:
+        return validated(Config, _merged(asdict(base or Config()), _of_today(values)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def mapping(path: Path) -> dict[Any, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+        ValueError: it is no YAML, or holds something else.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a config must be a mapping of fields, got {type(values).__name__}")
+    return values
+
+
+def validated(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Make a dataclass of values as YAML gives them.
+
+    Raises:
+        ValueError: a value has a wrong type, or breaks a rule of its field.
+    """
     import pydantic  # slow to import, and not needed by those who call train() from Python
 
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        if not isinstance(values, dict):
-            raise ValueError(f"a config must be a mapping of fields, got {type(values).__name__}")
-        merged = _merged(asdict(base or Config()), _of_today(values))
         # As JSON, since pydantic's strict mode then takes a list for a tuple and 1 for 1.0, but not true for 1.
-        return pydantic.TypeAdapter(Config).validate_json(json.dumps(merged, default=str), strict=True)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        return pydantic.TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
-        raise ValueError(f"{path}: {_first_fault(error)}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(_first_fault(error)) from None
 
 
 def _of_today(values: dict[Any, Any]) -> dict[Any, Any]:

@@ -1,18 +1,53 @@
-"""``fgclip curate``: make training data better than it came, stage by stage."""
+"""``fgclip curate``: from images to training data, stage by stage."""
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from fgclip_fast import command
-from fgclip_fast.curate.rules import ALL_KINDS, NOUN_SHARE, Level, NounSwaps
-from fgclip_fast.curate.stage import Settings, write_negatives
+from fgclip_fast.curate import recipe as recipes
+from fgclip_fast.curate.filters import Filter
+from fgclip_fast.curate.finished import Shards
+from fgclip_fast.curate.negatives import Negatives, write_negatives
+from fgclip_fast.curate.phrases import Images, Phrases
+from fgclip_fast.curate.rules import ALL_KINDS
+from fgclip_fast.curate.running import run
+from fgclip_fast.curate.stage import Stage
+from fgclip_fast.curate.units import Unit, images_in, shards_of
 from fgclip_fast.preflight import list_shards
+
+T = TypeVar("T")
+StageT = TypeVar("StageT", bound=Stage)
+
+
+def images(
+    source: Positional[Path],
+    /,
+    *,
+    output: Path,
+    shard_size: int = 1000,
+    retry_failed: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Make shards of images, for the next stages: of a folder, or of the tar files in it.
+
+    A .txt or .json of the same name beside an image gives its texts.
+
+    Args:
+        source: the folder, or a tar file.
+        output: folder for the shards; after a stop, the same command continues.
+        shard_size: images of a shard.
+        retry_failed: try images again that could not be read.
+        workers: processes; None: one for each core that this process may use.
+    """
+    if shard_size < 1:
+        raise ValueError(f"curate images: --shard-size must be at least 1 image, got {shard_size}")
+    _run(Images(), images_in(source, shard_size), output, workers, retry_failed)
 
 
 def negatives(
@@ -20,13 +55,8 @@ def negatives(
     /,
     *,
     output: Path,
+    stage: Annotated[Negatives, arg(name="")] = Negatives(),  # noqa: B008
     method: Literal["rules"] = "rules",
-    count: int = 10,
-    level: Level = "mix",
-    noun_swaps: NounSwaps = "fill",
-    noun_share: float = NOUN_SHARE,
-    replace: bool = False,
-    seed: int = 0,
     workers: int | None = None,
 ) -> None:
     """Write hard negatives for the regions of shards. Run again, it goes on where it was interrupted.
@@ -34,31 +64,13 @@ def negatives(
     Args:
         shards: path, glob or {000..999} range of .tar files, or their folder.
         output: folder for the new shards, of the same names; the folder of the shards themselves replaces them.
+        stage: the negatives that are wanted.
         method: rules: words of the short expression are replaced by others that contradict them. No model is used.
-        count: negatives of a region.
-        level: mix: one to three attributes changed; hard, medium, easy: exactly one, two, three; trivial: the text of
-            another region; color, material, pattern, transparency: one attribute of this kind.
-        noun_swaps: never: the noun stays; fill: another noun in a share of the negatives, and where attributes give
-            too few; bare: also for texts without an attribute. For the level mix.
-        noun_share: that share, 0 to 1. 0: another noun only where attributes give too few.
-        replace: also write negatives for regions that have some.
-        seed: of every choice.
         workers: processes; None: one for each core that this process may use.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"curate negatives: --workers must be at least 1, got {workers}")
-    settings = Settings(
-        count=count, level=level, noun_swaps=noun_swaps, noun_share=noun_share, replace=replace, seed=seed
-    )
-    try:
-        counts = write_negatives(list_shards("shards", shards), output, settings, workers)
-    except KeyboardInterrupt:
-        sys.exit("curate negatives: interrupted; the same command goes on from here")
+    _check_workers("negatives", workers)
+    counts = _interruptible("negatives", lambda: write_negatives(list_shards("shards", shards), output, stage, workers))
     print(f"{output}: {counts['regions with new negatives']} of {counts['regions']} regions have new negatives")
-    _print(counts)
-
-
-def _print(counts: Counter[str]) -> None:
     for name in sorted(name for name in counts if name.startswith(("regions ", "bad ", "shards ")) and counts[name]):
         print(f"  {counts[name]:8d}  {name}")
     total = max(1, counts["negatives"])
@@ -68,9 +80,105 @@ def _print(counts: Counter[str]) -> None:
             print(f"  {counts[f'kind {kind}'] / total:8.1%}  {kind}")
 
 
+def shards(
+    shards: Positional[str],
+    /,
+    *,
+    output: Path,
+    stage: Annotated[Shards, arg(name="")] = Shards(),  # noqa: B008
+    workers: int | None = None,
+) -> None:
+    """Write training and validation shards of curated records; near-duplicates stay on one side.
+
+    Args:
+        shards: path, glob or {000..999} range of .tar files, or their folder.
+        output: folder for train-00000.tar, … and val-00000.tar, …; after a stop, the same command continues.
+        stage: its settings.
+        workers: processes; None: one for each core that this process may use.
+    """
+    _check_workers("shards", workers)
+    paths = list_shards("shards", shards)
+    _print(output, _interruptible("shards", lambda: stage.write(paths, output, workers)))
+
+
+def run_(recipe: Positional[Path], /, *, retry_failed: bool = False, workers: int | None = None) -> None:
+    """Run all stages of a recipe; after a stop, the same command continues.
+
+    Args:
+        recipe: a YAML file; docs/curate.md shows one.
+        retry_failed: try the records again that failed, in every stage.
+        workers: processes of stages that ask no model; None: one for each core that this process may use.
+    """
+    _check_workers("run", workers)
+    wanted = recipes.read(recipe)
+
+    def told(name: str, folder: Path, counts: Counter[str]) -> None:
+        print(f"--- {name}")
+        _print(folder, counts)
+
+    _interruptible("run", lambda: recipes.run_recipe(wanted, workers=workers, retry_failed=retry_failed, told=told))
+
+
+def _command(kind: type[StageT]) -> Callable[..., None]:
+    """The command of a stage: its fields are its arguments."""
+
+    def command(
+        shards: Positional[str],
+        /,
+        *,
+        output: Path,
+        stage: Annotated[kind, arg(name="")],  # type: ignore[valid-type]
+        retry_failed: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        _run(stage, shards_of(list_shards("shards", shards)), output, workers, retry_failed)
+
+    command.__doc__ = f"""{kind.__doc__}
+
+    Args:
+        shards: path, glob or {{000..999}} range of .tar files, or their folder.
+        output: folder for the new shards, of the same names; after a stop, the same command continues.
+        stage: its settings.
+        retry_failed: try the records again that failed.
+        workers: processes of a stage that asks no model; None: one for each core that this process may use.
+    """
+    return command
+
+
+def _run(stage: Stage, units: Sequence[Unit], output: Path, workers: int | None, retry_failed: bool) -> None:
+    _check_workers(stage.name, workers)
+    counts = _interruptible(stage.name, lambda: run(stage, units, output, workers=workers, retry_failed=retry_failed))
+    _print(output, counts)
+
+
+def _print(output: Path, counts: Counter[str]) -> None:
+    left = counts["records dropped"] + counts["records failed"]
+    if counts["records"]:
+        print(f"{output}: {counts['records'] - left} of {counts['records']} records")
+    else:
+        print(f"{output}:")
+    for name in sorted(name for name in counts if name not in ("records", "shards") and counts[name]):
+        print(f"  {counts[name]:8d}  {name}")
+    if counts["records failed"]:
+        print("--retry-failed tries the failed ones again; NAME.parquet beside each shard names them")
+
+
+def _check_workers(stage: str, workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ValueError(f"curate {stage}: --workers must be at least 1, got {workers}")
+
+
+def _interruptible(stage: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        sys.exit(f"curate {stage}: interrupted; the same command goes on from here")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    commands: dict[str, Any] = {"negatives": negatives}
+    commands: dict[str, Any] = {"run": run_, "images": images, "negatives": negatives, "shards": shards}
+    commands |= {kind.name: _command(kind) for kind in (Phrases, Filter)}
     with command.frame("curate"):
         tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip curate", args=arguments)
 

@@ -76,6 +76,10 @@ class Nouns:
         categories = self._category.get(lemma, set())
         return bool(categories & {"an", "fo", "pl"}) and "pe" not in categories
 
+    def is_thing(self, lemma: str) -> bool:
+        """True for what a box can be drawn around: animals, artifacts, persons, foods, plants, natural objects."""
+        return bool(self._category.get(lemma, set()) & {"an", "ar", "pe", "fo", "pl", "ob"})
+
     @cached_property
     def _animals(self) -> frozenset[str]:
         return frozenset(lemma for lemma, categories in self._category.items() if categories & {"an", "pe"})
@@ -107,17 +111,19 @@ class Nouns:
             found.setdefault(lemma, plural)
         return found
 
+    def may_name_one_thing(self, one: str, other: str) -> bool:
+        """True if two nouns are synonyms in any sense, or one stands above the other in WordNet."""
+        mine, others = self._above(one), self._above(other)
+        return one == other or bool(mine.own & others.all or others.own & mine.all)
+
     def related(self, one: str, other: str) -> bool:
         """True if two nouns may name one thing: synonyms, one above the other in WordNet, siblings, or near in speech.
 
         All senses of both count, so that no reading of the true word makes the other true.
         """
-        if one == other or frozenset((one, other)) <= _near(one):
+        if self.may_name_one_thing(one, other) or frozenset((one, other)) <= _near(one):
             return True
-        mine, others = self._above(one), self._above(other)
-        if mine.own & others.all or others.own & mine.all:
-            return True
-        return bool(mine.parents & others.parents)
+        return bool(self._above(one).parents & self._above(other).parents)
 
     def contradicting(self, lemma: str) -> tuple[str, ...]:
         """The drawn nouns that cannot name the same thing as ``lemma``; a "child" or "cook" may be a man or a woman."""

@@ -19,8 +19,9 @@ _LONGEST_VALUE = 3  # words
 _LONG_EXPRESSION = 6
 """Words from which on "left" and "upper" tell a place: a "left hand" may be seen on the right."""
 
-_DETERMINERS = _set("a an the one his her its their this that each another every some")
-_STOP = _DETERMINERS | _set(
+DETERMINERS = _set("a an the one his her its their this that each another every some")
+"""Words that begin a noun chunk."""
+_STOP = DETERMINERS | _set(
     """and or but with without of in on at by to for from into onto over under near beside behind between against along
     across around through during while as is are was were be been being has have had do does that which who whose
     where it they he she him them these those there if than then so not no up down out off next very made wearing
@@ -30,7 +31,8 @@ _STOP = _DETERMINERS | _set(
 _PREDICATIVE = _set("is are was were be looks look appears appear painted colored coloured in")
 _ADVERBS = _set("very mostly partly slightly mainly predominantly plain bright dark light")
 _MADE = _set("made out built constructed woven carved crafted consisting")
-_GROUPS = _set("pair group bunch pile stack set row herd flock couple lot collection variety")
+GROUPS = _set("pair group bunch pile stack set row herd flock couple lot collection variety")
+"""Nouns that stand before the "of" of what they are a group of."""
 _PLACES_BEFORE = _set("the its his her their far upper lower top bottom to on")
 _PLACES_AFTER = _set("of side corner hand half part edge end")
 _MASS = _set(
@@ -49,24 +51,40 @@ class Slot(NamedTuple):
     noun: Noun | None = None
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
+    """A word in lower case, or a punctuation mark, and its place ``text[start:end]``."""
+
     start: int
     end: int
     word: str
 
 
-def slots_of(text: str) -> list[Slot]:
-    """Find the attributes of a text, in order, and behind them its head noun if the lexicon has it."""
-    tokens = [_Token(match.start(), match.end(), match.group().lower()) for match in _TOKEN.finditer(text)]
-    words = [token.word for token in tokens]
-    found: list[tuple[int, int, tuple[Value, ...]]] = []
+Found = list[tuple[int, int, tuple[Value, ...]]]
+"""(first token, token behind the last, values) of words that name values of attributes."""
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The words and punctuation marks of a text."""
+    return [Token(match.start(), match.end(), match.group().lower()) for match in _TOKEN.finditer(text)]
+
+
+def values_in(words: Sequence[str]) -> tuple[Found, dict[int, tuple[Value, ...]]]:
+    """Find words that may name values of attributes, and the tokens that adjectives among them cover."""
+    found: Found = []
     at = 0
     while at < len(words):
         length, values = _longest(words, at)
         if values:
             found.append((at, at + length, values))
         at += max(1, length)
-    covered = {i: values for start, end, values in found for i in range(start, end) if _is_adjective(values)}
+    return found, {i: values for start, end, values in found for i in range(start, end) if _is_adjective(values)}
+
+
+def slots_of(text: str) -> list[Slot]:
+    """Find the attributes of a text, in order, and behind them its head noun if the lexicon has it."""
+    tokens = tokens_of(text)
+    words = [token.word for token in tokens]
+    found, covered = values_in(words)
     slots = []
     for start, end, values in found:
         usable = tuple(value for value in values if _stands(value, words, start, end, covered))
@@ -110,13 +128,13 @@ def _stands(value: Value, words: Sequence[str], start: int, end: int, covered: M
     if value.kind == "action":
         following = nouns().find(after) if after.isalpha() else None
         acts = following is not None and nouns().can_act(following.lemma) and value.form == "sitting"
-        return _is_stop(after) or (acts and before in _DETERMINERS)
+        return is_stop(after) or (acts and before in DETERMINERS)
     first, last = start, end
     while last < len(words) and (last in covered or (words[last] in ("and", ",", "or") and last + 1 in covered)):
         last += 1
     while first and (first - 1 in covered or words[first - 1] in ("and", ",") or words[first - 1] in _ADVERBS):
         first -= 1
-    ends_chunk = last == len(words) or _is_stop(words[last])
+    ends_chunk = last == len(words) or is_stop(words[last])
     made_of = first >= 2 and words[first - 1] in ("of", "from") and words[first - 2] in _MADE
     if value.kind == "material" and ends_chunk and last == end and made_of:
         return value.form == "noun"
@@ -135,29 +153,30 @@ def _tells_a_place(value: Value, words: Sequence[str], before: str, after: str) 
     if len(words) < _LONG_EXPRESSION:
         return False
     if value.dimension == "side":
-        return before in _PLACES_BEFORE and (after in _PLACES_AFTER or _is_stop(after))
+        return before in _PLACES_BEFORE and (after in _PLACES_AFTER or is_stop(after))
     if value.dimension == "level":
         return after in ("left", "right", "half", "part", "corner", "side", "shelf")
     if value.dimension == "end":
-        return before in ("the", "its") and (after in _PLACES_AFTER or _is_stop(after)) and "on top of" not in words
+        return before in ("the", "its") and (after in _PLACES_AFTER or is_stop(after)) and "on top of" not in words
     if value.dimension == "depth":
         return before == "the"
-    return after in _DETERMINERS or value.dimension == "front"
+    return after in DETERMINERS or value.dimension == "front"
 
 
-def _is_stop(word: str) -> bool:
+def is_stop(word: str) -> bool:
+    """True for punctuation and for words that no noun chunk contains but at its beginning."""
     return not word[:1].isalpha() or word in _STOP
 
 
 def _head(words: Sequence[str], covered: Mapping[int, Sequence[Value]], used: set[int]) -> tuple[int, int, Noun] | None:
     """Find the head noun: the last word of the first noun chunk, as (first token, last token, noun)."""
-    start = 1 if words and words[0] in _DETERMINERS else 0
-    determined = start == 1 or any(map(_is_number, words[:1]))
+    start = 1 if words and words[0] in DETERMINERS else 0
+    determined = start == 1 or any(map(is_number, words[:1]))
     end = start
     while end < len(words) and _belongs(words, end, covered):
         end += 1
-    if end < len(words) and words[end - 1] in _GROUPS and words[end] == "of":
-        start = end + 1 + (end + 1 < len(words) and words[end + 1] in _DETERMINERS)
+    if end < len(words) and words[end - 1] in GROUPS and words[end] == "of":
+        start = end + 1 + (end + 1 < len(words) and words[end + 1] in DETERMINERS)
         end = start
         while end < len(words) and _belongs(words, end, covered):
             end += 1
@@ -180,7 +199,8 @@ def _head(words: Sequence[str], covered: Mapping[int, Sequence[Value]], used: se
     return first, last, noun
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """True for "two", "several" and the like."""
     return any(value.kind == "count" for value in table().get(word, ()))
 
 
@@ -189,7 +209,7 @@ def _belongs(words: Sequence[str], at: int, covered: Mapping[int, Sequence[Value
     word = words[at]
     if word in (",", "and"):
         return at + 1 in covered and at > 0 and at - 1 in covered
-    begins = at == 0 or words[at - 1] in _DETERMINERS
+    begins = at == 0 or words[at - 1] in DETERMINERS
     if at in covered:
         # "a bucket full of sand" ends with its noun; "a wine glass" goes on.
         after_noun = not begins and at - 1 not in covered and nouns().find(words[at - 1]) is not None
@@ -198,5 +218,5 @@ def _belongs(words: Sequence[str], at: int, covered: Mapping[int, Sequence[Value
         return False
     if word.endswith(("ing", "ed")) and not begins:
         follows = words[at + 1] if at + 1 < len(words) else ""
-        return nouns().find(word) is not None and follows not in _DETERMINERS
-    return not _is_stop(word)
+        return nouns().find(word) is not None and follows not in DETERMINERS
+    return not is_stop(word)

@@ -1,32 +1,16 @@
 """Give the regions of one record negatives, and count what was done."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from fgclip_fast.curate.rules import Rules
+from fgclip_fast.curate.stage import Done
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.records import parse_json, part_name
 
 NO_EXPRESSION = "no short_expr"
 NOTHING_TO_CHANGE = "nothing to change"
-
-
-class Without(NamedTuple):
-    """A region that got no negatives."""
-
-    region: int
-    text: str
-    cause: str
-
-
-class Outcome(NamedTuple):
-    """The JSON of a record with negatives, its regions without, and counts for the report."""
-
-    raw: bytes
-    without: list[Without]
-    counts: Counter[str]
 
 
 def texts_of(parts: Mapping[str, bytes]) -> list[str]:
@@ -36,36 +20,32 @@ def texts_of(parts: Mapping[str, bytes]) -> list[str]:
         fields = parse_json(parts[name]) if name else {}
     except BadRecord:
         return []
-    return [text for _, region in _regions(fields) if (text := _expression(region))]
+    return [text for _, region in regions_of(fields) if (text := expression(region))]
 
 
-def with_negatives(raw: bytes, key: str, rules: Rules, count: int, replace: bool) -> Outcome:
+def with_negatives(fields: dict[str, Any], key: str, rules: Rules, count: int, replace: bool) -> Done:
     """Write the negatives of a record's regions.
 
     Args:
-        raw: its JSON.
+        fields: the record; its regions are changed.
         key: of its sample; equal texts of other samples get other negatives.
         rules: writes the negatives.
         count: negatives of a region.
         replace: also of regions that have some.
     """
-    counts: Counter[str] = Counter(records=1)
-    try:
-        fields = parse_json(raw)
-    except BadRecord as bad:
-        return Outcome(raw, [], counts + Counter({f"bad record: {bad.cause}": 1}))
+    counts: Counter[str] = Counter()
     without = []
     changed = False
-    for i, region in _regions(fields):
+    for i, region in regions_of(fields):
         counts["regions"] += 1
-        if region.get("short_expr_negs") and region.get("flag_short_neg", 1) in (1, "1") and not replace:
+        if has_negatives(region) and not replace:
             counts["regions that kept their own"] += 1
             continue
-        text = _expression(region)
+        text = expression(region)
         negatives = rules.negatives(text, f"{key} {i}", count) if text else []
         if not negatives:
-            without.append(Without(i, text, NOTHING_TO_CHANGE if text else NO_EXPRESSION))
-            counts[f"regions without: {without[-1].cause}"] += 1
+            without.append((i, NOTHING_TO_CHANGE if text else NO_EXPRESSION, text))
+            counts[f"regions without: {without[-1][1]}"] += 1
             continue
         changed = True
         region["flag_short_neg"] = 1
@@ -76,16 +56,23 @@ def with_negatives(raw: bytes, key: str, rules: Rules, count: int, replace: bool
         for negative in negatives:
             counts[f"changes {len(negative.kinds)}"] += 1
             counts.update(f"kind {kind}" for kind in set(negative.kinds))
-    return Outcome(json.dumps(fields).encode() if changed else raw, without, counts)
+    return Done(fields if changed else None, counts, tuple(without))
 
 
-def _regions(fields: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def has_negatives(region: Mapping[str, Any]) -> bool:
+    """True if a region brings negatives that count."""
+    return bool(region.get("short_expr_negs")) and region.get("flag_short_neg", 1) in (1, "1")
+
+
+def regions_of(fields: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The regions of a record that are objects, with their numbers."""
     entries = fields.get("bbox_info") if isinstance(fields, dict) else None
     for i, region in enumerate(entries if isinstance(entries, list) else ()):
         if isinstance(region, dict):
             yield i, region
 
 
-def _expression(region: Mapping[str, Any]) -> str:
+def expression(region: Mapping[str, Any]) -> str:
+    """The short expression of a region; empty if it has none."""
     text = region.get("short_expr")
     return text.strip() if isinstance(text, str) else ""

@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from fgclip_fast.curate import Settings, records, stage, write_negatives
+from fgclip_fast.curate import Negatives, records, running, write_negatives
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.data.causes import NOT_JSON
 from fgclip_fast.data.file_order import examples
@@ -56,7 +56,7 @@ def regions(path):
 
 
 def test_regions_get_ten_negatives_and_keep_their_own(mine, tmp_path):
-    counts = write_negatives(expand(str(mine)), tmp_path / "out", Settings(), workers=1)
+    counts = write_negatives(expand(str(mine)), tmp_path / "out", Negatives(), workers=1)
     mug, dog = regions(tmp_path / "out" / "train-00000.tar")
     assert len(set(mug["short_expr_negs"].values())) == 10 and mug["flag_short_neg"] == 1
     assert len(dog["short_expr_negs"]) == 10 and "a large blue dog" not in dog["short_expr_negs"].values()
@@ -74,7 +74,7 @@ def test_regions_get_ten_negatives_and_keep_their_own(mine, tmp_path):
 
 
 def test_everything_else_of_a_sample_stays(mine, tmp_path):
-    write_negatives(expand(str(mine)), tmp_path / "out", Settings(), workers=1)
+    write_negatives(expand(str(mine)), tmp_path / "out", Negatives(), workers=1)
     before, after = Shard(mine / "train-00000.tar"), Shard(tmp_path / "out" / "train-00000.tar")
     assert [after.read(i).key for i in range(3)] == [before.read(i).key for i in range(3)]
     assert after.read(2) == before.read(2) and after.read(0).parts["jpg"] == b"image"
@@ -84,54 +84,54 @@ def test_a_record_may_lie_in_a_part_of_a_longer_name(tmp_path):
     record = json.dumps({"short_caption": "a thing", "bbox_info": [region("a red metal mug")]}).encode()
     with ShardWriter(tmp_path / "a.tar") as shard:
         shard.write("0", **{"image.jpg": b"image", "meta.json": record})
-    counts = write_negatives([tmp_path / "a.tar"], tmp_path / "out", Settings(), workers=1)
+    counts = write_negatives([tmp_path / "a.tar"], tmp_path / "out", Negatives(), workers=1)
     assert counts["regions with new negatives"] == 1
     parts = Shard(tmp_path / "out" / "a.tar").read(0).parts
     assert list(parts) == ["image.jpg", "meta.json"]
     assert len(json.loads(parts["meta.json"])["bbox_info"][0]["short_expr_negs"]) == 10
-    assert "color red" in json.loads((tmp_path / "out" / stage.STATE / "words.json").read_text())["counts"]
+    assert "color red" in json.loads((tmp_path / "out" / "_negatives" / "known.json").read_text())["counts"]
 
 
 def test_the_same_bytes_come_for_any_number_of_workers_and_order_of_shards(mine, tmp_path):
     shards = expand(str(mine))
-    write_negatives(shards, tmp_path / "one", Settings(), workers=1)
-    write_negatives(shards[::-1], tmp_path / "two", Settings(), workers=2)
+    write_negatives(shards, tmp_path / "one", Negatives(), workers=1)
+    write_negatives(shards[::-1], tmp_path / "two", Negatives(), workers=2)
     assert read(tmp_path / "one") == read(tmp_path / "two")
 
 
 def test_an_interrupted_call_goes_on_and_writes_no_shard_twice(mine, tmp_path, monkeypatch):
     shards = expand(str(mine))
-    write_negatives(shards, tmp_path / "whole", Settings(), workers=1)
-    real = stage._write_shard
+    write_negatives(shards, tmp_path / "whole", Negatives(), workers=1)
+    real = running.write_unit
     written = []
 
-    def interrupted(shard, *others):
+    def interrupted(stage, unit, *others):
         if len(written) == 1:
             raise KeyboardInterrupt
-        written.append(shard.name)
-        return real(shard, *others)
+        written.append(unit.name)
+        return real(stage, unit, *others)
 
-    monkeypatch.setattr(stage, "_write_shard", interrupted)
+    monkeypatch.setattr(running, "write_unit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_negatives(shards, tmp_path / "out", Settings(), workers=1)
+        write_negatives(shards, tmp_path / "out", Negatives(), workers=1)
     monkeypatch.setattr(
-        stage, "_write_shard", lambda shard, *others: (written.append(shard.name), real(shard, *others))[1]
+        running, "write_unit", lambda stage, unit, *others: (written.append(unit.name), real(stage, unit, *others))[1]
     )
-    counts = write_negatives(shards, tmp_path / "out", Settings(), workers=1)
+    counts = write_negatives(shards, tmp_path / "out", Negatives(), workers=1)
     assert sorted(written) == [shard.name for shard in shards]
     assert read(tmp_path / "out") == read(tmp_path / "whole") and counts["negatives"] == 30
 
 
 def test_in_place_each_shard_is_replaced_and_a_second_call_changes_nothing(mine, tmp_path):
-    write_negatives(expand(str(mine)), tmp_path / "out", Settings(), workers=1)
-    write_negatives(expand(str(mine)), mine, Settings(), workers=1)
+    write_negatives(expand(str(mine)), tmp_path / "out", Negatives(), workers=1)
+    write_negatives(expand(str(mine)), mine, Negatives(), workers=1)
     assert read(mine) == read(tmp_path / "out")
-    assert write_negatives(expand(str(mine)), mine, Settings(), workers=1)["negatives"] == 30
+    assert write_negatives(expand(str(mine)), mine, Negatives(), workers=1)["negatives"] == 30
     assert read(mine) == read(tmp_path / "out")
 
 
 def test_replace_overrides_the_negatives_that_a_region_brings(mine, tmp_path):
-    counts = write_negatives(expand(str(mine)), tmp_path / "out", Settings(replace=True, noun_swaps="bare"), workers=1)
+    counts = write_negatives(expand(str(mine)), tmp_path / "out", Negatives(replace=True, noun_swaps="bare"), workers=1)
     car, snail = regions(tmp_path / "out" / "train-00001.tar")
     assert len(car["short_expr_negs"]) == len(snail["short_expr_negs"]) == 10
     assert counts["regions that kept their own"] == 0
@@ -168,9 +168,9 @@ def test_a_wrong_argument_is_one_line(mine, arguments, message):
 
 
 def test_other_settings_in_one_folder_are_refused(mine, tmp_path):
-    write_negatives(expand(str(mine)), tmp_path / "out", Settings(), workers=1)
+    write_negatives(expand(str(mine)), tmp_path / "out", Negatives(), workers=1)
     with pytest.raises(ValueError, match="other shards or settings"):
-        write_negatives(expand(str(mine)), tmp_path / "out", Settings(seed=1), workers=1)
+        write_negatives(expand(str(mine)), tmp_path / "out", Negatives(seed=1), workers=1)
 
 
 def test_the_command_line_names_its_stage():

@@ -1,0 +1,141 @@
+"""A recipe: the stages from images to training shards, in a YAML file."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fgclip_fast.config_file import mapping, nearest, validated
+from fgclip_fast.curate.filters import Filter
+from fgclip_fast.curate.finished import Shards
+from fgclip_fast.curate.negatives import Negatives, write_negatives
+from fgclip_fast.curate.phrases import Images, Phrases
+from fgclip_fast.curate.running import run
+from fgclip_fast.curate.stage import Stage
+from fgclip_fast.curate.units import Unit, images_in, shards_of
+from fgclip_fast.data.shards import expand
+
+STAGES: dict[str, Callable[[Mapping[str, Any]], Stage | Shards]] = {
+    "phrases": lambda values: _stage(Phrases, values),
+    "negatives": lambda values: _stage(Negatives, values),
+    "filter": lambda values: _stage(Filter, values),
+    "shards": lambda values: _stage(Shards, values),
+}
+"""Name → what makes a stage of its settings."""
+_KEYS = ("source", "output", "shard_size", "stages")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages from a source to training shards.
+
+    Attributes:
+        source: a folder of images, or shards as ``data.train`` names them.
+        output: folder of the stages' folders ``0-images``, ``1-captions``, ….
+        stages: in order.
+        shard_size: images of a shard, where the source is a folder of images.
+    """
+
+    source: str
+    output: Path
+    stages: tuple[Stage | Shards, ...]
+    shard_size: int = 1000
+
+    def folders(self) -> list[tuple[Stage | Shards, Path]]:
+        """The stages, that of the images first if there is one, with their folders."""
+        first = [(Images(), self.output / "0-images")] if self.has_images else []
+        return first + [
+            (stage, self.output / f"{number}-{stage.name}") for number, stage in enumerate(self.stages, start=1)
+        ]
+
+    @property
+    def has_images(self) -> bool:
+        """True if the source is a folder of images, and not of shards."""
+        folder = Path(self.source).expanduser()
+        return folder.is_dir() and not any(folder.glob("*.tar"))
+
+
+def read(path: Path) -> Recipe:
+    """Read a recipe; its paths start from its own folder.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no recipe; the message names the key and the value.
+    """
+    values = mapping(path)
+    try:
+        for key in values:
+            if key not in _KEYS:
+                raise ValueError(f"unknown key {nearest(key, _KEYS)}")
+        for key in ("source", "output", "stages"):
+            if not values.get(key):
+                raise ValueError(f"{key} is missing")
+        if not isinstance(values["stages"], list):
+            raise ValueError(f"stages must be a list, got {values['stages']!r:.80}")
+        stages = tuple(map(_entry, values["stages"]))
+        last = [number for number, stage in enumerate(stages, start=1) if isinstance(stage, Shards)]
+        if last and last != [len(stages)]:
+            raise ValueError("shards must be the last stage")
+        source, size = str(values["source"]), values.get("shard_size", 1000)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"shard_size must be a number of images above 0, got {size!r}")
+        local = source if "://" in source else str(path.parent / Path(source).expanduser())
+        return Recipe(local, path.parent / Path(str(values["output"])).expanduser(), stages, size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _entry(entry: Any) -> Stage | Shards:
+    """A stage of a list's entry: its name, or a mapping of its name to its settings."""
+    if isinstance(entry, str):
+        entry = {entry: None}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ValueError(f"a stage must be a name, or a name with settings, got {entry!r:.80}")
+    ((name, values),) = entry.items()
+    if name not in STAGES:
+        raise ValueError(f"unknown stage {nearest(name, STAGES)}")
+    if not isinstance(values or {}, dict):
+        raise ValueError(f"{name} must be a mapping of settings, got {values!r:.80}")
+    try:
+        return STAGES[name](values or {})
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith("curate ") else f"{name}.{message}") from None
+
+
+def _stage(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    known = [field.name for field in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{key} is unknown: {nearest(key, known)}")
+    return validated(kind, values)
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    told: Callable[[str, Path, Counter[str]], None] = lambda name, folder, counts: None,
+) -> None:
+    """Run the stages in order; what an earlier call has done is not done again.
+
+    Args:
+        recipe: the stages.
+        workers: processes of stages that ask no model; None: one for each core.
+        retry_failed: try the records again that failed, in every stage.
+        told: is called after each stage with its name, folder and counts.
+    """
+    units: Sequence[Unit]
+    units = images_in(Path(recipe.source), recipe.shard_size) if recipe.has_images else shards_of(expand(recipe.source))
+    for stage, folder in recipe.folders():
+        if isinstance(stage, Shards):
+            counts = stage.write([unit.path for unit in units if unit.path is not None], folder, workers)
+        elif isinstance(stage, Negatives):
+            counts = write_negatives(units, folder, stage, workers)
+        else:
+            counts = run(stage, units, folder, workers=workers, retry_failed=retry_failed)
+        told(stage.name, folder, counts)
+        if not isinstance(stage, Shards):
+            units = shards_of([folder / unit.name for unit in units])

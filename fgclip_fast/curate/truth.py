@@ -1,0 +1,43 @@
+"""Tell by the lexicon whether a negative is true of its positive after all."""
+
+from fgclip_fast.curate.nouns import nouns
+from fgclip_fast.curate.phrase import DETERMINERS, Slot, slots_of, tokens_of
+
+_LINKS = frozenset(["of", "with", "in", "on", "at", "and", "made", "is", "that", "which", "are", "from"])
+
+
+def is_true_of(text: str, negative: str) -> bool:
+    """True if a negative says nothing that contradicts the text: "a crimson mug" of "a red mug", or "a mug".
+
+    A word that the lexicon does not know may contradict, so only texts whose other words the positive has too are
+    judged true. A new attribute, such as stripes where the text tells no pattern, counts as a contradiction.
+    """
+    own, others = slots_of(text), slots_of(negative)
+    if _unread(negative, others) - _unread(text, own) - DETERMINERS - _LINKS:
+        return False
+    return all(_agrees(other, own) for other in others)
+
+
+def _agrees(other: Slot, own: list[Slot]) -> bool:
+    """True if something that the positive says may be called this."""
+    if other.noun is not None:
+        mine = next((slot.noun for slot in own if slot.noun is not None), None)
+        if mine is None or (mine.plural is not other.noun.plural and None not in (mine.plural, other.noun.plural)):
+            return False
+        return nouns().may_name_one_thing(mine.lemma, other.noun.lemma)
+    said = [value for slot in own for value in slot.values]
+    return any(
+        (value.kind, value.dimension) == (theirs.kind, theirs.dimension) and value.shades & theirs.shades
+        for value in other.values
+        for theirs in said
+    )
+
+
+def _unread(text: str, slots: list[Slot]) -> set[str]:
+    """The words of a text that no slot covers."""
+    covered = [(slot.start, slot.end) for slot in slots]
+    return {
+        token.word
+        for token in tokens_of(text)
+        if token.word.isalnum() and not any(start <= token.start < end for start, end in covered)
+    }
