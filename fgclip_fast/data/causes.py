@@ -11,6 +11,7 @@ NOT_UTF8 = "invalid UTF-8"
 NOT_JSON = "broken JSON"
 NOT_XML = "broken XML"
 WRONG_TYPE = "wrong type"
+HUGE_RECORD = "record too large"
 UNREADABLE = "unreadable sample"
 NOT_AN_IMAGE = "not an image"
 TRUNCATED_IMAGE = "truncated image"
@@ -19,7 +20,7 @@ HUGE_IMAGE = "image too large"
 UNKNOWN_RANGE = "pixels of unknown range"
 OTHER_SIZE = "annotated size of another image"
 BAD_IMAGE = (NOT_AN_IMAGE, TRUNCATED_IMAGE, CORRUPT_IMAGE, HUGE_IMAGE, UNKNOWN_RANGE)
-BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, NOT_XML, WRONG_TYPE, UNREADABLE, OTHER_SIZE, *BAD_IMAGE)
+BAD = (NO_IMAGE, NO_TEXT, NOT_UTF8, NOT_JSON, NOT_XML, WRONG_TYPE, HUGE_RECORD, UNREADABLE, OTHER_SIZE, *BAD_IMAGE)
 # One region, or one of its negatives, is dropped; a bad box has a reason of its own.
 WRONG_REGION = "region of a wrong type"
 NO_EXPRESSION = "region without text"

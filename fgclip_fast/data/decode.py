@@ -5,7 +5,6 @@ The image is turned upright as its EXIF orientation says; then the pixels differ
 """
 
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,20 +23,12 @@ from fgclip_fast.data.causes import (
     UNKNOWN_RANGE,
     BadRecord,
 )
-from fgclip_fast.data.jpeg_header import HARMLESS, is_sequential, with_plain_header
+from fgclip_fast.data.jpeg_header import HARMLESS, with_plain_header
 from fgclip_fast.inputs.image import UnknownRange, rgb, squash
+from fgclip_fast.inputs.image_cost import FORMATS, TooLarge, check_file, check_size
 from fgclip_fast.inputs.orientation import can_be_turned, orientation, upright_pixels, upright_size
 
-MAX_PIXELS = 2**27
-"""Larger images are refused: their pixels alone take 400 MB."""
-_MAX_SIDE = 2**16  # JPEG's own limit; resizing a longer one takes gigabytes
-_MAX_SCANS = 128  # of a progressive JPEG; each runs over the whole image, and encoders write about ten
-_MAX_DIGITS = 2**24  # bytes of a PPM in decimal digits, which Pillow reads one by one
-_MAX_HEADER = 2**16  # bytes of a PPM's, comments included, likewise
-_PPM_HEADER = re.compile(rb"P[1-6](?:(?:\s|#[^\n]*\n)+\d+){2,3}\s")
 _END_OF_JPEG = b"\xff\xd9"
-# Pillow runs other programs for some formats, such as EPS; none of these.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
 def decode(encoded: bytes, size: int) -> Tensor:
@@ -59,7 +50,7 @@ def whole(encoded: bytes) -> Tensor:
         BadRecord: as :func:`decode`.
     """
     with _refused_on_failure(encoded):
-        _check_cost(encoded)
+        check_file(encoded)
         pixels = _decode_jpeg(encoded) if is_plain_jpeg(encoded) else _decode_other(encoded)
     # A view with channels last in memory, for which torch has a fast path.
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -72,7 +63,7 @@ def sides(encoded: bytes) -> tuple[int, int]:
         BadRecord: as :func:`decode`, as far as the header shows it.
     """
     with _refused_on_failure(encoded):
-        _check_cost(encoded)
+        check_file(encoded)
         image = _open(encoded)
         return upright_size(image.size, orientation(image)) if can_be_turned(encoded) else image.size
 
@@ -83,11 +74,10 @@ def encoded_or_decoded(encoded: bytes, size: int) -> bytes | Tensor:
     Raises:
         BadRecord: as :func:`decode`.
     """
-    if is_plain_jpeg(encoded) and encoded.endswith(_END_OF_JPEG):
-        with _refused_on_failure(encoded):
-            _check_cost(encoded)
-            if _orientation(encoded) == 1:
-                return encoded
+    with _refused_on_failure(encoded):
+        check_file(encoded)
+        if is_plain_jpeg(encoded) and encoded.endswith(_END_OF_JPEG) and _orientation(encoded) == 1:
+            return encoded
     return decode(encoded, size)
 
 
@@ -95,7 +85,8 @@ def is_plain_jpeg(encoded: bytes) -> bool:
     """True for a JPEG of three channels of eight bits in YCbCr: libjpeg-turbo alone decodes it as PIL does.
 
     Raises:
-        BadRecord: a JPEG that is too large.
+        BadRecord: a JPEG without pixels.
+        TooLarge: a JPEG of too many.
     """
     if encoded[:2] != b"\xff\xd8":
         return False
@@ -145,7 +136,7 @@ def _decode_other(encoded: bytes) -> np.ndarray:
 
 
 def _open(encoded: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    return Image.open(io.BytesIO(encoded), formats=FORMATS)
 
 
 @contextmanager
@@ -162,7 +153,7 @@ def _refused_on_failure(encoded: bytes) -> Iterator[None]:
         raise BadRecord(NOT_AN_IMAGE, f"{len(encoded)} bytes, first {encoded[:8]!r}") from None
     except UnknownRange as error:
         raise BadRecord(UNKNOWN_RANGE, str(error)) from None
-    except (Image.DecompressionBombError, MemoryError) as error:
+    except (TooLarge, Image.DecompressionBombError, MemoryError) as error:
         raise BadRecord(HUGE_IMAGE, _message(error)) from None
     except Exception as error:
         message = _message(error)
@@ -174,23 +165,7 @@ def _message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _check_cost(encoded: bytes) -> None:
-    """Refuse small files that would keep a decoder busy for minutes."""
-    if encoded[:2] == b"\xff\xd8" and not is_sequential(encoded):
-        scans = encoded.count(b"\xff\xda")
-        if scans > _MAX_SCANS:
-            raise BadRecord(HUGE_IMAGE, f"must have at most {_MAX_SCANS} scans, got {scans}")
-    if encoded[:2] in (b"P1", b"P2", b"P3") and len(encoded) > _MAX_DIGITS:
-        raise BadRecord(HUGE_IMAGE, f"a PPM in digits must have at most {_MAX_DIGITS} bytes, got {len(encoded)}")
-    is_ppm = encoded[:1] == b"P" and encoded[1:2].isdigit()
-    if is_ppm and len(encoded) > _MAX_HEADER and _PPM_HEADER.match(encoded[:_MAX_HEADER]) is None:
-        raise BadRecord(HUGE_IMAGE, f"a PPM's header must end within {_MAX_HEADER} bytes")
-
-
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise BadRecord(CORRUPT_IMAGE, f"must have pixels, got {width} x {height}")
-    if max(width, height) > _MAX_SIDE:
-        raise BadRecord(HUGE_IMAGE, f"must have sides of at most {_MAX_SIDE} pixels, got {width} x {height}")
-    if width * height > MAX_PIXELS:
-        raise BadRecord(HUGE_IMAGE, f"must have at most {MAX_PIXELS} pixels, got {width} x {height}")
+    check_size(width, height)

@@ -1,4 +1,4 @@
-"""The header of a JPEG: its kind, and a copy without what libjpeg warns of although it does no harm."""
+"""A copy of a JPEG without what libjpeg warns of although it does no harm."""
 
 HARMLESS = (
     "extraneous bytes",
@@ -11,19 +11,6 @@ HARMLESS = (
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _SEQUENTIAL = (b"\xff\xc0", b"\xff\xc1")
 _METADATA = {bytes([0xFF, marker]) for marker in (*range(0xE0, 0xF0), 0xFE)}
-
-
-def is_sequential(encoded: bytes) -> bool:
-    """True if the header can be followed to a frame of the plain kind, whose pixels are decoded in one go."""
-    at = 2
-    while encoded[at : at + 1] == b"\xff":
-        marker = encoded[at : at + 2]
-        if marker in _SEQUENTIAL:
-            return True
-        if marker in (b"\xff\xc2", b"\xff\xda"):
-            return False
-        at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
-    return False
 
 
 def with_plain_header(encoded: bytes) -> bytes:

@@ -13,6 +13,7 @@ from fgclip_fast.data.causes import (
     BOTH_FROM_REGIONS,
     CAPTION_FROM_TEXT,
     EXPRESSION_FILLED,
+    HUGE_RECORD,
     LONG_FROM_SHORT,
     NO_EXPRESSION,
     NO_IMAGE,
@@ -32,6 +33,8 @@ from fgclip_fast.inputs import boxes
 
 IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif", "jp2")
 """Names of a sample's part that is taken as its image; also as the end of a longer name, ``image.jpg``."""
+MAX_JSON = 2**24
+"""Bytes of a record's JSON at most; ten thousand regions take two million."""
 _TEXT_NAMES = ("txt", "text", "caption")
 _FIRST = ("image", "img", "picture", "photo", "caption", "text", "record", "meta", "metadata", "annotation")
 
@@ -117,8 +120,10 @@ def parse_json(raw: bytes) -> Any:
     """Parse a JSON text.
 
     Raises:
-        BadRecord: it is not UTF-8 or not JSON.
+        BadRecord: it is not UTF-8 or not JSON, or has more than 16 MiB.
     """
+    if len(raw) > MAX_JSON:
+        raise BadRecord(HUGE_RECORD, f"must have at most {MAX_JSON} bytes, got {len(raw)}")
     try:
         return json.loads(_decoded(raw))
     except (ValueError, RecursionError) as error:

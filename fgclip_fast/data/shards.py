@@ -19,6 +19,8 @@ from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import Damaged, index, members, split
 from fgclip_fast.whole_file import replacing
 
+MAX_SAMPLE = 2**29
+"""Bytes of a sample at most: those of the largest image that is decoded, uncompressed."""
 _STAY_OPEN = 256  # shards
 _WEIGHT = r"@(\d+\.?\d*|\.\d+)"  # of a set, behind its name
 
@@ -163,7 +165,11 @@ class Shard:
         parts: dict[str, bytes] = {}
         key = ""
         for start, size in self._index.spans_of(i):
+            if size > MAX_SAMPLE:
+                raise Damaged(start, f"a sample must have at most {MAX_SAMPLE} bytes, got {size}")
             content = os.pread(self._descriptor, size, start)
+            if len(content) < size:
+                raise Damaged(start, "the file has become shorter")
             for member in members(partial(_slice, content), size):
                 name, kind = split(member.name)
                 if name is not None:

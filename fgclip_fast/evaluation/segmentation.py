@@ -27,6 +27,7 @@ from fgclip_fast.evaluation.figures import Figures, counted, origin
 from fgclip_fast.evaluation.metrics import mean_of_known
 from fgclip_fast.evaluation.share import parts_of
 from fgclip_fast.inputs.image import read as read_image
+from fgclip_fast.inputs.image_cost import FORMATS, check_size
 from fgclip_fast.model.fgclip import FGCLIP
 
 IGNORED = 255
@@ -131,7 +132,8 @@ def _count(
     """Count the pixels of an image by true class and predicted class: int64 Tensor[C, C]; None if it cannot be read."""
     try:
         image = read_image(pair[0])
-        with Image.open(pair[1]) as opened:
+        with Image.open(pair[1], formats=FORMATS) as opened:
+            check_size(*opened.size)
             label = torch.from_numpy(np.array(opened).astype(np.int64))
     except (OSError, ValueError):
         return None

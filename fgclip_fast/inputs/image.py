@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fgclip_fast.inputs.image_cost import FORMATS, check_file, check_size
 from fgclip_fast.inputs.orientation import orientation, upright, upright_size
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -78,11 +79,14 @@ def read(path: str | Path) -> Image.Image:
     """Read an image file, in RGB as :func:`rgb` makes it.
 
     Raises:
-        ValueError: it cannot be decoded; the message names the file.
-        FileNotFoundError, PIL.UnidentifiedImageError: as raised by Pillow.
+        ValueError: it cannot be decoded, or would take too long or too much memory; the message names the file.
+        FileNotFoundError, PIL.UnidentifiedImageError: as raised by Pillow; also for a format that it leaves to others.
     """
-    with _named_in_errors(path), Image.open(path) as opened:
-        return rgb(opened)
+    with _named_in_errors(path):
+        check_file(Path(path).read_bytes())
+        with Image.open(path, formats=FORMATS) as opened:
+            check_size(*opened.size)
+            return rgb(opened)
 
 
 class UnknownRange(ValueError):
@@ -120,7 +124,7 @@ def width_and_height(image: ImageInput) -> tuple[int, int]:
     if isinstance(image, Tensor):
         return image.shape[-1], image.shape[-2]
     if isinstance(image, str | Path):
-        with _named_in_errors(image), Image.open(image) as opened:
+        with _named_in_errors(image), Image.open(image, formats=FORMATS) as opened:
             return upright_size(opened.size, orientation(opened))
     picture = _checked(image)
     return upright_size(picture.size, orientation(picture))

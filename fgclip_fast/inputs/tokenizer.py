@@ -23,8 +23,10 @@ from fgclip_fast.ops.tree import EOS, SHORT_LENGTH
 
 BOS = 49406
 
-# Words whose ids are remembered: more than the usual words of a data set, and a few megabytes.
-_WORDS = 2**16
+# Words whose ids are remembered, and letters of the longest of these: a few megabytes.
+_WORDS, _LONG_WORD = 2**16, 64
+MAX_LETTERS = 2**16
+"""Letters of a text that are read; the 248 tokens of a long caption take a thousandth to a tenth of these."""
 _MERGES = 49152 - 256 - 2  # open_clip's file holds more lines than the vocabulary has room for
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # a contraction, letters, one digit, or other marks
 
@@ -50,6 +52,8 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str], max_length: int = SHORT_LENGTH) -> Tokens:
         """Encode each text as BOS, its ids, EOS, cut to ``max_length`` tokens; the last one is always EOS.
+
+        Of a text only the first 65,536 letters are read.
 
         Raises:
             ValueError: ``texts`` is one string, or holds something that is not a string.
@@ -92,10 +96,15 @@ class Tokenizer:
         if len(self._known) > _WORDS:
             self._known = {}
         known = self._known
-        rows = [text.split(" ") for text in texts]  # neither a token nor normalisation reaches across a space
+        # Neither a token nor normalisation reaches across a space.
+        rows = [text[:MAX_LETTERS].split(" ") for text in texts]
         if new := [word for word in set(chain.from_iterable(rows)) if word not in known]:
             known.update(zip(new, self._encode(new), strict=True))
-        return [list(chain.from_iterable(map(known.__getitem__, row))) for row in rows]
+        ids = [list(chain.from_iterable(map(known.__getitem__, row))) for row in rows]
+        for word in new:
+            if len(word) > _LONG_WORD:
+                del known[word]
+        return ids
 
     def _encode(self, words: list[str]) -> list[list[int]]:
         try:

@@ -52,12 +52,27 @@ def test_pixels_of_unknown_range_are_refused(tmp_path, pixels):
 @pytest.mark.parametrize("take", [Transform(8), width_and_height], ids=["transform", "size"])
 @pytest.mark.parametrize("error", [SyntaxError("broken"), OSError("truncated"), MemoryError()], ids=repr)
 def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, take, error):
-    def fail(_):
+    def fail(*_, **__):
         raise error
 
+    (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(ValueError, match=rf"image: .*a\.png cannot be read: {str(error) or 'MemoryError'}"):
         take(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", ["1 8", "1 70000", "13000 13000"])
+def test_a_file_that_takes_too_long_or_too_much_memory_is_refused(tmp_path, size):
+    comment = b"#" * 2**17 if size == "1 8" else b"#"
+    (tmp_path / "a.ppm").write_bytes(b"P6 " + comment + b"\n" + size.encode() + b" 255\n" + bytes(24))
+    with pytest.raises(ValueError, match=r"a\.ppm cannot be read: (must have|a PPM's header)"):
+        Transform(8)(tmp_path / "a.ppm")
+
+
+def test_no_format_is_read_for_which_pillow_runs_another_program(tmp_path):
+    (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    with pytest.raises(UnidentifiedImageError):
+        Transform(8)(tmp_path / "a.eps")
 
 
 def test_a_file_that_is_missing_or_not_an_image_raises_as_in_pillow(tmp_path):
