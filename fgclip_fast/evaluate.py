@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, figures_file, figures_table, heap, preflight, suites
+from fgclip_fast import (
+    command,
+    config_file,
+    evaluate_warnings,
+    figures_file,
+    figures_table,
+    heap,
+    preflight,
+    suites,
+)
 from fgclip_fast.config import Config, Data
 from fgclip_fast.config_rules import Device, Positive, check
 from fgclip_fast.evaluation import text_rows
@@ -21,7 +30,7 @@ from fgclip_fast.evaluation.share import Share
 from fgclip_fast.figures_file import FIGURES, INIT
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.scenes.locate import resolve
+from fgclip_fast.scenes import locate
 from fgclip_fast.suites import SUITES, Task
 from fgclip_fast.training import checkpoint, distributed, start
 from fgclip_fast.whole_file import write_json
@@ -112,16 +121,19 @@ def run(request: Request) -> None:
     processes = distributed.start(preflight.device(request.device))
     heap.keep_freed_memory(processes.device.type)
     model, other = pretrained.load(request.run, trust_file=request.trust_file), _other(request)
-    _warn(model, request)
     if request.output:
         preflight.check_output("output", Path(request.output))
         _read(Path(request.output))
     names, task = distributed.first_before_others(processes, partial(_task, request))
     task = replace(task, share=Share(processes.group, shown=True))
+    if processes.first:
+        _warn(request, model, other, names)
     ask = partial(_ask, request=request, device=processes.device, names=names, task=task)
     found, settings = ask(model)
     found_of_other = None if other is None else ask(other)[0]
+    _compare_with_training(request, names, task)
     if processes.first:
+        evaluate_warnings.of_long_texts(request.run, model, found)
         figures = figures_file.described(found, *_weights(request.run), request.limit, settings)
         figures_table.show(figures)
         if found_of_other is not None:
@@ -149,15 +161,21 @@ def _ask(
     return found, settings
 
 
-def _warn(model: FGCLIP, request: Request) -> None:
-    """Warn of a plain CLIP, whose regions were never trained, by suites that ask about regions."""
-    asking = [name for name in request.suite if name in SUITES and SUITES[name].dense]
-    if asking and torch.equal(model.text_projection.weight, model.text_filip_projection.weight):
-        log.warning(
-            "evaluate: %s holds a CLIP without a trained dense path, so figures of %s say little about it",
-            request.run,
-            ", ".join(asking),
-        )
+def _warn(request: Request, model: FGCLIP, other: FGCLIP | None, names: Sequence[str]) -> None:
+    evaluate_warnings.of_model(request.run, pretrained.find(request.run), model, names)
+    if other is not None:
+        if request.against != INIT:
+            evaluate_warnings.of_model(str(request.against), pretrained.find(str(request.against)), other, ())
+        evaluate_warnings.of_two(model, other)
+
+
+def _compare_with_training(request: Request, names: Sequence[str], task: Task) -> None:
+    """Look for validation images of a run that training has too, if both are the user's own."""
+    saved = Path(request.run) / "config.yaml"
+    if "records" in names and saved.is_file():
+        own = locate.own_patterns(config_file.load(saved).data)
+        if "train" in own and own["train"] and task.data.val:
+            evaluate_warnings.of_leak(own["train"], task.data.val, task.share)
 
 
 def _refuse_partial(found: Mapping[str, Figures]) -> None:
@@ -217,7 +235,7 @@ def _task(request: Request) -> tuple[list[str], Task]:
     # Only the shards that the suite reads: resolving the word "scenes" may write the embedded set.
     shards = request.data if alone and request.data else config.data.val
     val = config.data.val if request.automatic else shards if "records" in request.suite else ""
-    source = resolve(replace(config.data, train="", val=val))
+    source = locate.resolve(replace(config.data, train="", val=val))
     task = Task(
         data=source.data,
         loss=config.loss,

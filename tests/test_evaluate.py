@@ -178,6 +178,18 @@ def test_a_plain_clip_is_told_by_suites_about_regions(weights, tmp_path, caplog)
     assert "holds a CLIP without a trained dense path, so figures of boxes" in caplog.text
 
 
+def test_inputs_that_are_not_the_models_and_leaked_images_are_told(shards, tmp_path, caplog):
+    val = str(shards / "val-*.tar")
+    run = runs.run(tmp_path / "run", data=Data(train=val, val=val))
+    evaluate.main([str(run)])
+    assert "12 of 12 validation images are also in training" in caplog.text and "made for" not in caplog.text
+    processor = next(run.glob("checkpoints/*/model/preprocessor_config.json"))
+    processor.write_text(json.dumps(json.loads(processor.read_text()) | {"size": 336}))
+    caplog.clear()
+    evaluate.main([str(run), "--suite", "records", "--data", str(shards / "train-00000.tar"), "--limit", "2"])
+    assert "was made for images of 336 pixels by its processor, 32 here" in caplog.text
+
+
 def test_figures_of_other_suites_are_kept(weights, shards, tmp_path):
     output = tmp_path / "figures.json"
     output.write_text('{"other": {"top1": 0.5}}')
