@@ -4,6 +4,7 @@ import codecs
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TypeVar
 from rich.logging import RichHandler
 
 T = TypeVar("T")
+_ACTED_ON = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PLAIN = {"…": "...", "–": "-", "—": "-", "×": "x", "·": ".", "“": '"', "”": '"', "’": "'"}
 
 
@@ -19,7 +21,8 @@ _PLAIN = {"…": "...", "–": "-", "—": "-", "×": "x", "·": ".", "“": '"'
 def frame(name: str) -> Iterator[None]:
     """Run the body of a command.
 
-    What the encoding of the output lacks is printed in other words. Log messages are formatted by rich on a terminal,
+    What the encoding of the output lacks is printed in other words, and control characters of file names and captions
+    are shown as escapes, in log messages and in the error. Log messages are formatted by rich on a terminal,
     and are plain lines on standard error elsewhere; of several processes that ``torchrun`` started, all but the first
     log warnings only.
 
@@ -32,11 +35,23 @@ def frame(name: str) -> Iterator[None]:
         logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(show_path=False)])
     else:
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_make_printable)
     try:
         yield
     except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         sys.exit(f"error: {message if message.startswith(name) else f'{name}: {message}'}")
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: control characters but line ends, and marks that reverse what follows."""
+    return _ACTED_ON.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _make_printable(message: logging.LogRecord) -> bool:
+    message.msg, message.args = printable(message.getMessage()), ()
+    return True
 
 
 def replace_unprintable() -> None:

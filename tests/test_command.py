@@ -24,8 +24,9 @@ class Request:
     [
         (ValueError("number must be > 0,\n  got -1"), "error: embed: number must be > 0, got -1"),
         (FileNotFoundError("embed: no a.jpg"), "error: embed: no a.jpg"),
+        (ValueError("no \x1b[2Ja\u202e.jpg"), r"error: embed: no \x1b[2Ja\u202e.jpg"),
     ],
-    ids=["named by the frame", "named already"],
+    ids=["named by the frame", "named already", "control characters"],
 )
 def test_an_expected_error_is_one_line_that_names_the_command(error, line):
     with pytest.raises(SystemExit) as end, command.frame("embed"):
@@ -45,9 +46,10 @@ def test_arguments_are_read_over_the_defaults():
 
 
 def test_without_a_terminal_the_log_is_plain_lines_on_standard_error():
-    code = "import logging; from fgclip_fast import command\nwith command.frame('x'): logging.info('a %s', 'b' * 200)"
+    code = "import logging; from fgclip_fast import command\n"
+    code += "with command.frame('x'): logging.info('a %s', '\\x1b]0;b' * 200)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "" and done.stderr.endswith(f" INFO a {'b' * 200}\n")
+    assert done.stdout == "" and done.stderr.endswith(" INFO a " + r"\x1b]0;b" * 200 + "\n")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])

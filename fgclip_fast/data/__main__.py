@@ -160,10 +160,10 @@ def inspect(
     check_output("data inspect: --output", page)
     found = inspection.survey(paths, _settings(model), workers=workers, limit=limit)
     for name, value in inspection.figures(found).items():
-        print(f"{name:16s}{value}")
+        print(command.printable(f"{name:16s}{value}"))
     _print(found.part.causes)
     for warning in inspection.write(found, page):
-        print(f"warning: {warning.title}: {warning.detail}")
+        print(command.printable(f"warning: {warning.title}: {warning.detail}"))
     print(f"{page} shows images, boxes and texts")
 
 

@@ -174,11 +174,12 @@ def test_the_page_fits_the_screen(page, tmp_path, width):
 
 
 def test_the_command_prints_counts_and_names_the_page(tmp_path, capsys):
-    write_set(tmp_path, train=[(picture(i), record(i, region((0.5, 0.5, 0.4, 0.4)))) for i in range(3)])
+    boxes = region((0.5, 0.5, 0.4, 0.4))
+    write_set(tmp_path, train=[(picture(i), record(i, boxes, short_caption="\x1b[2J")) for i in range(3)])
     command.main(["inspect", str(tmp_path), "--workers", "1", "--model", "vit-l14-336"])
     printed = capsys.readouterr().out
     assert "images          3 train" in printed and "warning: Boxes may be corner and size: 3 of 3" in printed
-    assert (tmp_path / "inspect.html").is_file()
+    assert (tmp_path / "inspect.html").is_file() and "\x1b" not in printed
 
 
 @pytest.mark.parametrize(
