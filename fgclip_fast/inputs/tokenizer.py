@@ -107,11 +107,13 @@ class Tokenizer:
         return ids
 
     def _encode(self, words: list[str]) -> list[list[int]]:
+        # tokenizers 0.19, which transformers 4.41 asks for, has the slower call alone.
+        encode = getattr(self._encoder, "encode_batch_fast", self._encoder.encode_batch)
         try:
-            encodings = self._encoder.encode_batch_fast(words, add_special_tokens=False)
+            encodings = encode(words, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):  # a lone surrogate: allowed in JSON, but not in UTF-8
             valid = [word.encode("utf-8", "replace").decode() for word in words]
-            encodings = self._encoder.encode_batch_fast(valid, add_special_tokens=False)
+            encodings = encode(valid, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     @cached_property

@@ -14,7 +14,7 @@ from torch import Tensor
 
 try:
     import transformers
-    from transformers import AutoModel, AutoModelForZeroShotImageClassification, CLIPConfig, CLIPModel, PreTrainedModel
+    from transformers import AutoModel, CLIPConfig, CLIPModel, PreTrainedModel
     from transformers.models.clip.modeling_clip import CLIPOutput
 except ImportError:
     raise ImportError("this integration needs transformers: pip install 'fgclip_fast[transformers]'") from None
@@ -148,6 +148,6 @@ class FGCLIPModel(PreTrainedModel):
         """Leave what the constructor filled: :meth:`from_pretrained` refuses missing weights."""
 
 
-for auto in (AutoModel, AutoModelForZeroShotImageClassification):
-    # The first is for CLIPs; the one that a folder's `architectures` name goes before it.
-    auto.register(CLIPConfig, (CLIPModel, FGCLIPModel), exist_ok=True)
+# The first is for CLIPs; the one that a folder's `architectures` name goes before it. AutoModel alone: before 5.0 the
+# pipelines of other tasks fail on a pair.
+AutoModel.register(CLIPConfig, (CLIPModel, FGCLIPModel), exist_ok=True)

@@ -2,9 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -26,14 +27,28 @@ log = logging.getLogger("fgclip_fast")
 IMAGES, TOKENS = 64, 16384
 """Most images and most tokens of one pass through a tower; more are split into several passes."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Kind = Literal["short", "long"]
 Images = ImageInput | Sequence[ImageInput]
+
+
+def _differentiable_on_request(encode: Callable[P, R]) -> Callable[P, R]:
+    """Run a call without gradients, unless its ``gradients`` is set."""
+
+    @wraps(encode)
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        with torch.set_grad_enabled(bool(options.get("gradients")) and torch.is_grad_enabled()):
+            return encode(*arguments, **options)
+
+    return call
 
 
 class FGCLIP(Network):
     """The fine-grained image-text model of arXiv 2505.05071, from random weights; ``fgclip_fast.load`` reads others.
 
-    The ``encode_`` calls make no gradients, take any number of inputs and leave results on the model's device.
+    The ``encode_`` calls take any number of inputs and leave results on the model's device. They make no gradients
+    unless ``gradients`` is set; then torch's own switches rule (``torch.no_grad``, ``requires_grad``).
     ``images`` may be one image or a sequence of paths, PIL images or uint8 Tensor[3, H, W]; or a uint8
     Tensor[B, 3, H, W], squashed to the model's size; or a floating-point Tensor[B, 3, S, S], taken as normalised.
 
@@ -54,8 +69,8 @@ class FGCLIP(Network):
         """The device of the weights."""
         return next(self.parameters()).device
 
-    @torch.no_grad()
-    def encode_image(self, images: Images, normalize: bool = True) -> Tensor:
+    @_differentiable_on_request
+    def encode_image(self, images: Images, normalize: bool = True, *, gradients: bool = False) -> Tensor:
         """Tensor[B, D], one embedding an image, of unit length if ``normalize``."""
         none = torch.empty(0, 4), torch.empty(0, dtype=torch.int64)
         parts = [
@@ -64,8 +79,8 @@ class FGCLIP(Network):
         ]
         return self._joined(parts, normalize)
 
-    @torch.no_grad()
-    def encode_dense(self, images: Images, normalize: bool = True) -> Tensor:
+    @_differentiable_on_request
+    def encode_dense(self, images: Images, normalize: bool = True, *, gradients: bool = False) -> Tensor:
         """Tensor[B, G, G, D], one embedding a patch; [b, y, x] is row y, column x."""
         grid = self.config.vision.grid
         parts = [self.encode_patches(self._squash(part).to(self.device)) for part in _parts(_listed(images))]
@@ -77,6 +92,8 @@ class FGCLIP(Network):
         boxes: Sequence[Any],
         unit: box_lists.Unit = "pixel",
         normalize: bool = True,
+        *,
+        gradients: bool = False,
     ) -> Tensor:
         """Embeddings of boxes, those of the first image first.
 
@@ -85,6 +102,7 @@ class FGCLIP(Network):
             boxes: the boxes of each image, [n, 4] xyxy; n may be 0.
             unit: "pixel": of the image as given; "fraction": of its width and height.
             normalize: whether to scale to unit length.
+            gradients: whether the embeddings are differentiable.
 
         Returns:
             Tensor[R, D].
@@ -92,15 +110,17 @@ class FGCLIP(Network):
         Raises:
             ValueError: a box that is not four finite numbers, has no area or lies outside; the message names it.
         """
-        return self.encode_image_and_regions(images, boxes, unit, normalize)[1]
+        return self.encode_image_and_regions(images, boxes, unit, normalize, gradients=gradients)[1]
 
-    @torch.no_grad()
+    @_differentiable_on_request
     def encode_image_and_regions(
         self,
         images: Images,
         boxes: Sequence[Any],
         unit: box_lists.Unit = "pixel",
         normalize: bool = True,
+        *,
+        gradients: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Embeddings of images and of boxes in them, Tensor[B, D] and Tensor[R, D], in one pass.
 
@@ -117,8 +137,10 @@ class FGCLIP(Network):
             regions.append(found[1])
         return self._joined(whole, normalize), self._joined(regions, normalize)
 
-    @torch.no_grad()
-    def encode_text(self, texts: Sequence[str], kind: Kind = "short", normalize: bool = True) -> Tensor:
+    @_differentiable_on_request
+    def encode_text(
+        self, texts: Sequence[str], kind: Kind = "short", normalize: bool = True, *, gradients: bool = False
+    ) -> Tensor:
         """Embeddings of texts, in their order; no prompt is added.
 
         Args:
@@ -126,6 +148,7 @@ class FGCLIP(Network):
             kind: "short": captions and phrases of at most 77 tokens; "long": descriptions of at most 248. Longer texts
                 are cut, with a warning the first time.
             normalize: whether to scale to unit length.
+            gradients: whether the embeddings are differentiable.
 
         Returns:
             Tensor[N, D].
@@ -140,7 +163,7 @@ class FGCLIP(Network):
             shorts = len(part.offsets) - 1 if kind == "short" else 0
             packed = Texts(*part, shorts).packed().to(self.device)
             parts.append(self.encode_tokens(packed)[kind == "long"])
-        return self._joined(parts, normalize)[row.to(self.device)]
+        return self._joined(parts, normalize).index_select(0, row.to(self.device))  # in backward one order of sums
 
     def rank(
         self,

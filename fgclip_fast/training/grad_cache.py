@@ -44,7 +44,11 @@ SCALES = ("scale", "region_scale", "hard_scale")
 
 
 def backward(
-    model: nn.Module, embed: Embed, batches: Sequence[Batch], losses_of: Callable[[Embeddings], Losses]
+    model: nn.Module,
+    embed: Embed,
+    batches: Sequence[Batch],
+    losses_of: Callable[[Embeddings], Losses],
+    gradient: Tensor | None = None,
 ) -> Losses:
     """Add the gradient of ``losses_of``, over all ``batches`` together, to the model's parameters.
 
@@ -53,20 +57,22 @@ def backward(
         embed: calls ``model`` on a batch, and, the second time, on its embeddings of the first time.
         batches: one batch, or its micro-batches, in order.
         losses_of: the objective over the joint embeddings.
+        gradient: Tensor[], that of an outer loss with respect to the total: its weight there, a share of accumulated
+            steps, a gradient scaler's factor. None: 1.
 
     Returns:
         The losses, without a graph.
     """
     if len(batches) == 1 or freezing.holds_towers(model):
         losses = losses_of(_joint_with_graph(model, embed, batches))
-        losses.total.backward()
+        losses.total.backward(gradient)
         return Losses(*(term.detach() for term in losses))
     with torch.no_grad():
         parts = [embed(batch) for batch in batches]
         joint = join(parts)
     leaves = joint._replace(**{name: getattr(joint, name).requires_grad_() for name in (*ROWS, *SCALES)})
     losses = losses_of(leaves)
-    losses.total.backward()
+    losses.total.backward(gradient)
     _backpropagate(model, embed, batches, parts, leaves)
     return Losses(*(term.detach() for term in losses))
 

@@ -141,14 +141,3 @@ def test_a_half_model_multiplies_in_half_and_normalises_in_fp32(model, folder, t
 def test_ids_that_are_no_texts_are_refused(loaded, ids, short, message):
     with pytest.raises(ValueError, match=message):
         loaded.get_text_features(ids, walk_short_pos=short)
-
-
-def test_a_zero_shot_pipeline_runs_on_it(model, folder):
-    from PIL import Image
-
-    image = Image.new("RGB", (32, 32), (200, 30, 30))
-    answers = transformers.pipeline("zero-shot-image-classification", model=str(folder), device="cpu")(
-        image, candidate_labels=["red", "blue"], hypothesis_template="{}"
-    )
-    for answer, (text, share) in zip(answers, model.rank(image, ["red", "blue"]), strict=True):
-        assert answer["label"] == text and abs(answer["score"] - share) < 1e-3

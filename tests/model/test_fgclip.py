@@ -56,6 +56,31 @@ def test_embeddings_have_unit_length_if_wanted(model):
         assert not free.requires_grad
 
 
+def test_gradients_flow_where_they_are_asked_for(model):
+    images, box, texts = pictures((30, 20), (48, 48)), [[(2, 3, 20, 19)], []], ["a mug", "a cat", "a mug"]
+    calls = {
+        "image": lambda **options: model.encode_image(images, **options),
+        "dense": lambda **options: model.encode_dense(images, **options),
+        "regions": lambda **options: model.encode_regions(images, box, **options),
+        "short": lambda **options: model.encode_text(texts, **options),
+        "long": lambda **options: model.encode_text(texts, kind="long", **options),
+    }
+    for name, encode in calls.items():
+        trained = encode(gradients=True)
+        assert not encode().requires_grad and trained.requires_grad, name
+        torch.testing.assert_close(trained.detach(), encode(), rtol=0, atol=1e-6)
+        with torch.no_grad():
+            assert not encode(gradients=True).requires_grad, name
+
+
+def test_a_text_that_comes_twice_counts_twice_in_the_gradient(model):
+    weight = torch.randn(3, 24, generator=torch.Generator().manual_seed(0))
+    table, texts = model.text_projection.weight, ["a mug", "a cat", "a mug"]
+    (joint,) = torch.autograd.grad((weight * model.encode_text(texts, gradients=True)).sum(), table)
+    single = [(row * model.encode_text([text], gradients=True)).sum() for row, text in zip(weight, texts, strict=True)]
+    torch.testing.assert_close(joint, torch.autograd.grad(sum(single), table)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_in_is_nothing_out(model):
     assert model.encode_image([]).shape == (0, 24)
     assert model.encode_dense([]).shape == (0, 3, 3, 24)

@@ -64,6 +64,19 @@ def test_gradient_is_that_of_the_whole_batch(model, sizes, mask):
         assert (cached[name] - grad).abs().max() <= floor, name
 
 
+@pytest.mark.parametrize("sizes", [[7], [4, 3]], ids=str)
+def test_an_outer_loss_scales_the_gradient(model, sizes):
+    _, whole = gradients(model, sizes)
+    for name, parameter in model.named_parameters():
+        parameter.grad = whole[name].clone()  # of a step before
+    examples = iter([example(i) for i in range(sum(sizes))])
+    batches = [make_batch([next(examples) for _ in range(size)], model.tokenizer) for size in sizes]
+    losses = grad_cache.backward(model, model, batches, partial(objective, weights=Loss()), torch.tensor(0.5))
+    assert not losses.total.requires_grad
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, 1.5 * whole[name], rtol=1e-5, atol=1e-7)
+
+
 @pytest.fixture
 def frozen(model, request):
     """The model with the parameters of some beginnings held still."""
