@@ -256,7 +256,8 @@ class Config:
     """Images per process and step; the global batch is this times the number of processes."""
     micro_batch_size: MicroBatch[int | Literal["auto"] | None] = None
     """Images per pass through the network; the gradient is still that of the whole batch. None: one pass; auto: the
-    largest even share of the batch that fits the device's free memory, by count."""
+    largest even share of the batch that fits the device's free memory, by count. A single process whose step runs out
+    of memory goes on with half as many."""
     steps: Positive[int | None] = None
     """Optimizer steps; None: those of epochs."""
     epochs: Positive[float] = 1.0

@@ -1,7 +1,7 @@
 """Say what a run would be and measure its first steps, without writing anything: ``fgclip train --dry-run``."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import chain
@@ -42,7 +42,7 @@ def describe(config: Config, model: FGCLIP, loader: Loader, steps: int, processe
     if processes.first:
         _print_sizes(config, model, loader, steps, micro_batches[0])
     if config.card is None:
-        _measure(config, model, chain([micro_batches], batches), steps, processes)
+        _measure(config, model, chain([micro_batches], batches), loader.queued, steps, processes)
     elif processes.first:
         card = cost.CARDS[config.card]
         print(cost.verdict(cost.fit(config, card, micro_batches), card, config))
@@ -61,7 +61,9 @@ def _print_sizes(config: Config, model: FGCLIP, loader: Loader, steps: int, batc
         print(f"packed texts    {batch.texts.processed_tokens:,} of {len(batch.texts.token):,} tokens")
 
 
-def _measure(config: Config, model: FGCLIP, batches: Iterator[list[Batch]], steps: int, processes: Processes) -> None:
+def _measure(
+    config: Config, model: FGCLIP, batches: Iterator[list[Batch]], queued: int, steps: int, processes: Processes
+) -> None:
     """Take a few steps, all of each, and print what one takes and how long the run would be."""
     if processes.first:
         print(f"measuring {WARM_UP + MEASURED} steps; Ctrl-C stops this", flush=True)
@@ -75,16 +77,44 @@ def _measure(config: Config, model: FGCLIP, batches: Iterator[list[Batch]], step
     seconds, waited = [], []
     for _ in range(WARM_UP + MEASURED):
         began = time.perf_counter()
-        micro_batches = to_device(next(batches))
+        arrived = next(batches)
         waited.append(time.perf_counter() - began)
+        micro_batches = to_device(arrived)
         grad_cache.backward(network, embed, micro_batches, losses_of)
         optim.update(model, optimizer, config.optim)
         if processes.device.type == "cuda":
             torch.cuda.synchronize(processes.device)
         seconds.append(time.perf_counter() - began)
     if processes.first:
-        step, images = median(seconds[WARM_UP:]), config.batch_size * processes.world_size
-        waiting = sum(waited[WARM_UP:]) / sum(seconds[WARM_UP:])
+        step, waiting = _pace(seconds[WARM_UP:], waited[WARM_UP:], batches, queued)
+        images = config.batch_size * processes.world_size
         print(f"a step here     {step:.2f} s, {images / step:.1f} images/s; {waiting:.0%} of it waits for data")
         print(f"the run here    {timedelta(seconds=round(step * steps))}, without validation and checkpoints")
         print(f"peak memory     {peak_memory():.1f} GB")
+
+
+def _pace(
+    seconds: Sequence[float], waited: Sequence[float], batches: Iterator[object], queued: int
+) -> tuple[float, float]:
+    """Seconds of a step of a long run, and the share of them that waits for data.
+
+    Workers fill their queues before the first step, so a few steps never wait: what workers need is measured by itself,
+    once the queues are empty.
+
+    Args:
+        seconds: of the measured steps.
+        waited: the part of each that waited for its batch.
+        batches: those that follow.
+        queued: batches that the workers may have made ahead; 0: there are none, and each step waits for its own.
+    """
+    if not queued:
+        return median(seconds), sum(waited) / sum(seconds)
+    for _ in range(queued):
+        next(batches)
+    began = time.perf_counter()
+    for _ in range(queued):  # a multiple of the workers, which end their batches together
+        next(batches)
+    data = (time.perf_counter() - began) / queued
+    computed = median(whole - part for whole, part in zip(seconds, waited, strict=True))
+    step = max(computed, data)
+    return step, 1 - computed / step

@@ -1,7 +1,6 @@
 """The parts that a run is made of, from its config: the data, the model, the loader and the number of steps."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,16 +67,22 @@ def loader(config: Config, source: Source, shards: list[Path], model: FGCLIP, pr
     )
 
 
-def fitting(config: Config, make_loader: Callable[[Config], Loader], processes: Processes) -> int | None:
-    """Return the micro-batch that fits the first process's device, by count; None: the whole batch fits."""
+def fitting(config: Config, loader: Loader, processes: Processes) -> int | None:
+    """Return the micro-batch that fits the first process's device, by count; None: the whole batch fits.
+
+    The batches of ``loader``, whole until now, come in such micro-batches from now on.
+    """
     found = None
     if processes.first:
         from fgclip_fast.cost import here  # here, since other runs count nothing
 
-        whole = next(make_loader(config).batches())
+        whole = next(loader.batches())
         found = here.micro_batch_size(config, whole, processes.device)
         log.info("micro_batch_size auto: %s", f"{found} images fit, by count" if found else "the whole batch fits")
-    return distributed.agreed(found, processes)
+    found = distributed.agreed(found, processes)
+    if found:
+        loader.set_micro_batch_size(found)
+    return found
 
 
 def steps(config: Config, loader: Loader) -> int:

@@ -19,6 +19,7 @@ import torch
 from fgclip_fast import (
     command,
     command_line,
+    config_file,
     figures_file,
     figures_table,
     heap,
@@ -28,6 +29,7 @@ from fgclip_fast import (
     suites,
 )
 from fgclip_fast.config import Config
+from fgclip_fast.data.loader import Loader
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model.fgclip import FGCLIP
@@ -99,10 +101,9 @@ def train(config: Config) -> Run:
     config = replace(config, model=model.config)
     freezing.freeze(model, config.freeze)
     lora.add(model, config.lora, saved)
-    make_loader = partial(run_parts.loader, source=source, shards=shards["train"], model=model, processes=processes)
+    loader = run_parts.loader(config, source, shards["train"], model, processes)
     if config.micro_batch_size == "auto":
-        config = replace(config, micro_batch_size=run_parts.fitting(config, make_loader, processes))
-    loader = make_loader(config)
+        config = replace(config, micro_batch_size=run_parts.fitting(config, loader, processes))
     steps = run_parts.steps(config, loader)
     run = Path(str(config.output))
     if config.dry_run:
@@ -142,11 +143,17 @@ def train(config: Config) -> Run:
                 _tell_of_no_negatives(config)
             # The step alone: what validates or saves has other causes to run out of memory.
             with out_of_memory.explained(config.images_per_pass):
-                micro_batches = to_device(arrived)
+                gradient = partial(grad_cache.backward, network, embed, to_device(arrived), losses_of)
                 monitor.waited(watch.data_arrived())
-                lr = optim.set_lr(optimizer, config.optim, step, steps)
-                losses = grad_cache.backward(network, embed, micro_batches, losses_of)
+                losses = out_of_memory.tried(gradient, config.images_per_pass, again=processes.group is None)
+                if losses is None:
+                    model.zero_grad(set_to_none=True)
+                    config = _in_smaller_passes(config, loader, step)
+                    batches.close()
+                    batches = loader.batches(after=step)
+                    continue
                 watch.gradients_done()
+                lr = optim.set_lr(optimizer, config.optim, step, steps)
                 norm, skipped = optim.update(model, optimizer, config.optim)
                 watch.step_ends()
             step += 1
@@ -199,6 +206,16 @@ def _seed_everything(seed: int, threads: int | None) -> None:
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
+
+
+def _in_smaller_passes(config: Config, loader: Loader, step: int) -> Config:
+    """Halve the passes of the steps after ``step``, which keep their samples; return the config, as saved anew."""
+    config = replace(config, micro_batch_size=out_of_memory.smaller(config.images_per_pass))
+    loader.set_micro_batch_size(config.images_per_pass)
+    config_file.save(config, Path(str(config.output)) / "config.yaml")
+    log.warning("step %d is taken again, with the same gradient, in passes of %d images, and those that follow it too",
+                step + 1, config.images_per_pass)  # fmt: skip
+    return config
 
 
 def _tell_of_no_negatives(config: Config) -> None:

@@ -21,7 +21,7 @@ from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report import files
 from fgclip_fast.train import train
-from fgclip_fast.training import checkpoint, grad_cache
+from fgclip_fast.training import checkpoint, grad_cache, out_of_memory
 from fgclip_fast.training.freezing import HELD
 from fgclip_fast.training.timing import Stopwatch
 from tests.models import SMALL
@@ -40,6 +40,12 @@ def config(shards, tmp_path):
 def losses(run):
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return {line["step"]: line["total"] for line in lines if line["kind"] == "train"}
+
+
+def records(run):
+    """What was left out of the records, as the log counts it."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "records"]
 
 
 def test_a_run_leaves_config_log_checkpoints_and_figures(config):
@@ -180,9 +186,41 @@ def test_a_step_that_runs_out_of_memory_names_the_way_out(
         raise error
 
     monkeypatch.setattr(grad_cache, "backward", fails)
+    if not dry_run:  # a run halves its passes first
+        way_out = "a pass of 1 images does not: pass --model.recompute blocks"
     with pytest.raises(ValueError, match=f"micro_batch_size must let a step fit into memory, .*{way_out}") as raised:
         train(replace(config, micro_batch_size=micro_batch_size, dry_run=dry_run))
     assert raised.value.__cause__ is error
+
+
+def test_a_step_out_of_memory_is_taken_again_in_smaller_passes(config, monkeypatch, tmp_path, caplog):
+    config = replace(config, steps=2, data=replace(config.data, regions=1))  # so that regions are left out, and counted
+    small = train(replace(config, micro_batch_size=2, output=str(tmp_path / "small")))
+    backward = grad_cache.backward
+
+    def limited(network, embed, batches, losses_of):
+        if len(batches[0].image) > 2:
+            for parameter in network.parameters():
+                parameter.grad = torch.ones_like(parameter)  # what was done of the gradient before
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return backward(network, embed, batches, losses_of)
+
+    monkeypatch.setattr(grad_cache, "backward", limited)
+    run = train(config)
+    assert [int(n) for n in re.findall("in passes of (\\d+) images", caplog.text)] == [2]
+    assert losses(run.path) == losses(small.path) and records(run.path) == records(small.path)
+    for a, b in zip(run.model.parameters(), small.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert config_file.load(run.path / "config.yaml").micro_batch_size == 2 == run.config.micro_batch_size
+
+
+def test_one_of_several_processes_does_not_try_again():
+    def fails():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    assert out_of_memory.tried(fails, 8, again=True) is None
+    with pytest.raises(ValueError, match=r"a pass of 8 images does not: pass --micro-batch-size 4, or auto"):
+        out_of_memory.tried(fails, 8, again=False)
 
 
 def test_a_hard_negative_term_without_negatives_is_told_once(config, monkeypatch, caplog):

@@ -3,11 +3,11 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from fgclip_fast import config
 from fgclip_fast.data.dali import Dali, available
@@ -19,7 +19,7 @@ from fgclip_fast.data.remote import RemoteError, warn_of_little_room
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack
-from fgclip_fast.data.workers import check_shared_memory, data_loader
+from fgclip_fast.data.workers import PREFETCH, check_shared_memory, data_loader
 from fgclip_fast.inputs.batch import Batch, Tokenize
 
 _PATIENCE = 5  # seconds of listing shards before the log tells of it
@@ -88,15 +88,33 @@ class Loader:
         if data.workers:
             check_shared_memory(data.workers, batch_size * 3 * image_size**2)
         recipe = Recipe(data, image_size, seed, tokenizer, packing, micro_batch_size, encoded=self.decoder == "dali")
-        self._image_size, self._batch_size = image_size, batch_size
+        self._image_size, self._batch_size, self._workers = image_size, batch_size, data.workers
+        self._counted_to = 0
         self._samples = Samples(Shards(self.shards), order, recipe)
         self._steps = _Steps(order, global_batch, rank, self.steps_per_epoch)
-        self._worker_batches = data_loader(self._samples, self._steps, data.workers, self._device.type == "cuda")
+        self._worker_batches = self._data_loader()
 
-    def batches(self, after: int = 0) -> Iterator[list[Batch]]:
+    @property
+    def queued(self) -> int:
+        """Batches that the workers make ahead, at most; 0 without workers."""
+        return self._workers * PREFETCH
+
+    def set_micro_batch_size(self, images: int | None) -> None:
+        """Have the next :meth:`batches` come in micro-batches of another size, with the same samples.
+
+        Close those that were asked for before, which keep their workers until then.
+
+        Args:
+            images: images of a micro-batch; None: the whole batch is one.
+        """
+        self._samples = self._samples.in_micro_batches(images)
+        self._worker_batches = self._data_loader()
+
+    def batches(self, after: int = 0) -> Generator[list[Batch], None, None]:
         """Return the batches that follow step ``after``, over all epochs, each as a list of its micro-batches.
 
-        Workers start at this call, not at the first batch.
+        Workers start at this call, not at the first batch. What was left out of a step is counted once, however often
+        its batch is asked for.
         """
         self._steps.after = after
         with main_left_out():
@@ -105,12 +123,17 @@ class Loader:
         if self.decoder == "dali":
             dali = Dali(self._image_size, self._batch_size, self._device)
             batches = dali.fill(batches, on_cpu=self._samples.decoded)
-        return self._counted(batches)
+        return self._counted(batches, after)
 
-    def _counted(self, batches: Iterator[WorkerBatch]) -> Iterator[list[Batch]]:
+    def _data_loader(self) -> DataLoader:
+        return data_loader(self._samples, self._steps, self._workers, self._device.type == "cuda")
+
+    def _counted(self, batches: Iterator[WorkerBatch], after: int) -> Generator[list[Batch], None, None]:
         try:
-            for batch in batches:
-                batch.defects.report(self.counts)
+            for step, batch in enumerate(batches, start=after + 1):
+                if step > self._counted_to:
+                    batch.defects.report(self.counts)
+                    self._counted_to = step
                 yield batch.micro_batches
         except RemoteError as error:  # of a worker its traceback, which ends with the sentence
             raise RemoteError(str(error).rpartition("RemoteError: ")[2]) from None

@@ -6,7 +6,7 @@ A map-style data set whose item is a whole batch; it runs in the loader's worker
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -134,6 +134,10 @@ class Samples(Dataset):
     def __init__(self, shards: Shards, order: Order, recipe: Recipe) -> None:
         self._shards, self._order, self._recipe = shards, order, recipe
         self._seed = recipe.seed % 2**63  # NumPy refuses negative seeds
+
+    def in_micro_batches(self, images: int | None) -> "Samples":
+        """The same samples, in micro-batches of another size; None: one a batch."""
+        return Samples(self._shards, self._order, replace(self._recipe, micro_batch_size=images))
 
     def __getitems__(self, visits: Sequence[Visit]) -> WorkerBatch | SharedTensors:
         """Make the batch of some visits; DataLoader calls this with what the batch sampler yields."""

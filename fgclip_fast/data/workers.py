@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 from fgclip_fast.data.processes import end_with_parent
 from fgclip_fast.data.samples import Samples
 
-_PREFETCH = 2  # batches that a worker makes ahead
+PREFETCH = 2
+"""Batches that a worker makes ahead."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -29,7 +30,7 @@ def data_loader(samples: Samples, steps: Sampler, workers: int, pin_memory: bool
         num_workers=workers,
         multiprocessing_context=context,
         persistent_workers=workers > 0,
-        prefetch_factor=_PREFETCH if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
         # DataLoader takes a seed from this generator at each start; by default from the one that the model uses.
@@ -46,7 +47,7 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
     if not _SHARED_MEMORY.is_dir():
         return
     state = os.statvfs(_SHARED_MEMORY)
-    free, needed = state.f_bavail * state.f_frsize, (workers * _PREFETCH + 1) * batch_bytes
+    free, needed = state.f_bavail * state.f_frsize, (workers * PREFETCH + 1) * batch_bytes
     if free < needed:
         raise ValueError(
             f"data: {workers} workers need {needed / 2**20:.0f} MiB of shared memory, {_SHARED_MEMORY} has "

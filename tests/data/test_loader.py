@@ -223,6 +223,21 @@ def test_regions_are_drawn_anew_each_visit_and_the_others_are_counted(tmp_path, 
     assert all(a < b for step in drawn for a, b in zip(step[::2], step[1::2], strict=True)), "in file order"
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_other_micro_batches_hold_the_same_samples_and_count_once(tmp_path, encoded, write_shard, workers):
+    write_shard(tmp_path / "a.tar", [(encoded(seed=n), {"short_caption": f"mug {n}"}) for n in range(12)])
+    loader = load(tmp_path, workers=workers)
+    first = loader.batches()
+    assert [len(step) for step in take(first, 2)] == [1, 1]
+    loader.set_micro_batch_size(3)
+    first.close()
+    again = take(loader.batches(after=1), 2)
+    assert [[len(batch.image) for batch in step] for step in again] == [[3, 1], [3, 1]]
+    expected = take(load(tmp_path, micro_batch_size=3).batches(after=1), 2)
+    assert all(equal(*pair) for pair in zip(again, expected, strict=True))
+    assert loader.counts == {"long caption filled by the short one": 12}
+
+
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
 def test_texts_that_lose_their_end_are_counted(tmp_path, encoded, record, write_shard, micro_batch_size):
     fits, cut = " ".join(["mug"] * 75), " ".join(["mug"] * 76)
