@@ -35,8 +35,14 @@ def parse(arguments: Sequence[str]) -> Config:
         if not Path(given.config).is_file():
             raise FileNotFoundError(f"--config: {given.config} does not exist")
         base = config_file.load(Path(given.config), base)
-    elif given.preset is None and (saved := _config_of_resumed(given.resume, given.output)) is not None:
-        base = config_file.load(saved, base)
+        lies = Path(given.config).parent if given.resume == "auto" else None
+    else:
+        saved = None if given.preset else _config_of_resumed(given.resume, given.output)
+        base = base if saved is None else config_file.load(saved, base)
+        lies = None if saved is None else saved.parent
+    # A run goes on where it lies, also if it was moved or copied since its config named a folder.
+    if lies is not None and (lies / "checkpoints").is_dir():
+        base = replace(base, output=str(lies))
     run = {"resume": given.resume, "output": given.output}
     base = replace(base, **{name: value for name, value in run.items() if value is not None})
     config = command.read(Config, "train", rest, DESCRIPTION, default=base)
@@ -71,5 +77,7 @@ def _config_of_resumed(resume: str | None, output: str | None) -> Path | None:
     if resume is None:
         return None
     run = Path(output or "runs/last") if resume == "auto" else Path(resume)
-    files = [folder / "config.yaml" for folder in (run, *run.parents[1:2])]
+    # Of a checkpoint, the run's own config rather than the copy in the checkpoint, which may lie outside of a run.
+    runs = [run.parents[1]] if run.parent.name == "checkpoints" else []
+    files = [folder / "config.yaml" for folder in (*runs, run)]
     return next((file for file in files if file.is_file()), None)

@@ -281,7 +281,9 @@ class Config:
     patience: NotNegative[int] = 0
     """Stop after this many validations without a better keep_best; 0: never."""
     checkpoint_every: NotNegative[int] = 500
-    """Steps from one checkpoint to the next, beside the one at the end; 0: only at the end."""
+    """Steps from one checkpoint to the next, beside the one at the end; 0 counts no steps."""
+    checkpoint_minutes: NotNegative[float] = 15.0
+    """Minutes after which a checkpoint is due in any case, so that no more is lost; 0 looks at no clock."""
     keep: Positive[int] = 2
     """Number of newest checkpoints to keep."""
     wandb: Name[str | None] = None

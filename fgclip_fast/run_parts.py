@@ -40,7 +40,11 @@ def model(config: Config, saved: Path | None) -> FGCLIP:
     Raises:
         ValueError: CLIP's tokens have no rows in its token embedding.
     """
-    found = start.model(config) if saved is None else pretrained.load(saved / "model", like=config.model)
+    if saved is None:
+        found = start.model(config)
+    else:
+        found = pretrained.load(saved / "model", like=config.model)
+        start.tell_geometry("resume", config.model, found.config)
     if (rows := found.config.text.vocabulary) <= EOS:
         raise ValueError(f"model.text.vocabulary must be >= {EOS + 1}, as many as CLIP's tokens, got {rows}")
     return found
@@ -72,17 +76,19 @@ def fitting(config: Config, loader: Loader, processes: Processes) -> int | None:
 
     The batches of ``loader``, whole until now, come in such micro-batches from now on.
     """
-    found = None
-    if processes.first:
+
+    def count() -> int | None:
         from fgclip_fast.cost import here  # here, since other runs count nothing
 
         whole = next(loader.batches())
         found = here.micro_batch_size(config, whole, processes.device)
         log.info("micro_batch_size auto: %s", f"{found} images fit, by count" if found else "the whole batch fits")
-    found = distributed.agreed(found, processes)
-    if found:
-        loader.set_micro_batch_size(found)
-    return found
+        return found
+
+    agreed = distributed.of_first(processes, count)
+    if agreed:
+        loader.set_micro_batch_size(agreed)
+    return agreed
 
 
 def steps(config: Config, loader: Loader) -> int:

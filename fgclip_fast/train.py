@@ -8,6 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,13 +30,16 @@ from fgclip_fast import (
     suites,
 )
 from fgclip_fast.config import Config
+from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.evaluation.figures import Figures
-from fgclip_fast.evaluation.share import Share
+from fgclip_fast.evaluation.share import Share, Stopped
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
-from fgclip_fast.run_folder import State
+from fgclip_fast.run_folder import Lock
+from fgclip_fast.run_state import State, machine_of, order_of, settings_of
 from fgclip_fast.scenes import locate
+from fgclip_fast.scenes.locate import Source
 from fgclip_fast.suites import Task
 from fgclip_fast.training import (
     checkpoint,
@@ -52,9 +56,10 @@ from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import StopFlag
 from fgclip_fast.training.host_copy import BatchCopy
-from fgclip_fast.training.interruption import Interruption
+from fgclip_fast.training.interruption import Interrupted, Interruption
 from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.objective import objective
+from fgclip_fast.training.saver import Saver
 from fgclip_fast.training.timing import Stopwatch
 from fgclip_fast.whole_file import write_json
 
@@ -62,6 +67,8 @@ log = logging.getLogger("fgclip_fast")
 
 # Steps before a word about a term that finds no negatives.
 _LOOK = 20
+# Seconds for which the last checkpoint is tried again; who sent a signal will not wait long.
+_PATIENCE, _PATIENCE_INTERRUPTED = 600.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -88,10 +95,15 @@ def train(config: Config) -> Run:
         ValueError: the config does not fit the data, the processes, or the run that it resumes.
         OSError: shards, weights or a run to resume do not exist, or the run's folder cannot be written.
     """
+    with Lock() as lock:
+        return _train(config, lock)
+
+
+def _train(config: Config, lock: Lock) -> Run:
     lora.check(config.lora)
     wandb_run.check(config.wandb)
     processes = distributed.start(preflight.device(config.device))
-    config, saved = run_folder.place(config, processes)
+    config, saved = run_folder.place(config, processes, lock)
     config = replace(config, data=locate.decided(config.data))
     general = suites.general(Path(config.forgetting)) if config.forgetting else []
     source, shards = run_parts.find_data(config, processes)
@@ -113,29 +125,38 @@ def train(config: Config) -> Run:
             dry_run.describe(config, model, loader, steps, processes)
         return Run(run, model, config, {})
     optimizer, average = optim.adamw(model, config.optim), Average(model, config.optim.average)
-    order, settings = run_folder.order_of(config, loader, processes), run_folder.settings_of(config)
-    state = State(model, optimizer, average, loader, order, settings, config.lora)
+    data = distributed.of_first(processes, partial(fingerprints, shards))
+    order = order_of(replace(config, data=source.data), loader, processes, data["train"])
+    machine = machine_of(config, processes)
+    state = State(model, optimizer, average, loader, order, settings_of(config, steps), machine, config)
     done = state.restore(saved)
     best = Best(run, config.keep_best, config.patience, done, writes=processes.first)
     eval_every = loader.steps_per_epoch if config.eval_every == "epoch" else config.eval_every
-    run_folder.make(run, config, processes, steps, shards)
+    run_folder.make(run, config, processes, lock, steps, done, data)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     network = distributed.wrap(model, processes)
     losses_of = partial(objective, weights=config.loss, group=processes.group)
-    task = Task(data=source.data, loss=config.loss, share=Share(processes.group))
     wandb = wandb_run.WandbRun(run, config.wandb, asdict(config), done) if config.wandb and processes.first else None
     monitor = Monitor(run, steps, done, processes=processes.world_size, writes=processes.first, wandb=wandb)
     watch = Stopwatch(model, monitor.note, processes.device, done)
     stop, batches, figures, groups = StopFlag(processes), loader.batches(after=done), {}, 0
+    saver = Saver(config.checkpoint_every, config.checkpoint_minutes)
     to_device = BatchCopy(processes.device)
     embed = grad_cache.embedder(network, processes.device.type, config.precision == "bf16")
 
     with Interruption() as interruption:
+        share = Share(processes.group, stop=lambda: interruption.wanted)
+        task = Task(data=source.data, loss=config.loss, share=share)
+        waiting = interruption.waiting if processes.group is None else nullcontext
         model.train()
         step = done
         while step < steps:
             watch.step_begins()
-            arrived = next(batches)
+            try:
+                with waiting():
+                    arrived = next(batches)
+            except Interrupted:
+                break
             # Counted before the batches move, since reading the lengths of padded texts would wait for a GPU.
             tokens = sum(batch.texts.processed_tokens for batch in arrived)
             groups += sum(len(batch.hard_region) for batch in arrived)
@@ -149,6 +170,7 @@ def train(config: Config) -> Run:
                 if losses is None:
                     model.zero_grad(set_to_none=True)
                     config = _in_smaller_passes(config, loader, step)
+                    state = replace(state, config=config, machine=machine_of(config, processes))
                     batches.close()
                     batches = loader.batches(after=step)
                     continue
@@ -159,39 +181,37 @@ def train(config: Config) -> Run:
             step += 1
             average.update(step)
             monitor.record(step, losses, norm, skipped, lr, config.batch_size, tokens)
-            ending = stop.agreed(interruption.wanted) or step == steps
-            if processes.first and (ending or (config.checkpoint_every and step % config.checkpoint_every == 0)):
-                state.save(run, step, config.keep)
+            if stop.agreed(interruption.wanted) or step == steps:
+                break
+            if processes.first and saver.due(step):
                 monitor.note(step, "records", dict(loader.counts))
-            if eval_every and step % eval_every == 0 and not ending:
-                with average.in_model():
-                    figures = figures_file.values(suites.evaluate(model, suites.during_training(source), task))
+                monitor.settle()
+                saver.submit(state.job(run, step, config.keep))
+            if eval_every and step % eval_every == 0:
+                try:
+                    with average.in_model():
+                        figures = figures_file.values(suites.evaluate(model, suites.during_training(source), task))
+                except Stopped:
+                    break
                 monitor.note(step, "validation", figures.get("records", {}))
-                state.save_best(best, figures.get("records", {}), step, writes=processes.first)
+                saver.submit(state.best_job(best, figures.get("records", {}), step, writes=processes.first))
                 if best.exhausted():
                     log.info("patience: %d validations without a better %s", config.patience, config.keep_best)
-                    steps, ending = step, True
-                    if processes.first:
-                        state.save(run, step, config.keep)
+                    steps = step
+                    break
                 monitor.pause_clock()
-            if ending:
-                break
-    monitor.close()
-    stop.close()
-    if step == steps:
-        with average.in_model():
-            found = suites.evaluate(model, suites.of_run(source), task)
-            kept, changes = _forgetting(model, config, general, task) if general else ({}, {})
-            settings_of_model = figures_file.settings(model) if processes.first else None
-        state.save_best(best, figures_file.values(found).get("records", {}), step, writes=processes.first)
-        weights = checkpoint.at(run, step) / "model"
-        figures = figures_file.described({**found, **kept}, weights, step, task.limit, settings_of_model)
-        figures = {name: f | ({"against": changes[name]} if name in changes else {}) for name, f in figures.items()}
-        if processes.first:
-            write_json(run / figures_file.FIGURES, figures)
-            figures_file.save_outcomes(run, found, source, step)
-            figures_table.show(figures)
-            best.show()
+        if processes.first and (step > done or not done):
+            monitor.note(step, "records", dict(loader.counts))
+            monitor.settle()
+            saver.finish(state.job(run, step, config.keep), _PATIENCE if step == steps else _PATIENCE_INTERRUPTED)
+        saver.wait()
+        monitor.close()
+        stop.close()
+        if step == steps:
+            try:
+                figures = _evaluated(run, step, state, best, source, general, task)
+            except Stopped:
+                log.info("interrupted: %s is trained and saved; `fgclip evaluate %s` measures it", run, run)
     average.swap()
     lora.merge(model)
     distributed.stop(processes)
@@ -225,6 +245,28 @@ def _tell_of_no_negatives(config: Config) -> None:
             "`fgclip curate negatives`, or pass --loss.hard-negative 0",
             _LOOK + 1,
         )
+
+
+def _evaluated(
+    run: Path, step: int, state: State, best: Best, source: Source, general: Sequence[str], task: Task
+) -> dict[str, dict[str, Any]]:
+    """Evaluate the trained model, show and write its figures, and return them by name."""
+    model, first = state.model, task.share.first
+    with state.average.in_model():
+        found = suites.evaluate(model, suites.of_run(source), task)
+        kept, changes = _forgetting(model, state.config, general, task) if general else ({}, {})
+        settings_of_model = figures_file.settings(model) if first else None
+    state.best_job(best, figures_file.values(found).get("records", {}), step, writes=first)()
+    weights = checkpoint.at(run, step) / "model"
+    figures = figures_file.described({**found, **kept}, weights, step, task.limit, settings_of_model)
+    figures = {name: f | ({"against": changes[name]} if name in changes else {}) for name, f in figures.items()}
+    if first:
+        # Shown first, so that a disk that takes no file does not lose them.
+        figures_table.show(figures)
+        write_json(run / figures_file.FIGURES, figures)
+        figures_file.save_outcomes(run, found, source, step)
+        best.show()
+    return figures
 
 
 def _forgetting(

@@ -15,14 +15,14 @@ PACKAGE = ROOT / "fgclip_fast"
 # the floors below its own. What is named on no floor is a command: every `__main__.py` and other files in the root.
 FLOORS = (
     {"config_rules"},
-    {"config", "heap", "home_cache", "whole_file", "progress", "kernels", "_native"},
+    {"config", "heap", "home_cache", "whole_file", "whole_folder", "progress", "kernels", "_native"},
     {"ops"},
     {"inputs"},
     {"model", "data"},
     {"training", "evaluation"},
     {"presets", "config_file", "preflight", "command"},
     {"scenes", "integrations"},
-    {"suites", "run_folder", "figures_file", "figures_table"},
+    {"suites", "run_folder", "run_state", "figures_file", "figures_table"},
     {"report", "cost", "curate", "search", "serve", "export"},
     {"inspection"},
 )

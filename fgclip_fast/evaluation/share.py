@@ -19,6 +19,10 @@ PATIENCE = 3
 """Seconds that work takes before its progress is shown."""
 
 
+class Stopped(Exception):
+    """An evaluation ended early, since a process was told to stop."""
+
+
 class _Failure(NamedTuple):
     error: Exception
 
@@ -29,10 +33,17 @@ class Share:
     Args:
         group: the processes; None is this process alone.
         shown: whether the first process shows the progress of long work.
+        stop: asked before each part; True in any process ends the work in all.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None, *, shown: bool = False) -> None:
-        self._group, self._shown = group, shown
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None = None,
+        *,
+        shown: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._group, self._shown, self._stop = group, shown, stop
         self._rank, self._world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
     @property
@@ -67,12 +78,15 @@ class Share:
 
         Raises:
             Exception: one that ``work`` raised in any process, in all of them.
+            Stopped: ``stop`` was true in a process.
         """
         done: list[tuple[int, Result]] = []
         shown = _Shown(what, parts, quiet=not (self._shown and self.first and what))
         for start in range(0, len(parts), self._world_size):
             mine, failure = start + self._rank, None
             try:
+                if self._stop():
+                    raise Stopped
                 if mine < len(parts):
                     done.append((mine, work(parts[mine])))
             except Exception as error:

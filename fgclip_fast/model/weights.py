@@ -1,6 +1,9 @@
 """Read and write the files that hold weights; building a model of them is pretrained.py's task."""
 
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,8 +14,10 @@ from torch import Tensor
 from fgclip_fast.config import Model
 from fgclip_fast.model import config_json, foreign
 from fgclip_fast.whole_file import replacing
+from fgclip_fast.whole_folder import MANIFEST, DamagedError, check_file, current, read_manifest
 
 WEIGHTS = "model.safetensors"
+_CHECKPOINT = re.compile(r"(step-\d{8,})|\.(step-\d{8,})\.before")
 
 
 def find(path: Path) -> Path:
@@ -25,12 +30,17 @@ def find(path: Path) -> Path:
         raise FileNotFoundError(f"load: {path} does not exist")
     if path.is_file() or any((path / name).is_file() for name in ("config.json", foreign.CONFIG)):
         return path
-    for checkpoint in [path, *sorted(path.glob("checkpoints/step-*"), reverse=True)]:
+    for checkpoint in [path, *reversed(_steps(path))]:
         if (checkpoint / "model" / WEIGHTS).is_file():
             return checkpoint / "model"
     if (path / "config.yaml").is_file():
         raise FileNotFoundError(f"load: the run {path} has no checkpoint yet")
     raise FileNotFoundError(f"load: {path} holds neither config.json nor a run's config.yaml and checkpoints/")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, the oldest first; copies under other names are none."""
+    return [path for path in _steps(run) if any((path / name).is_file() for name in (MANIFEST, "state.pt"))]
 
 
 def read(where: Path, like: Model | None = None, trust_file: bool = False) -> tuple[Model, dict[str, Tensor]]:
@@ -43,9 +53,11 @@ def read(where: Path, like: Model | None = None, trust_file: bool = False) -> tu
 
     Raises:
         FileNotFoundError: A file of weights is missing.
-        ValueError: A file cannot be read or holds no CLIP.
+        ValueError: A file cannot be read, is not as the checkpoint's manifest says, or holds no CLIP.
     """
     if (where / "config.json").is_file():
+        if (where.parent / MANIFEST).is_file():
+            _check_manifest(where)
         return config_json.read(where / "config.json", like), _read_state(where)
     return foreign.read(where, like, trust_file)
 
@@ -56,11 +68,54 @@ def write(path: Path, config: Model, state: dict[str, Tensor]) -> None:
     Each file is written under another name and then renamed, so that a killed process leaves no half of one.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with replacing(path / WEIGHTS) as partial:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(tensors, partial, metadata={"format": "pt"})
+    write_tensors(path / WEIGHTS, state, {"format": "pt"})
     with replacing(path / "config.json") as partial:
         config_json.write(partial, config)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all, with the permissions of any other new file.
+
+    Args:
+        path: the file.
+        tensors: of any device.
+        metadata: words beside them.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode
+        try:
+            save_file(on_host, partial, metadata=dict(metadata) if metadata else None)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+        # safetensors makes files that nobody else may read.
+        partial.chmod(mode)
+
+
+def _steps(run: Path) -> list[Path]:
+    """The folders of a run's steps, the oldest first."""
+    folder = run / "checkpoints"
+    matches = [_CHECKPOINT.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    finals = sorted({match[1] or match[2] for match in matches if match}, key=lambda name: (len(name), name))
+    return [current(folder / name) for name in finals]
+
+
+def _check_manifest(folder: Path) -> None:
+    """Compare the files of a checkpoint's model with its manifest."""
+    checkpoint = folder.parent
+    try:
+        for name, entry in read_manifest(checkpoint)["files"].items():
+            if name.startswith(f"{folder.name}/"):
+                check_file(checkpoint, name, entry)
+    except DamagedError as error:
+        raise DamagedError(f"load: {error}; name the checkpoint before it") from None
 
 
 def _read_state(folder: Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ __all__ = [
     "objective",
     "optim",
     "provenance",
+    "saver",
     "timing",
 ]
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         objective,
         optim,
         provenance,
+        saver,
         timing,
     )
 

@@ -1,14 +1,15 @@
 """The best checkpoint of a run by a figure of its validations, and when to stop for want of a better one."""
 
+import copy
 import json
 import logging
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fgclip_fast.training import checkpoint
 from fgclip_fast.whole_file import write_json
+from fgclip_fast.whole_folder import remove_folder
 
 log = logging.getLogger("fgclip_fast")
 
@@ -52,14 +53,19 @@ class Best:
         self._record = {"metric": self._metric, "value": value, "step": step, "worse": []}
         return True
 
-    def note(self) -> None:
-        """Write the record beside its checkpoint, when that was saved, and remove the one before."""
-        if not self._writes or not self._record:
-            return
-        write_json(self.path / "best.json", self._record)
-        for old in checkpoint.every(self.path):
-            if checkpoint.step_of(old) != self._record["step"]:
-                shutil.rmtree(old)
+    def note(self) -> Callable[[], None]:
+        """A job that writes the record as it is now, to be run when its checkpoint is saved, and removes older ones."""
+        record = copy.deepcopy(self._record)
+
+        def job() -> None:
+            if not self._writes or not record:
+                return
+            write_json(self.path / "best.json", record)
+            for old in checkpoint.every(self.path):
+                if checkpoint.step_of(old) != record["step"]:
+                    remove_folder(old)
+
+        return job
 
     def exhausted(self) -> bool:
         """True if ``patience`` validations brought nothing better."""

@@ -59,13 +59,20 @@ def first_before_others(processes: Processes, work: Callable[[], T]) -> T:
     return found if processes.first else work()
 
 
-def agreed(value: T, processes: Processes) -> T:
-    """Return the first process's ``value`` in all of them."""
+def of_first(processes: Processes, work: Callable[[], T]) -> T:
+    """Call ``work`` in the first process alone, and return what it gives, or raise what it raises, in all of them."""
     if processes.group is None:
-        return value
-    values = [value]
-    dist.broadcast_object_list(values, src=0, group=processes.group)
-    return values[0]
+        return work()
+    told: list[Any] = [None, None]
+    if processes.first:
+        try:
+            told = [work(), None]
+        except Exception as error:
+            told = [None, error]
+    dist.broadcast_object_list(told, src=0, group=processes.group)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]
 
 
 def stop(processes: Processes) -> None:

@@ -1,5 +1,6 @@
 """Copies between the host and the device that make neither wait for the other."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -56,3 +57,31 @@ class BatchCopy:
         # The memory belongs to the copies' stream, which must not reuse it before the step has read it.
         replace_leaves(moved, Tensor, lambda x: x.record_stream(current))
         return moved
+
+
+def snapshot(values: Any) -> Any:
+    """Copy the tensors in nested dicts into host memory of their own, and wait until they are there.
+
+    Of a GPU the copies go into page-locked memory, which torch keeps for the next snapshot.
+
+    Args:
+        values: a tensor, or dicts of tensors, dicts and other values, which are not copied.
+    """
+    devices: set[torch.device] = set()
+    copies = _snapshot(values, devices)
+    for device in devices:
+        torch.cuda.current_stream(device).synchronize()
+    return copies
+
+
+def _snapshot(values: Any, devices: set[torch.device]) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _snapshot(value, devices) for name, value in values.items()}
+    if not isinstance(values, Tensor):
+        return values
+    source = values.detach()
+    if not source.is_cuda:
+        return source.clone(memory_format=torch.contiguous_format)
+    devices.add(source.device)
+    copy = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+    return copy.copy_(source, non_blocking=True)

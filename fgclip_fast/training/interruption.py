@@ -1,13 +1,28 @@
-"""Handle Ctrl-C and SIGTERM during training: the first one stops the run after the current step."""
+"""Handle Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP during training: the first one stops the run after the current step."""
 
+import logging
+import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+log = logging.getLogger("fgclip_fast")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""SIGTERM comes from SLURM, Kubernetes, spot machines; SIGUSR1 from SLURM's --signal; SIGHUP from a lost terminal."""
+_ECHO = 2.0  # seconds within which torchrun repeats a Ctrl-C that the terminal has sent to all processes already
+
+
+class Interrupted(Exception):
+    """A signal came while the run waited for something that it can do without."""
+
 
 class Interruption:
-    """A context in which Ctrl-C and SIGTERM only set ``wanted``; a second Ctrl-C raises KeyboardInterrupt at once.
+    """A context in which signals only set ``wanted``; a second Ctrl-C raises KeyboardInterrupt at once.
 
     The loop looks at ``wanted`` after each step, saves a checkpoint and ends as usual, so an interrupted run can be
     used and resumed.
@@ -15,11 +30,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self.wanted = False
+        self._came = 0.0
+        self._waiting = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -27,7 +44,27 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A context that a signal ends at once.
+
+        Raises:
+            Interrupted: a signal came, here or before.
+        """
+        self._waiting = True
+        try:
+            if self.wanted:
+                raise Interrupted
+            yield
+        finally:
+            self._waiting = False
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.wanted and number == signal.SIGINT:
+        echo = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._came < _ECHO
+        if self.wanted and number == signal.SIGINT and not echo:
             raise KeyboardInterrupt
-        self.wanted = True
+        if not self.wanted:
+            self.wanted, self._came = True, time.monotonic()
+        if self._waiting:
+            self._waiting = False
+            raise Interrupted

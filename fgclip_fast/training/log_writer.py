@@ -1,6 +1,8 @@
 """Write the log of a run in a thread of its own: ``log.jsonl``, TensorBoard, W&B and what people are shown."""
 
 import json
+import logging
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +13,16 @@ from torch.utils.tensorboard import SummaryWriter
 from fgclip_fast.progress import Progress
 from fgclip_fast.training.wandb_run import WandbRun
 from fgclip_fast.whole_file import finite, write_whole
+from fgclip_fast.whole_folder import flush
 
+log = logging.getLogger("fgclip_fast")
 LOG = "log.jsonl"
 
 
 class LogWriter:
     """Writes lines in the order of the calls, each while the caller goes on; the next call waits until it is written.
+
+    Lines that the disk refuses wait for the next one.
 
     Args:
         run: folder of the run.
@@ -29,51 +35,56 @@ class LogWriter:
     def __init__(self, run: Path, steps: int, done: int, *, quiet: bool, wandb: WandbRun | None = None) -> None:
         truncate_log(run / LOG, done)
         self._path = run / LOG
-        self._file = self._path.open("a", buffering=1)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+        self._path.touch()
+        self._unwritten: list[bytes] = []
+        self._board: SummaryWriter | None = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
         self._wandb = wandb
         self._progress = Progress(steps, done, quiet=quiet)
         self._thread = ThreadPoolExecutor(1, "log")
         self._last: Future[None] | None = None
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Write the figures of a step; all go into the log, numbers also to TensorBoard and W&B.
-
-        Raises:
-            OSError: the line before could not be written.
-        """
+        """Write the figures of a step; all go into the log, numbers also to TensorBoard and W&B."""
         self._wait()
         self._last = self._thread.submit(self._write, step, kind, dict(values))
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk, where it takes any."""
+        self._wait()
+        if not self._unwritten and self._path.exists():  # a folder that went away is told by what writes there
+            flush(self._path)
 
     def close(self) -> None:
         """Wait for the last line and close the files.
 
         Raises:
-            OSError: it could not be written.
+            OSError: lines are left that could not be written.
         """
         try:
             self._wait()
+            if self._unwritten:
+                self._append()
+            if self._unwritten:
+                raise OSError(f"{self._path}: the last {len(self._unwritten)} lines of the log could not be written")
         finally:
             self._thread.shutdown()
             self._progress.close()
-            self._board.close()
+            self._to_board(lambda board: board.close())
             if self._wandb is not None:
                 self._wandb.close()
-            self._file.close()
 
     def _wait(self) -> None:
         last, self._last = self._last, None
-        try:
-            if last is not None:
-                last.result()
-        except OSError as error:
-            raise OSError(f"{self._path}: the log of the run could not be written: {error}") from error
+        if last is not None:
+            last.result()
 
     def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps(finite({"step": step, "kind": kind, **values}), allow_nan=False) + "\n")
+        line = json.dumps(finite({"step": step, "kind": kind, **values}), allow_nan=False)
+        self._unwritten.append(line.encode() + b"\n")
+        self._append()
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         for name, value in numbers.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._to_board(lambda board, n=name, v=value: board.add_scalar(f"{kind}/{n}", v, step))
         if self._wandb is not None:
             self._wandb.write(step, kind, numbers)
         if kind == "train":
@@ -82,19 +93,77 @@ class LogWriter:
             shown = " ".join(f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float))
             self._progress.say(f"step {step}, validation: {shown}")
 
+    def _append(self) -> None:
+        """Append the lines that wait, all or none; the file is opened anew, since its folder may have been replaced."""
+        waited = len(self._unwritten) - 1
+        try:
+            _append_whole(self._path, b"".join(self._unwritten))
+        except OSError as error:
+            if not waited:
+                log.error("%s: the log cannot be written (%s); its lines are kept and tried again", self._path, error)
+            return
+        self._unwritten.clear()
+        if waited > 0:
+            log.info("%s: the log can be written again; no line is lost", self._path)
+
+    def _to_board(self, call: Any) -> None:
+        """Call TensorBoard's writer; once it fails it is given up, since the log holds the same figures."""
+        if self._board is None:
+            return
+        try:
+            call(self._board)
+        except Exception as error:
+            self._board = None
+            log.error("TensorBoard's files cannot be written (%s); %s has the same figures", error, self._path)
+
 
 def truncate_log(path: Path, step: int) -> None:
-    """Remove the lines of a log that come after ``step``, and a last line that a kill left incomplete."""
+    """Remove the lines of a log that come after ``step``, and those that cannot be read, which are counted."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    kept, bad = [], 0
+    *lines, rest = path.read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, rest]):
+        found = _step_of(line)
+        bad += found is None and number < len(lines)  # a kill cuts the last line short
+        if found is not None and found <= step:
+            kept.append(line + b"\n")
+    if bad:
+        log.warning("%s: %d lines cannot be read and are left out", path, bad)
+    write_whole(path, b"".join(kept))
+
+
+def has_line(path: Path, step: int, kind: str) -> bool:
+    """True if a log holds a line of this kind for ``step``."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return any(_step_of(line) == step and json.loads(line).get("kind") == kind for line in lines)
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line; None for one that is not ours."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    step = value.get("step") if isinstance(value, dict) else None
+    return step if isinstance(step, int) else None
+
+
+def _append_whole(path: Path, lines: bytes) -> None:
+    """Append bytes to a file, or leave it as it was.
+
+    A folder that was removed is made anew, but not the one above it: that may be a disk that went away for a while.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    write_whole(path, "".join(kept))
+            written = file.write(lines)
+            if written != len(lines):
+                raise OSError(f"{written} of {len(lines)} bytes were written")
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _line(v: dict[str, float]) -> str:

@@ -6,18 +6,19 @@ plain model; ``lora.safetensors`` beside it holds W, A and B, which the sums no 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fgclip_fast.config import Lora
 from fgclip_fast.model.block import full_weight
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.weights import write_tensors
 from fgclip_fast.training.optim import SCALES
 
 FILE = "lora.safetensors"
@@ -67,15 +68,16 @@ def add(model: FGCLIP, config: Lora, saved: Path | None = None) -> None:
                 model.get_parameter(name).copy_(file.get_tensor(name))
 
 
-def save(model: FGCLIP, folder: Path, config: Lora) -> None:
-    """Write the model as a plain one into ``folder``, and W, A and B, where it has adapters, beside that."""
-    if not config.rank:
-        model.save(folder)
-        return
-    model.save(folder, merged_state(model))
-    parts = [(f"{name}.{part}", p) for name, layer in adapted(model).items() for part, p in layer.named_parameters()]
-    tensors = {name: p.detach().cpu().contiguous() for name, p in parts if not name.endswith(".bias")}
-    save_file(tensors, folder.parent / FILE, metadata={"lora": json.dumps(asdict(config))})
+def parts(model: FGCLIP) -> dict[str, Tensor]:
+    """W, A and B of each layer that has adapters, by name."""
+    named = [(f"{name}.{part}", p) for name, layer in adapted(model).items() for part, p in layer.named_parameters()]
+    return {name: p for name, p in named if not name.endswith(".bias")}
+
+
+def write(folder: Path, tensors: Mapping[str, Tensor], config: Lora) -> None:
+    """Write what :func:`parts` gave into the folder of a checkpoint; nothing for a model without adapters."""
+    if config.rank:
+        write_tensors(folder / FILE, tensors, {"lora": json.dumps(asdict(config))})
 
 
 @torch.no_grad()

@@ -126,3 +126,26 @@ def load_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Mapping[str
                 group["start"][number].copy_(start)
             if state:
                 optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+
+
+def named(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give a state dict of torch's, whose parameters are numbers, the names of ``optimizer``'s parameters.
+
+    The first checkpoints held such a dict; parameters have kept their order in the groups.
+
+    Raises:
+        ValueError: the groups are not those of ``optimizer``.
+    """
+    sizes = [len(group["params"]) for group in saved["param_groups"]]
+    names = [name for group in optimizer.param_groups for name in group["param_names"]]
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    found = {name: saved["state"].get(number, {}) for name, number in zip(names, numbers, strict=False)}
+    moments = [state.get("exp_avg") for state in found.values()]
+    fit = all(m is None or m.shape == shape for m, shape in zip(moments, shapes, strict=False))
+    if sizes != [len(group["params"]) for group in optimizer.param_groups] or not fit:
+        raise ValueError(
+            "resume: the checkpoint is of an early version, whose groups of weights were others; go on from its "
+            "weights by --init"
+        )
+    return found

@@ -25,7 +25,7 @@ def model(config: Config) -> FGCLIP:
     if config.init is None:
         return FGCLIP(config.model)
     found = pretrained.load(config.init, like=config.model, trust_file=config.trust_file)
-    _tell_geometry(config.model, found.config)
+    tell_geometry("init", config.model, found.config)
     if config.keep_scales:
         return found
     # As in the released trainer, both fine scales start from the global one.
@@ -35,12 +35,12 @@ def model(config: Config) -> FGCLIP:
     return found
 
 
-def _tell_geometry(wanted: Model, found: Model) -> None:
-    """Warn of each field of geometry that the config sets and the weights of ``init`` contradict."""
+def tell_geometry(where: str, wanted: Model, found: Model) -> None:
+    """Warn of each field of geometry that the config sets and the weights of ``where`` contradict."""
     ask, has, usual = (_geometry(part) for part in (wanted, found, Model()))
     for name, value in ask.items():
         if value not in (has[name], usual[name]):
-            log.warning("init: model.%s is %s in the weights, which rule; %s is ignored", name, has[name], value)
+            log.warning("%s: model.%s is %s in the weights, which rule; %s is ignored", where, name, has[name], value)
 
 
 def _geometry(part: Model) -> dict[str, Any]:

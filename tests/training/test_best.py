@@ -8,7 +8,7 @@ def follow(best, values, first=1):
     for step, value in enumerate(values, first):
         if best.improved({best._metric: value}, step):
             checkpoint.save(best.path, step, lambda folder: folder.mkdir(), {}, keep=9)
-        best.note()
+        best.note()()
 
 
 def test_the_highest_share_is_kept_and_patience_counts_from_it(tmp_path):

@@ -1,5 +1,6 @@
 """The log: one line for each step, also after an interruption."""
 
+import io
 import json
 import math
 import subprocess
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fgclip_fast.training import log_writer
 from fgclip_fast.training import monitor as monitor_module
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LOG, LogWriter, truncate_log
@@ -99,16 +101,77 @@ def test_the_caller_goes_on_while_a_line_is_written(tmp_path, monkeypatch):
     assert lines(tmp_path) == [{"step": 1, "kind": "records", "bad": 1}]
 
 
-def test_a_line_that_cannot_be_written_ends_the_run_with_a_sentence(tmp_path, monkeypatch):
+def test_lines_that_the_disk_refuses_wait_and_are_told_of_once(tmp_path, monkeypatch, caplog):
+    append, full = log_writer._append_whole, {"full": True}
+
+    def maybe(*args):
+        if full["full"]:
+            raise OSError(28, "No space left on device")
+        append(*args)
+
+    monkeypatch.setattr(log_writer, "_append_whole", maybe)
+    caplog.set_level("INFO", "fgclip_fast")
+    monitor = Monitor(tmp_path, steps=9, quiet=True)
+    for step in range(1, 9):
+        full["full"] = step < 6
+        record(monitor, step)
+    monitor.close()
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 9))
+    assert caplog.text.count("the log cannot be written") == 1 and "no line is lost" in caplog.text
+
+
+def test_lines_that_are_lost_in_the_end_are_an_error(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(LogWriter, "_write", full)
-    monitor = Monitor(tmp_path, steps=9, quiet=True)
-    with pytest.raises(OSError, match=r"log.jsonl: the log of the run could not be written: .*No space left"):
-        for step in range(1, 9):
-            record(monitor, step)
-    assert step == 3  # the first step is written at the second, and its failure is met at the third
+    monkeypatch.setattr(log_writer, "_append_whole", full)
+    monitor = Monitor(tmp_path, steps=2, quiet=True)
+    record(monitor, 1)
+    with pytest.raises(OSError, match=r"log.jsonl: the last 1 lines of the log could not be written"):
+        monitor.close()
+
+
+def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
+    path = tmp_path / LOG
+    path.write_bytes(b"before\n")
+
+    class Short(io.FileIO):
+        def write(self, data):
+            return super().write(data[:3])
+
+    monkeypatch.setattr(type(path), "open", lambda self, *_, **__: Short(self, "a"))
+    with pytest.raises(OSError, match="3 of 6 bytes"):
+        log_writer._append_whole(path, b"after\n")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"before\n"
+
+
+def test_a_folder_that_is_removed_is_made_anew_and_one_whose_disk_went_away_is_not(tmp_path):
+    log_writer._append_whole(tmp_path / "run" / LOG, b"a\n")
+    assert (tmp_path / "run" / LOG).read_bytes() == b"a\n"
+    with pytest.raises(FileNotFoundError):
+        log_writer._append_whole(tmp_path / "disk" / "run" / LOG, b"a\n")
+
+
+def test_tensorboard_that_cannot_write_is_given_up(tmp_path, caplog):
+    writer = LogWriter(tmp_path, 9, 0, quiet=True)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    writer._board.add_scalar = full
+    for step in (1, 2):
+        writer.write(step, "records", {"bad": 1})
+    writer.close()
+    assert caplog.text.count("TensorBoard's files cannot be written") == 1
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_lines_that_cannot_be_read_are_counted_and_left_out(tmp_path, caplog):
+    (tmp_path / LOG).write_bytes(b'{"step": 1}\n12\n\xff\xfe\n{"step": "a"}\n[]\n\n{"step": 2}\n{"step": 9}\n')
+    truncate_log(tmp_path / LOG, 2)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert "5 lines cannot be read and are left out" in caplog.text
 
 
 def test_a_crash_of_the_loop_keeps_each_line_that_was_given_to_the_writer(tmp_path):
