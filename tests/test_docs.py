@@ -119,11 +119,12 @@ def test_every_public_name_says_what_it_is():
                 assert value.__doc__, f"{module.__name__}.{name} has no docstring"
 
 
+_PARTS = "import|index|check|images|captions|phrases|regions|negatives|filter|shards"  # of commands that have several
 COMMANDS = {
     (match[1], flag)
     for page in PAGES
     for line in re.findall(r"^.*fgclip_fast\.\w+ .*$", page.read_text(), flags=re.MULTILINE)
-    for match in [re.search(r"-m fgclip_fast\.(\w+(?: (?:import|index|check|negatives)\b)?)", line)]
+    for match in [re.search(rf"-m fgclip_fast\.(\w+(?: (?:{_PARTS})\b)?)", line)]
     if match
     for flag in re.findall(r"(?<=\s)--[a-z][\w.-]*", line[match.end() :].partition("#")[0])
 }

@@ -4,17 +4,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import tyro
 from tyro.conf import Positional, arg
 
 from fgclip_fast import command
 from fgclip_fast.curate import recipe as recipes
+from fgclip_fast.curate.captions import Captions
+from fgclip_fast.curate.chat import Chat
+from fgclip_fast.curate.chat_negatives import ChatLevel, ChatNegatives
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
+from fgclip_fast.curate.prompts import write_prompts
 from fgclip_fast.curate.rules import ALL_KINDS
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage
@@ -56,7 +60,10 @@ def negatives(
     *,
     output: Path,
     stage: Annotated[Negatives, arg(name="")] = Negatives(),  # noqa: B008
-    method: Literal["rules"] = "rules",
+    method: Literal["rules", "chat"] = "rules",
+    chat: Chat = Chat(),  # noqa: B008
+    prompts: Path | None = None,
+    retry_failed: bool = False,
     workers: int | None = None,
 ) -> None:
     """Write hard negatives for the regions of shards. Run again, it goes on where it was interrupted.
@@ -65,10 +72,22 @@ def negatives(
         shards: path, glob or {000..999} range of .tar files, or their folder.
         output: folder for the new shards, of the same names; the folder of the shards themselves replaces them.
         stage: the negatives that are wanted.
-        method: rules: words of the short expression are replaced by others that contradict them. No model is used.
-        workers: processes; None: one for each core that this process may use.
+        method: rules: words of the short expression are replaced by others that contradict them, and no model is used;
+            chat: a model writes them.
+        chat: the model, with --method chat.
+        prompts: folder with an edited prompt, which `fgclip curate prompts` writes; with --method chat.
+        retry_failed: ask again for regions that got no usable answer; with --method chat.
+        workers: processes, with --method rules; None: one for each core that this process may use.
     """
     _check_workers("negatives", workers)
+    if method == "chat":
+        levels = get_args(ChatLevel)
+        if stage.level not in levels:
+            raise ValueError(f"curate negatives: --level must be {', '.join(levels)} with chat, got {stage.level}")
+        level = cast(ChatLevel, stage.level)
+        asking = ChatNegatives(chat=chat, count=stage.count, level=level, replace=stage.replace, prompts=prompts)
+        _run(asking, shards_of(list_shards("shards", shards)), output, workers, retry_failed)
+        return
     counts = _interruptible("negatives", lambda: write_negatives(list_shards("shards", shards), output, stage, workers))
     print(f"{output}: {counts['regions with new negatives']} of {counts['regions']} regions have new negatives")
     for name in sorted(name for name in counts if name.startswith(("regions ", "bad ", "shards ")) and counts[name]):
@@ -78,6 +97,16 @@ def negatives(
     for kind in ALL_KINDS:
         if counts[f"kind {kind}"]:
             print(f"  {counts[f'kind {kind}'] / total:8.1%}  {kind}")
+
+
+def prompts(folder: Positional[Path], /) -> None:
+    """Write the prompts as files to edit; --prompts FOLDER uses them. Files that exist stay as they are.
+
+    Args:
+        folder: where to.
+    """
+    for file in write_prompts(folder):
+        print(file)
 
 
 def shards(
@@ -149,6 +178,8 @@ def _run(stage: Stage, units: Sequence[Unit], output: Path, workers: int | None,
     _check_workers(stage.name, workers)
     counts = _interruptible(stage.name, lambda: run(stage, units, output, workers=workers, retry_failed=retry_failed))
     _print(output, counts)
+    if isinstance(stage, Captions | ChatNegatives) and stage.chat.cost(counts):
+        print(f"  {stage.chat.cost(counts):8.2f}  US dollars of tokens")
 
 
 def _print(output: Path, counts: Counter[str]) -> None:
@@ -177,8 +208,14 @@ def _interruptible(stage: str, work: Callable[[], T]) -> T:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    commands: dict[str, Any] = {"run": run_, "images": images, "negatives": negatives, "shards": shards}
-    commands |= {kind.name: _command(kind) for kind in (Phrases, Filter)}
+    commands: dict[str, Any] = {
+        "run": run_,
+        "images": images,
+        "negatives": negatives,
+        "shards": shards,
+        "prompts": prompts,
+    }
+    commands |= {kind.name: _command(kind) for kind in (Captions, Phrases, Filter)}
     with command.frame("curate"):
         tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip curate", args=arguments)
 

@@ -11,7 +11,7 @@ import numpy as np
 from fgclip_fast.config_rules import Share, ShareOrZero
 from fgclip_fast.curate import boxes, texts
 from fgclip_fast.curate.records import expression, has_negatives, regions_of
-from fgclip_fast.curate.stage import Done, Item, LeftOut, Stage
+from fgclip_fast.curate.stage import Done, Item, LeftOut, LeftRegion, Stage
 from fgclip_fast.curate.truth import is_true_of
 from fgclip_fast.data.causes import NO_IMAGE, NO_TEXT, BadRecord
 from fgclip_fast.data.decode import decode
@@ -92,7 +92,7 @@ class Filter(Stage):
             fields = {name: value for name, value in fields.items() if name != "short_caption"}
         return fields
 
-    def _regions(self, fields: dict[str, Any], counts: Counter[str]) -> Iterator[tuple[int, str, str]]:
+    def _regions(self, fields: dict[str, Any], counts: Counter[str]) -> Iterator[LeftRegion]:
         """Keep the good regions of a record, and yield the others with their causes."""
         kept: list[dict[str, Any]] = []
         for i, region in regions_of(fields):
@@ -103,7 +103,7 @@ class Filter(Stage):
                 continue
             counts["regions dropped"] += 1
             counts[f"regions dropped: {cause}"] += 1
-            yield i, cause, expression(region)
+            yield LeftRegion(i, cause, expression(region))
         for region in kept:
             _negatives(region, kept, counts)
         if "bbox_info" in fields:

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from fgclip_fast.config_file import mapping, nearest, validated
+from fgclip_fast.curate.captions import Captions
+from fgclip_fast.curate.chat_negatives import ChatNegatives
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
@@ -16,14 +18,15 @@ from fgclip_fast.curate.stage import Stage
 from fgclip_fast.curate.units import Unit, images_in, shards_of
 from fgclip_fast.data.shards import expand
 
-STAGES: dict[str, Callable[[Mapping[str, Any]], Stage | Shards]] = {
-    "phrases": lambda values: _stage(Phrases, values),
-    "negatives": lambda values: _stage(Negatives, values),
-    "filter": lambda values: _stage(Filter, values),
-    "shards": lambda values: _stage(Shards, values),
+STAGES: dict[str, type[Stage] | type[Shards]] = {
+    "captions": Captions,
+    "phrases": Phrases,
+    "negatives": Negatives,
+    "filter": Filter,
+    "shards": Shards,
 }
-"""Name → what makes a stage of its settings."""
-_KEYS = ("source", "output", "shard_size", "stages")
+"""Name → stage; ``negatives`` with ``method: chat`` are :class:`ChatNegatives`."""
+_KEYS = ("source", "output", "shard_size", "chat", "stages")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read(path: Path) -> Recipe:
                 raise ValueError(f"{key} is missing")
         if not isinstance(values["stages"], list):
             raise ValueError(f"stages must be a list, got {values['stages']!r:.80}")
-        stages = tuple(map(_entry, values["stages"]))
+        stages = tuple(_entry(entry, path.parent, values.get("chat") or {}) for entry in values["stages"])
         last = [number for number, stage in enumerate(stages, start=1) if isinstance(stage, Shards)]
         if last and last != [len(stages)]:
             raise ValueError("shards must be the last stage")
@@ -86,8 +89,14 @@ def read(path: Path) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _entry(entry: Any) -> Stage | Shards:
-    """A stage of a list's entry: its name, or a mapping of its name to its settings."""
+def _entry(entry: Any, home: Path, chat: Any) -> Stage | Shards:
+    """A stage of a list's entry: its name, or a mapping of its name to its settings.
+
+    Args:
+        entry: as YAML gives it.
+        home: folder that paths start from.
+        chat: settings of the chat model that a stage does not give itself.
+    """
     if isinstance(entry, str):
         entry = {entry: None}
     if not isinstance(entry, dict) or len(entry) != 1:
@@ -95,21 +104,36 @@ def _entry(entry: Any) -> Stage | Shards:
     ((name, values),) = entry.items()
     if name not in STAGES:
         raise ValueError(f"unknown stage {nearest(name, STAGES)}")
-    if not isinstance(values or {}, dict):
-        raise ValueError(f"{name} must be a mapping of settings, got {values!r:.80}")
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not isinstance(chat, dict):
+        raise ValueError(f"{name} and chat must be mappings of settings, got {values!r:.80} and {chat!r:.80}")
+    kind, values = STAGES[name], dict(values)
+    if name == "negatives" and "method" in values:
+        method = values.pop("method")
+        if method not in ("rules", "chat"):
+            raise ValueError(f"negatives.method must be rules or chat, got {method!r}")
+        kind = ChatNegatives if method == "chat" else Negatives
+    if values.get("prompts"):
+        values["prompts"] = str(home / values["prompts"])
+    if chat and any(field.name == "chat" for field in fields(kind)):
+        values["chat"] = {**chat, **(values.get("chat") or {})}
+    _check_keys(kind, values, name)
     try:
-        return STAGES[name](values or {})
+        return validated(kind, values)
     except ValueError as error:
         message = str(error)
-        raise ValueError(message if message.startswith("curate ") else f"{name}.{message}") from None
+        raise ValueError(message if message.startswith("curate") else f"{name}.{message}") from None
 
 
-def _stage(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def _check_keys(kind: Any, values: Mapping[str, Any], path: str) -> None:
+    """Refuse keys that a dataclass does not have, in it and in the dataclasses of its fields."""
+    hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]
-    for key in values:
+    for key, value in values.items():
         if key not in known:
-            raise ValueError(f"{key} is unknown: {nearest(key, known)}")
-    return validated(kind, values)
+            raise ValueError(f"{path}.{key} is unknown: {nearest(key, known)}")
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _check_keys(hints[key], value, f"{path}.{key}")
 
 
 def run_recipe(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fgclip_fast.curate.rules import Rules
-from fgclip_fast.curate.stage import Done
+from fgclip_fast.curate.stage import Done, LeftRegion
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.records import parse_json, part_name
 
@@ -44,8 +44,8 @@ def with_negatives(fields: dict[str, Any], key: str, rules: Rules, count: int, r
         text = expression(region)
         negatives = rules.negatives(text, f"{key} {i}", count) if text else []
         if not negatives:
-            without.append((i, NOTHING_TO_CHANGE if text else NO_EXPRESSION, text))
-            counts[f"regions without: {without[-1][1]}"] += 1
+            without.append(LeftRegion(i, NOTHING_TO_CHANGE if text else NO_EXPRESSION, text))
+            counts[f"regions without: {without[-1].cause}"] += 1
             continue
         changed = True
         region["flag_short_neg"] = 1

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
-from fgclip_fast.curate.folder import DONE, DROPPED, Row
+from fgclip_fast.curate.folder import DONE, DROPPED, FAILED, Row
 from fgclip_fast.curate.stage import Done, Item, LeftOut
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.data.causes import WRONG_TYPE, BadRecord
@@ -53,7 +53,10 @@ async def outcome_of(function: Callable[[Item], Awaitable[Done]], item: Item | R
 
 
 def _done(item: Item, done: Done) -> Result:
-    rows = tuple(Row(item.key, region, DROPPED, cause, detail[:300]) for region, cause, detail in done.left_out)
+    rows = tuple(
+        Row(item.key, left.region, FAILED if left.again else DROPPED, left.cause, left.detail[:300])
+        for left in done.left_out
+    )
     raw = None if done.fields is None else json.dumps(done.fields).encode()
     return Result(Row(item.key, None, DONE), raw, rows, done.counts)
 

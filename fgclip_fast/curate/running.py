@@ -9,7 +9,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def run(
         OSError: a file cannot be read or written, a server does not answer, or a worker was killed.
     """
     folder = OutputFolder(output, stage.name)
-    folder.claim(units, stage.identity(), asdict(stage), stage.in_place)
+    folder.claim(units, stage.identity(), stage.settings(), stage.in_place)
     if not has_tables():
         log.warning("curate %s: no parquet of each record's status, which needs pyarrow; pip install"
                     " 'fgclip_fast[curate]'", stage.name)  # fmt: skip

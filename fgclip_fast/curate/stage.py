@@ -1,5 +1,6 @@
 """A stage of curation: a function from record to record, and the words in which it tells what became of each."""
 
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +28,11 @@ class Item(NamedTuple):
     """Its place in the shard, from 0."""
 
     @property
+    def place(self) -> str:
+        """Names it among all of the set."""
+        return f"{self.shard}/{self.key}"
+
+    @property
     def image(self) -> bytes:
         """Its image file.
 
@@ -39,14 +45,24 @@ class Item(NamedTuple):
         return self.parts[name]
 
 
+class LeftRegion(NamedTuple):
+    """A region that a stage left out, or for which it found nothing."""
+
+    region: int
+    """Its number."""
+    cause: str
+    detail: str = ""
+    again: bool = False
+    """True if another try may succeed."""
+
+
 class Done(NamedTuple):
     """A record that a stage is done with."""
 
     fields: dict[str, Any] | None
     """None: as it came."""
     counts: Counter[str] = Counter()  # noqa: RUF012, never changed
-    left_out: tuple[tuple[int, str, str], ...] = ()
-    """(region, cause, detail) of regions that were left out, or got nothing."""
+    left_out: tuple[LeftRegion, ...] = ()
 
 
 class LeftOut(Exception):
@@ -81,9 +97,14 @@ class Stage:
         """True if a first pass over all samples comes before."""
         return False
 
+    def settings(self) -> dict[str, Any]:
+        """All settings, as JSON."""
+        settings: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return settings
+
     def identity(self) -> dict[str, Any]:
         """The settings that the output depends on, as JSON."""
-        return asdict(self)
+        return self.settings()
 
     def look(self, samples: Iterable[Sample]) -> Any:
         """What the first pass finds in one shard, as JSON."""
