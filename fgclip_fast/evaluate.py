@@ -1,10 +1,10 @@
 """The command ``fgclip evaluate``: figures of a model by one of the suites, as tables and as JSON."""
 
+import copy
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from fgclip_fast import (
     command,
     config_file,
+    evaluate_output,
     evaluate_warnings,
     figures_file,
     figures_table,
@@ -24,16 +25,16 @@ from fgclip_fast import (
 )
 from fgclip_fast.config import Config, Data
 from fgclip_fast.config_rules import Device, Positive, check
-from fgclip_fast.evaluation import text_rows
+from fgclip_fast.evaluation import caveats, paper, text_rows
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
-from fgclip_fast.figures_file import FIGURES, INIT
+from fgclip_fast.figures_file import INIT
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.interpolation import interpolate
 from fgclip_fast.scenes import locate
 from fgclip_fast.suites import SUITES, Task
 from fgclip_fast.training import checkpoint, distributed, start
-from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger("fgclip_fast")
 
@@ -67,9 +68,11 @@ class Request:
     against: str | None = None
     """Weights to compare with on the same questions: a run, a folder or file of weights, or init, the weights that the
     run started from."""
+    curve: bool = False
+    """With --against: evaluate the weights between the two as well, at shares of 0.25, 0.5 and 0.75 of the model."""
     output: str | None = None
     """JSON file for the figures. None: the run's evaluation.json; with a limit or other data than there a file in
-    RUN/evaluations/; for a folder of weights none."""
+    RUN/evaluations/; for a folder of weights none. Rows for Markdown (.md) and LaTeX (.tex) are written beside it."""
     limit: Positive[int | None] = None
     """Questions or records at most, for each file; None: all."""
     batch_size: Positive[int] = 32
@@ -88,6 +91,8 @@ class Request:
         check(self)
         if not self.suite or ("auto" in self.suite and len(self.suite) > 1):
             raise ValueError(f"suite must be auto alone, or other suites, got {' '.join(self.suite) or 'nothing'}")
+        if self.curve and self.against is None:
+            raise ValueError("curve is of the weights between two models, so name the other by --against")
 
     @property
     def automatic(self) -> bool:
@@ -123,7 +128,7 @@ def run(request: Request) -> None:
     model, other = pretrained.load(request.run, trust_file=request.trust_file), _other(request)
     if request.output:
         preflight.check_output("output", Path(request.output))
-        _read(Path(request.output))
+        evaluate_output.read(Path(request.output))
     names, task = distributed.first_before_others(processes, partial(_task, request))
     task = replace(task, share=Share(processes.group, shown=True))
     if processes.first:
@@ -131,16 +136,27 @@ def run(request: Request) -> None:
     ask = partial(_ask, request=request, device=processes.device, names=names, task=task)
     found, settings = ask(model)
     found_of_other = None if other is None else ask(other)[0]
+    curve = _curve(model, other, {0.0: found_of_other, 1.0: found}, ask) if request.curve else {}
     _compare_with_training(request, names, task)
     if processes.first:
         evaluate_warnings.of_long_texts(request.run, model, found)
         figures = figures_file.described(found, *_weights(request.run), request.limit, settings)
+        plain = caveats.dense_untrained(model)
+        for name, row in paper.beside(found, model.config, plain=plain, limit=request.limit).items():
+            figures[name]["published"] = row
         figures_table.show(figures)
         if found_of_other is not None:
             compared = figures_file.compared(found, found_of_other, *_weights_of_other(request))
-            figures = {name: f | {"against": compared[name]} for name, f in figures.items()}
+            figures = {name: f | {"against": compared[name] | curve.get(name, {})} for name, f in figures.items()}
             figures_table.show_comparison(figures)
-        _write(request, figures)
+            figures_table.show_curves(figures)
+        evaluate_output.write(
+            figures,
+            Path(request.run),
+            Path(request.output) if request.output else None,
+            whole=request.automatic,
+            replace=lambda: _may_replace(request),
+        )
     distributed.stop(processes)
     if not request.allow_partial:
         _refuse_partial(found)
@@ -159,6 +175,23 @@ def _ask(
     found = suites.evaluate(model, names, task, texts)
     model.cpu()
     return found, settings
+
+
+def _curve(
+    model: FGCLIP,
+    other: FGCLIP | None,
+    ends: Mapping[float, Mapping[str, Figures] | None],
+    ask: Callable[[FGCLIP], tuple[dict[str, Figures], dict[str, Any]]],
+) -> dict[str, dict[str, Any]]:
+    """The figures of weights between two models, as ``evaluation.json`` holds them beside the comparison."""
+    assert other is not None
+    found = {share: figures for share, figures in ends.items() if figures is not None}
+    for share in figures_file.CURVE:
+        if share not in found:
+            mixed = copy.deepcopy(model)
+            interpolate(mixed, other, share)
+            found[share] = ask(mixed)[0]
+    return figures_file.curves(found)
 
 
 def _warn(request: Request, model: FGCLIP, other: FGCLIP | None, names: Sequence[str]) -> None:
@@ -259,55 +292,13 @@ def _weights(path: str) -> tuple[Path, int | None]:
     return where, int(at) if at.isdigit() else None
 
 
-def _write(request: Request, figures: dict[str, dict[str, Any]]) -> None:
-    """Write the figures where nothing else is lost by it, and say where."""
-    run = Path(request.run)
-    if request.output:
-        path = Path(request.output)
-        write_json(path, _read(path) | figures)
-    elif not (run / "config.yaml").is_file():
-        log.info("evaluate: nothing is written into a folder of weights; pass --output FILE to keep the figures")
-        return
-    elif _of_run(request, run, figures):
-        path = run / FIGURES
-        # A suite replaces its own figures in the file; the whole evaluation of a run replaces the file.
-        write_json(path, figures if request.automatic else _read(path) | figures)
-    else:
-        path = run / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, figures)
-    log.info("figures written to %s", path)
-
-
-def _of_run(request: Request, run: Path, figures: Mapping[str, Mapping[str, Any]]) -> bool:
-    """True for figures that may stand in the run's own file: whole, and not of other data than those there."""
+def _may_replace(request: Request) -> bool:
+    """True for figures that may stand in the run's own file, if they are not of other data than those there."""
     if request.limit is not None:
         return False
-    if request.automatic:
+    if request.suite != ("records",) or request.data is None:
         return True
-    if request.suite == ("records",) and request.data not in (None, config_file.load(run / "config.yaml").data.val):
-        return False
-    before = _read(run / FIGURES)
-    return all(_content(before.get(name, {})) in ({}, _content(own)) for name, own in figures.items())
-
-
-def _content(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of figures without their path, which may be written in several ways; empty if unknown."""
-    data = figures.get("of", {}).get("data", {})
-    return {name: value for name, value in data.items() if name not in ("file", "files")}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Figures of other suites, which stay in the file."""
-    if not path.exists():
-        return {}
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        figures = None
-    if not isinstance(figures, dict):
-        raise ValueError(f"output must be a new file, or a file of figures, got {path}")
-    return figures
+    return request.data == config_file.load(Path(request.run) / "config.yaml").data.val
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ FIGURES = "evaluation.json"
 """File in a run's folder that holds its figures."""
 OUTCOMES = "outcomes.json"
 """File in a run's folder that holds the right answers behind its figures, image by image."""
+CURVE = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of a model's weights on the way from another's, where figures of weights between the two are asked for."""
 INIT = "init"
 """The word for the weights that a run started from, where figures are compared with other weights."""
 
@@ -105,6 +107,30 @@ def compared(
         }
         for name, figures in found.items()
         if name in other
+    }
+
+
+def curves(found: Mapping[float, Mapping[str, Figures]]) -> dict[str, dict[str, Any]]:
+    """Describe figures of weights between two models, as ``evaluation.json`` holds them beside the comparison.
+
+    Args:
+        found: share of the model's weights → name → figures.
+
+    Returns:
+        name → ``{"curve": {"shares": […], "figures": {figure: […]}}}``, with the figures that are shares of answers.
+    """
+    shares = sorted(found)
+    return {
+        name: {
+            "curve": {
+                "shares": shares,
+                "figures": {
+                    figure: [found[share][name].values.get(figure) for share in shares] for figure in figures.outcomes
+                },
+            }
+        }
+        for name, figures in found[shares[-1]].items()
+        if all(name in found[share] for share in shares)
     }
 
 

@@ -8,7 +8,9 @@ from PIL import Image
 
 from fgclip_fast import evaluate, suites
 from fgclip_fast.config import Data
+from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.interpolation import interpolate
 from tests import runs
 from tests.models import MINI
 from tests.refusals import refusal
@@ -275,7 +277,7 @@ def test_a_partial_or_another_result_never_replaces_the_runs_own(shards, tmp_pat
     own = (run / "evaluation.json").read_bytes()
     evaluate.main([str(run), *words.format(other=shards / "train-00000.tar").split()])
     assert (run / "evaluation.json").read_bytes() == own
-    (other,) = (run / "evaluations").iterdir()
+    (other,) = (run / "evaluations").glob("*.json")
     assert figures_of(other)["records"]["images"] == (5 if "limit" in words else 20)
 
 
@@ -289,7 +291,7 @@ def test_questions_of_another_file_of_the_same_name_do_not_replace_those_before(
         here = str(tmp_path / folder)
         evaluate.main([str(run), "--suite", "fg-ovd", "--data", here, "--images", here])
     assert figures_of(run / "evaluation.json")["fg-ovd/hard"]["questions"] == 1
-    assert [figures_of(file)["fg-ovd/hard"]["questions"] for file in (run / "evaluations").iterdir()] == [0]
+    assert [figures_of(file)["fg-ovd/hard"]["questions"] for file in (run / "evaluations").glob("*.json")] == [0]
 
 
 def test_nothing_is_written_into_a_folder_of_weights(weights, shards, capsys):
@@ -328,6 +330,36 @@ def test_a_run_is_compared_with_what_it_started_from(shards, tmp_path):
     by_word = figures_of(run / "evaluation.json")["records"]["against"]
     assert (by_word["weights"], by_word["step"]) == ("init", 0)
     assert by_word["differences"] == by_name["differences"] and by_word["figures"] == by_name["figures"]
+
+
+def test_a_curve_holds_the_figures_of_the_weights_between(shards, tmp_path, capsys):
+    val = str(shards / "val-*.tar")
+    run = runs.run(tmp_path / "run", data=Data(train="a.tar", val=val), seed=3)
+    start = FGCLIP(runs.MODEL)
+    start.save(tmp_path / "start")
+    evaluate.main([str(run), "--against", str(tmp_path / "start"), "--curve"])
+    found = figures_of(run / "evaluation.json")["records"]
+    curve = found["against"]["curve"]
+    assert curve["shares"] == [0, 0.25, 0.5, 0.75, 1]
+    assert set(curve["figures"]) == set(found["against"]["differences"])
+    middle = pretrained.load(run)
+    interpolate(middle, start, 0.5)
+    middle.save(tmp_path / "middle")
+    words = ["--suite", "records", "--data", val, "--output", str(tmp_path / "middle.json")]
+    evaluate.main([str(tmp_path / "middle"), *words])
+    own = figures_of(tmp_path / "middle.json")["records"]
+    for figure, values in curve["figures"].items():
+        expected = [found["against"]["figures"][figure], own[figure], found[figure]]
+        assert [values[0], values[2], values[4]] == expected
+    assert "share of the model's weights" in capsys.readouterr().out
+    rows = (run / "evaluation.md").read_text().splitlines()
+    assert rows[2].startswith("| records | hard_negative_top1 |") and " … " in rows[2]
+    assert (run / "evaluation.tex").read_text().splitlines()[0].startswith("% model & records hard_negative_top1")
+
+
+def test_a_curve_needs_a_second_model(weights, shards, capsys):
+    words = [str(weights), "--suite", "records", "--data", str(shards / "val-*.tar"), "--curve"]
+    assert "so name the other by --against" in refusal(evaluate.main, words, capsys)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ FLOORS = (
     {"inputs"},
     {"model", "data"},
     {"training", "evaluation"},
-    {"presets", "config_file", "preflight", "command"},
+    {"presets", "config_file", "preflight", "command", "figures_rows"},
     {"scenes", "integrations"},
     {"suites", "run_folder", "run_state", "figures_file", "figures_table"},
     {"report", "cost", "curate", "search", "serve", "export"},

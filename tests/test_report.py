@@ -190,6 +190,7 @@ def test_other_data_before_and_after_stand_on_the_page_with_hostile_names_as_tex
     first, second = ({f"{i}.jpg": (right, 1) for i in range(20)} for right in (0, 1))
     both = (Figures(values={}, asked=20, outcomes={"top1": own}) for own in (first, second))
     compared = figures_file.compared({"x": next(both)}, {"x": next(both)}, "init", 0)["x"]
+    compared["curve"] = {"shares": [0, 0.5, 1], "figures": {"top1": [1.0, 0.625, None]}}
     kept = {"fg-ovd/<script>alert(1)</script>": {"top1": 0.0, "chance": 0.1, "questions": 20, "against": compared}}
     kept["records"] = {"against": compared, "of": {"data": {"files": "general/val-*.tar"}, "limit": 7, "step": 2}}
     (run / "evaluations").mkdir()
@@ -198,6 +199,7 @@ def test_other_data_before_and_after_stand_on_the_page_with_hostile_names_as_tex
     elements = Elements(text_of(report.write(run)))
     assert [attributes.get("id") for tag, attributes in elements.found if tag == "script"] == ["explore-data", None]
     assert "What it kept" in elements.text
+    assert "Weights between the start (0) and the run (1): top1" in elements.text and "62.5 %" in elements.text
     assert "fg-ovd/<script>alert(1)</script>After training: worse, by top1 over 20 images." in elements.text
     assert (
         "records of general/val-*.tar, the first 7, after step 2" in elements.text

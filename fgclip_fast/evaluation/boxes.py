@@ -69,7 +69,7 @@ def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
             skipped,
         )
         protocol = f"{found.layout}: given boxes, {len(found.names)} classes, {prompts.about}, short text path"
-        return replace(measured, protocol=protocol, data=origin(path, files))
+        return replace(measured, protocol=protocol, data={**origin(path, files), "templates": prompts.described()})
 
     return Exam(pictures={image: [b for b, _ in own] for image, own in found.images}, answer=answer, figures=figures)
 

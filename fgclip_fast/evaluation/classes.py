@@ -1,5 +1,6 @@
 """Class names and templates: from files, or ImageNet's as open_clip ships them."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,11 @@ class Templates(NamedTuple):
     texts: list[str]
     about: str
     """For a protocol."""
+
+    def described(self) -> dict[str, str]:
+        """The set by name and by the first 16 digits of a hash, as ``evaluation.json`` holds it."""
+        digest = hashlib.sha256("\n".join(self.texts).encode())
+        return {"set": self.about, "sha256": digest.hexdigest()[:16]}
 
 
 def read_templates(path: Path | None) -> Templates:

@@ -73,7 +73,8 @@ def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
     def figures(answers: dict[Picture, tuple[Detections, Tensor]]) -> Figures:
         skipped[MISSING] += len(truth.images) - len(answers)
         found = {image: answers[path] for image, path, *_ in truth.images if path in answers}
-        data = {**origin(path, files), **({} if proposals is None else {"proposals": origin(proposals)})}
+        data = {**origin(path, files), "templates": prompts.described()}
+        data |= {} if proposals is None else {"proposals": origin(proposals)}
         return replace(_figures(truth, given, found, skipped), protocol=_protocol(proposals, prompts), data=data)
 
     pictures = {image: [p.box for p in own] for image, own in proposed.items()}

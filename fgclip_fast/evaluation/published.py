@@ -70,7 +70,7 @@ SETS = (
     Published(
         "fg-ovd",
         "fg-ovd",
-        ("**/1_attributes_llava.jsonl", "**/1_attributes.jsonl"),
+        ("**/h_attributes_llava.jsonl", "**/1_attributes_llava.jsonl", "**/1_attributes.jsonl"),
         "huggingface.co/datasets/qihoo360/FG-OVD; images: COCO's val2017, 1 GB",
     ),
     Published(

@@ -92,7 +92,8 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
         f"{found.layout}, {len(names)} classes{', label 0 ignored' if zero_ignored else ''}: short side "
         f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {prompts.about} a synonym, no threshold"
     )
-    return replace(measured, protocol=protocol, data={**origin(path), "images": len(found.pairs)})
+    data = {**origin(path), "images": len(found.pairs), "templates": prompts.described()}
+    return replace(measured, protocol=protocol, data=data)
 
 
 evaluate = Alone(measure, ("classes", "templates"), dense=True)

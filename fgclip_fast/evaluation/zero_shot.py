@@ -65,7 +65,8 @@ def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
             labelled.names, [str(i) for i in good], [labels[i] for i in good], [answers[i] for i in good], skipped
         )
         protocol = f"{labelled.layout}: all images, {len(labelled.names)} classes, {prompts.about}, short text path"
-        return replace(measured, protocol=protocol, data={**origin(path), "images": len(labelled.images)})
+        data = {**origin(path), "images": len(labelled.images), "templates": prompts.described()}
+        return replace(measured, protocol=protocol, data=data)
 
     return Exam(pictures={image: () for image in labels}, answer=answer, figures=figures)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tyro.conf import Positional
 
 from fgclip_fast import command
@@ -18,7 +17,7 @@ from fgclip_fast.export.fg_clip import write_fg_clip
 from fgclip_fast.export.hf import write_hf, write_vision_tower
 from fgclip_fast.export.open_clip import write_open_clip
 from fgclip_fast.model import pretrained
-from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.interpolation import interpolate
 
 log = logging.getLogger("fgclip_fast")
 DESCRIPTION = """Write a model in the layout of another package, load it there, and compare the embeddings."""
@@ -73,20 +72,6 @@ def run(request: Request) -> None:
     except ImportError as error:
         raise ValueError(f"--format {request.format} is checked by {error.name}: pip install {error.name}") from None
     log.info("%s: loaded by its consumer, embeddings differ by at most %.1e", folder, difference)
-
-
-@torch.no_grad()
-def interpolate(model: FGCLIP, init: FGCLIP, share: float) -> None:
-    """Move the weights of ``model`` towards ``init``; ``share`` of its own stays.
-
-    Raises:
-        ValueError: the two have another geometry.
-    """
-    ours, begun = model.state_dict(), init.state_dict()
-    if {name: x.shape for name, x in ours.items()} != {name: x.shape for name, x in begun.items()}:
-        raise ValueError(f"interpolate must name weights of the model's geometry, {model.config}, got {init.config}")
-    for name, value in ours.items():
-        value.copy_(torch.lerp(begun[name], value, share))
 
 
 if __name__ == "__main__":

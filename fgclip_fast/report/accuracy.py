@@ -103,7 +103,24 @@ def _kept(name: str, against: Mapping[str, Any]) -> str:
     cells = [[percent(d.first), percent(d.second), in_points(d)] for d in found.values()]
     text = f"After training: {first.verdict}, by {RECORD_TITLES.get(main, main)} over {first.images:,} images."
     chart = charts.shares(rows, ["After", "Before", "Change, points"], cells)
-    return f"<h3>{escape(name)}</h3>{paragraph(text)}{chart}"
+    return f"<h3>{escape(name)}</h3>{paragraph(text)}{chart}{_curve(against)}"
+
+
+def _curve(against: Mapping[str, Any]) -> str:
+    """The figures of weights between the start and the run, where they were asked for."""
+    curve = against.get("curve")
+    if not curve:
+        return ""
+    head = ["", *(f"{share:g}" for share in curve["shares"])]
+    rows = [[RECORD_TITLES.get(figure, figure), *map(percent, values)] for figure, values in curve["figures"].items()]
+    main, values = next(iter(curve["figures"].items()))
+    dots = [
+        (f"{share:g} of the run", [Mark(value, "unseen")] if value is not None else [])
+        for share, value in zip(curve["shares"], values, strict=True)
+    ]
+    title = f"Weights between the start (0) and the run (1): {RECORD_TITLES.get(main, main)}"
+    chart = charts.shares(dots, [""], [[percent(value)] for value in values])
+    return f"<h4>{escape(title)}</h4>{chart}{table(head, rows, 'All figures by the share of the run')}"
 
 
 def _no_figures(run: RunFiles) -> list[str]:
