@@ -71,7 +71,7 @@ def _operands(tile: tuning.Tile, D: int) -> float:
 
 
 class Launches(TorchDispatchMode):
-    """Counts what torch would launch, an operation that is neither a view nor bare memory, and times torch and this count."""
+    """Counts what torch would launch, an operation that is neither a view nor bare memory, and times both."""
 
     count, seconds = 0, 0.0
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.data.index import extent
-from fgclip_fast.data.remote import state
+from fgclip_fast.data.index import extents
 from fgclip_fast.data.shards import expand
 
 
@@ -23,8 +22,7 @@ def fingerprint(shards: Sequence[Path] | str) -> dict[str, Any]:
     """
     digest, samples, size = hashlib.sha256(), 0, 0
     paths = expand(shards) if isinstance(shards, str) else shards
-    for path in paths:
-        own, length = extent(path).samples, state(path).size
+    for path, (own, length, _) in zip(paths, extents(paths), strict=True):
         digest.update(f"{path.name} {length} {own}\n".encode())
         samples, size = samples + own, size + length
     return {"shards": len(paths), "samples": samples, "bytes": size, "fingerprint": digest.hexdigest()[:16]}

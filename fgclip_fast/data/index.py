@@ -12,7 +12,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +32,9 @@ MARK = int.from_bytes(b"fgindex2", "little")
 """First number of an index file."""
 _FILES = (b"0", b"\0", b"7")  # types of a regular file; writers use all three
 _LONG_NAMES = (b"x", b"L")  # pax and GNU: the content of such a member names the next one
+_HEADER = struct.Struct("=6q")  # mark, size and time of the shard, samples, damaged_at, spans
+_FEW, _READERS = 256, 32  # shards of a thread's turn, and threads
+_NEAR = 2e-4  # seconds that reading an index file takes on a local disk, and more
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 
 log = logging.getLogger(__name__)
@@ -60,6 +66,8 @@ class Extent(NamedTuple):
     """Number of samples of a shard, known without opening it."""
 
     samples: int
+    size: int
+    """Bytes of the shard."""
     damaged_at: int = -1
     """First byte that cannot be read as tar, or -1."""
 
@@ -108,9 +116,33 @@ def extent(shard: Path) -> Extent:
             return kept
     successes = _successes(shard)
     if successes is not None:
-        return Extent(successes)
+        return Extent(successes, state.size)
     made = index(shard)
-    return Extent(made.samples, made.damaged_at)
+    return Extent(made.samples, state.size, made.damaged_at)
+
+
+def extents(shards: Sequence[Path]) -> Iterator[Extent]:
+    """As :func:`extent` for each shard, in order, quickly for many: each folder is listed once to see what it holds."""
+    beside = remote.names_beside(shards, (".index", remote.NOTE))
+
+    def read(shard: Path) -> Extent:
+        path = str(shard)
+        file = f"{path}.index"
+        if file in beside and f"{path}{remote.NOTE}" not in beside:
+            found = os.stat(path)
+            kept = _header(file, State(found.st_size, found.st_mtime_ns))
+            if kept is not None:
+                return kept
+        return extent(shard)
+
+    began = time.monotonic()
+    yield from map(read, shards[:_FEW])
+    parts = [shards[first : first + _FEW] for first in range(_FEW, len(shards), _FEW)]
+    # On a file system far away each read waits; on one that is near, threads would only take turns.
+    waits = time.monotonic() - began > _FEW * _NEAR
+    with ThreadPoolExecutor(_READERS if waits else 1) as pool:
+        for found in pool.map(lambda part: [*map(read, part)], parts):
+            yield from found
 
 
 def scan(shard: Path) -> Index:
@@ -233,17 +265,25 @@ def _candidates(shard: Path) -> list[Path]:
     return [beside, cache / f"{digest[:32]}.index"]
 
 
-def _header(file: Path, state: State) -> Extent | None:
+def _header(file: Path | str, state: State) -> Extent | None:
     """The extent that an index file states; None if it is missing or out of date."""
     try:
-        head, size = np.fromfile(file, np.int64, 6), file.stat().st_size
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    if len(head) < 6 or head[:3].tolist() != [MARK, state.size, state.mtime_ns]:
+    try:
+        head, size = os.pread(descriptor, _HEADER.size, 0), os.fstat(descriptor).st_size
+    except OSError:
         return None
-    samples, damaged_at, spans = head[3:].tolist()
+    finally:
+        os.close(descriptor)
+    if len(head) < _HEADER.size:
+        return None
+    mark, *told, samples, damaged_at, spans = _HEADER.unpack(head)
+    if mark != MARK or told != [state.size, state.mtime_ns]:
+        return None
     starts = samples + 1 if spans != samples else 0
-    return Extent(samples, damaged_at) if size == 8 * (len(head) + 2 * spans + starts) else None
+    return Extent(samples, state.size, damaged_at) if size == _HEADER.size + 8 * (2 * spans + starts) else None
 
 
 def _read(file: Path, kept: Extent) -> Index:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from fgclip_fast import config
 from fgclip_fast.data.dali import Dali, available
-from fgclip_fast.data.index import extent
+from fgclip_fast.data.index import extents
 from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order
 from fgclip_fast.data.processes import main_left_out
@@ -150,8 +150,7 @@ def _sources(pattern: str, shards: list[Path]) -> list[Source]:
 def _samples(paths: list[Path], counts: Counter[str]) -> list[int]:
     """Number of samples of each shard; ``counts`` gains the damaged shards."""
     began, noted, samples = time.monotonic(), False, []
-    for path in paths:
-        found = extent(path)
+    for path, found in zip(paths, extents(paths), strict=True):
         samples.append(found.samples)
         _report_damage(path, found.damaged_at, found.samples, counts)
         if not noted and time.monotonic() - began > _PATIENCE:

@@ -24,6 +24,8 @@ from fgclip_fast.home_cache import home_cache
 from fgclip_fast.whole_file import replacing, write_json, write_whole
 
 log = logging.getLogger(__name__)
+NOTE = ".remote"
+"""End of the name of the file beside a copy that says where it comes from."""
 _TRIES = 6
 _WAIT = 1.0  # seconds after the first failure, doubled after each
 _STALE = 3600.0  # seconds after which a file of a download that was killed is deleted
@@ -98,12 +100,28 @@ def held(shard: Path) -> Iterator[None]:
 
 def warn_of_little_room(shards: Sequence[Path], together: int) -> None:
     """Warn if the copies of remote shards that are read together take more space than they may."""
-    sizes = sorted((note["size"] for shard in shards if (note := _note(shard)) is not None), reverse=True)
+    sizes = sorted((note["size"] for shard in among(shards) if (note := _note(shard)) is not None), reverse=True)
     needed = sum(sizes[:together])
     if needed > limit():
         log.warning("data: %d shards are read together, %.1f GB of copies, but FGCLIP_CACHE_GB allows %.1f: they will"
                     " be fetched again and again; raise it, or take fewer data.lanes or a smaller data.window",
                     min(together, len(sizes)), needed / 1e9, limit() / 1e9)  # fmt: skip
+
+
+def among(shards: Sequence[Path]) -> list[Path]:
+    """List the remote ones of some shards; each folder is read once."""
+    noted = names_beside(shards, (NOTE,))
+    return [shard for shard in shards if f"{shard}{NOTE}" in noted] if noted else []
+
+
+def names_beside(shards: Sequence[Path], suffixes: tuple[str, ...]) -> set[str]:
+    """List the files in the folders of shards whose names end so."""
+    found: set[str] = set()
+    for folder in {path.rpartition(os.sep)[0] for path in map(str, shards)}:
+        with suppress(OSError):  # what cannot be listed may be read all the same
+            names = [name for name in os.listdir(folder or os.curdir) if name.endswith(suffixes)]
+            found.update(f"{folder}{os.sep}{name}" for name in names) if folder else found.update(names)
+    return found
 
 
 def is_evicted(shard: Path, descriptor: int) -> bool:
@@ -270,7 +288,7 @@ def _folder() -> Path:
 
 
 def _note_of(shard: Path) -> Path:
-    return shard.with_name(f"{shard.name}.remote")
+    return shard.with_name(f"{shard.name}{NOTE}")
 
 
 def _lock_of(shard: Path) -> Path:

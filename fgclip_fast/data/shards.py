@@ -73,7 +73,8 @@ def expand(pattern: str) -> list[Path]:
     Raises:
         FileNotFoundError: nothing matches, or a shard of a range is missing.
     """
-    return list(dict.fromkeys(path for _, paths in weighted(pattern) for path in paths))
+    sets = [paths for _, paths in weighted(pattern)]
+    return sets[0] if len(sets) == 1 else list(dict.fromkeys(itertools.chain(*sets)))
 
 
 def weighted(pattern: str) -> list[tuple[float, list[Path]]]:
@@ -93,8 +94,8 @@ def weighted(pattern: str) -> list[tuple[float, list[Path]]]:
         text, weight = (match[1], float(match[2])) if match else (one, 1.0)
         if weight <= 0:
             raise ValueError(f"shards: a weight must be above 0, got {one!r}")
-        found = [path for name in _braces(text) for path in _paths(name, pattern)]
-        sets.append((weight, list(dict.fromkeys(found))))
+        found = [_paths(name, pattern) for name in _braces(text)]
+        sets.append((weight, found[0] if len(found) == 1 else list(dict.fromkeys(itertools.chain(*found)))))
     return sets
 
 
@@ -104,7 +105,8 @@ def _paths(text: str, pattern: str) -> list[Path]:
     path = Path(text).expanduser()
     if path.is_file():
         return [path]
-    found = sorted(path.glob("*.tar")) if path.is_dir() else sorted(map(Path, glob.glob(str(path))))
+    names = glob.glob(f"{glob.escape(str(path))}/*.tar" if path.is_dir() else str(path))
+    found = [Path(name) for name in sorted(names, key=lambda name: name.split(os.sep))]  # as paths are sorted
     if not found:
         raise FileNotFoundError(f"shards: {pattern!r} names {text}, where no tar file exists")
     return found

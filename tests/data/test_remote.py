@@ -156,7 +156,7 @@ def test_a_shard_that_a_worker_cannot_fetch_is_told_in_one_sentence(stored):
         )
 
     with pytest.raises(OSError, match=r"^shards: s3://a/0\.tar cannot be fetched: gone; --resume goes on$"):
-        next(loader._counted(arriving()))
+        next(loader._counted(arriving(), 0))
 
 
 def test_a_copy_that_breaks_off_is_not_kept(cache, stored, monkeypatch):

@@ -6,8 +6,9 @@ import tarfile
 
 import pytest
 
+from fgclip_fast.data import index as module
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
-from fgclip_fast.data.index import extent, index
+from fgclip_fast.data.index import extent, extents, index
 from fgclip_fast.data.shards import Shard, Shards, ShardWriter, expand
 
 
@@ -131,6 +132,29 @@ def test_count_of_img2dataset_is_used_before_an_index_exists(tmp_path):
     assert extent(path).samples == 7
     index(path)
     assert extent(path).samples == 2
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_many_shards_are_counted_as_each_alone(tmp_path, monkeypatch, threads):
+    """Some with an index, some without, with one out of date, or with img2dataset's count; in two folders."""
+    monkeypatch.setattr(module, "_FEW", 4)
+    monkeypatch.setattr(module, "_NEAR", -1.0 if threads else 1e9)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    paths = [archive(tmp_path / "ab"[n % 2] / f"{n}.tar", [f"{i}.jpg" for i in range(n % 3)]) for n in range(1, 20)]
+    for n, path in enumerate(paths):
+        if n % 4 < 2:
+            index(path)
+        if n % 4 == 1:
+            archive(path, ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
+        if n % 4 == 2:
+            path.with_name(f"{path.stem}_stats.json").write_text('{"successes": 7}')
+    with paths[3].open("r+b") as file:
+        file.truncate(700)
+    found = list(extents(paths))
+    assert found == [extent(path) for path in paths]
+    assert [one.size for one in found] == [path.stat().st_size for path in paths]
+    assert {one.samples for one in found} == {0, 1, 2, 4, 7}
 
 
 @pytest.mark.parametrize("cut", [2048 + 512 + 2, 2048 + 100], ids=["in a file", "in a header"])
