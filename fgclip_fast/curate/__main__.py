@@ -19,6 +19,7 @@ from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
 from fgclip_fast.curate.prompts import write_prompts
+from fgclip_fast.curate.records import NOTHING_TO_CHANGE
 from fgclip_fast.curate.rules import ALL_KINDS
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage
@@ -92,6 +93,10 @@ def negatives(
     print(f"{output}: {counts['regions with new negatives']} of {counts['regions']} regions have new negatives")
     for name in sorted(name for name in counts if name.startswith(("regions ", "bad ", "shards ")) and counts[name]):
         print(f"  {counts[name]:8d}  {name}")
+    if counts[f"regions without: {NOTHING_TO_CHANGE}"] and stage.level == "mix" and stage.noun_swaps != "bare":
+        print(
+            "--noun-swaps bare gives texts without an attribute, such as names of categories, negatives by other nouns"
+        )
     total = max(1, counts["negatives"])
     print(f"{counts['negatives']} negatives, and the share of them that changes each kind:")
     for kind in ALL_KINDS:

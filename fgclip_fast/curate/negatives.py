@@ -35,9 +35,9 @@ class Negatives(Stage):
     level: Level = "mix"
     """mix: one to three attributes changed; hard, medium, easy: exactly one, two, three; trivial: the text of another
     region; color, material, pattern, transparency: one attribute of this kind."""
-    noun_swaps: NounSwaps = "fill"
+    noun_swaps: NounSwaps = "bare"
     """never: the noun stays; fill: another noun in a share of the negatives, and where attributes give too few; bare:
-    also for texts without an attribute. For the level mix."""
+    also for texts without an attribute, such as the name of a category. For the level mix."""
     noun_share: ShareOrZero[float] = NOUN_SHARE
     """That share, 0 to 1. 0: another noun only where attributes give too few."""
     replace: bool = False

@@ -65,7 +65,7 @@ class Rules:
         others: Sequence[str] = (),
         *,
         level: Level = "mix",
-        noun_swaps: NounSwaps = "fill",
+        noun_swaps: NounSwaps = "bare",
         noun_share: float = NOUN_SHARE,
         seed: int = 0,
     ) -> None:

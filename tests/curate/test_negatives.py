@@ -56,7 +56,8 @@ def regions(path):
 
 
 def test_regions_get_ten_negatives_and_keep_their_own(mine, tmp_path):
-    counts = write_negatives(expand(str(mine)), tmp_path / "out", Negatives(), workers=1)
+    fill = Negatives(noun_swaps="fill")  # no negatives for a snail, which has no attribute
+    counts = write_negatives(expand(str(mine)), tmp_path / "out", fill, workers=1)
     mug, dog = regions(tmp_path / "out" / "train-00000.tar")
     assert len(set(mug["short_expr_negs"].values())) == 10 and mug["flag_short_neg"] == 1
     assert len(dog["short_expr_negs"]) == 10 and "a large blue dog" not in dog["short_expr_negs"].values()
@@ -71,6 +72,22 @@ def test_regions_get_ten_negatives_and_keep_their_own(mine, tmp_path):
         f"val-00000.tar,0001,0,,{records.NO_EXPRESSION}",
     ]
     assert json.loads((tmp_path / "out" / "negatives.json").read_text())["counts"]["negatives"] == 30
+
+
+def test_names_of_categories_get_other_names_that_the_set_uses(tmp_path, capsys):
+    """As COCO's regions are imported, whose texts are the names of their categories."""
+    names = ["dog", "pizza", "umbrella", "bus", "clock", "banana", "scissors", "two forks", "laptop", "horse", "chair"]
+    write(tmp_path / "mine" / "train-00000.tar", *(region(name) for name in names * 20))
+    main(["negatives", str(tmp_path / "mine"), "--output", str(tmp_path / "out"), "--workers", "1"])
+    assert "220 of 220 regions have new negatives" in capsys.readouterr().out
+    found = regions(tmp_path / "out" / "train-00000.tar")
+    negatives = [text for each in found for text in each["short_expr_negs"].values()]
+    assert all(len(set(each["short_expr_negs"].values()) - {each["short_expr"]}) == 10 for each in found)
+    assert sum(text in names for text in negatives) > 0.2 * len(negatives)  # 0.04 of all nouns
+    few = [str(tmp_path / "mine"), "--output", str(tmp_path / "few"), "--noun-swaps", "fill", "--workers", "1"]
+    main(["negatives", *few])
+    printed = capsys.readouterr().out
+    assert "0 of 220 regions have new negatives" in printed and "--noun-swaps bare gives texts" in printed
 
 
 def test_everything_else_of_a_sample_stays(mine, tmp_path):
@@ -119,14 +136,14 @@ def test_an_interrupted_call_goes_on_and_writes_no_shard_twice(mine, tmp_path, m
     )
     counts = write_negatives(shards, tmp_path / "out", Negatives(), workers=1)
     assert sorted(written) == [shard.name for shard in shards]
-    assert read(tmp_path / "out") == read(tmp_path / "whole") and counts["negatives"] == 30
+    assert read(tmp_path / "out") == read(tmp_path / "whole") and counts["negatives"] == 40
 
 
 def test_in_place_each_shard_is_replaced_and_a_second_call_changes_nothing(mine, tmp_path):
     write_negatives(expand(str(mine)), tmp_path / "out", Negatives(), workers=1)
     write_negatives(expand(str(mine)), mine, Negatives(), workers=1)
     assert read(mine) == read(tmp_path / "out")
-    assert write_negatives(expand(str(mine)), mine, Negatives(), workers=1)["negatives"] == 30
+    assert write_negatives(expand(str(mine)), mine, Negatives(), workers=1)["negatives"] == 40
     assert read(mine) == read(tmp_path / "out")
 
 

@@ -10,9 +10,9 @@ from fgclip_fast.data.causes import NOT_JSON
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.formats import FORMATS, recognise
 from fgclip_fast.data.importers.picture import View
-from fgclip_fast.data.importers.rounds import Round
+from fgclip_fast.data.importers.rounds import Round, layout
 from fgclip_fast.data.importers.source import Options, Source
-from fgclip_fast.data.importers.work_folder import WorkFolder, files_of
+from fgclip_fast.data.importers.work_folder import LAYOUT, WorkFolder, files_of
 from fgclip_fast.data.processes import cores
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def import_records(
     log.info("%s, %s", name, evidence)
     plan = {
         "source": files_of(given), "format": name, "images": str(images), "image-field": image_field,
-        "text-field": text_field, "template": template, "val": val, "shard-size": shard_size,
+        "text-field": text_field, "template": template, "val": val, "shard-size": shard_size, LAYOUT: layout(),
     }  # fmt: skip
     work = WorkFolder(output, plan, retry_failed)
     with work.alone():

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from fgclip_fast.data.importers import box_unit
-from fgclip_fast.data.importers.box_unit import BoxUnit
-from fgclip_fast.data.importers.look import Refusal, kept, look_at, replaced
+from fgclip_fast.data.importers.box_unit import BoxUnit, Evidence
+from fgclip_fast.data.importers.look import Images, Looked, Refusal, Views, kept, look_at, replaced
 from fgclip_fast.data.importers.picture import View
-from fgclip_fast.data.importers.shard_file import Meaning, read_report, report_of, write_shard
+from fgclip_fast.data.importers.shard_file import Meaning, Report, read_report, report_of, write_shard
 from fgclip_fast.data.importers.source import SPLITS, SourceRecord
 from fgclip_fast.data.importers.split import REFUSED, divide
 from fgclip_fast.data.importers.work_folder import WorkFolder
@@ -32,6 +32,12 @@ _FRESH: dict[str, Any] = {
 
 log = logging.getLogger(__name__)
 Numbered = tuple[int, SourceRecord]
+
+
+def layout() -> list[list[str]]:
+    """The fields of all that an import keeps in files, to go on from."""
+    kept = (Looked, Images, Views, Evidence, Refusal, Report, Meaning)
+    return [list(kind._fields) for kind in kept] + [list(_FRESH)]
 
 
 class Round:

@@ -21,6 +21,8 @@ from fgclip_fast.whole_file import write_json, write_whole
 
 MANIFEST = "import.json"
 REFUSED = "refused.csv"
+LAYOUT = "layout"
+"""The part of a plan that says what is kept; another version may keep other things."""
 _PARTIAL = re.compile(r"\..+\.\d+\.partial")
 
 
@@ -41,6 +43,12 @@ class WorkFolder:
         self.output, self._state = output, output / ".import"
         self.manifest = _read(output / MANIFEST)
         kept = _read(self._state / "plan.json")
+        goes_on = kept is not None and (retry or self.manifest is None)
+        if goes_on and kept.get(LAYOUT) != json.loads(json.dumps(plan[LAYOUT])):
+            raise ValueError(
+                f"data import: {output} holds an import that another version of this package began, and this one cannot"
+                " go on from its files; choose another --output, or delete that folder and import again"
+            )
         if self.manifest is not None and not retry:
             raise ValueError(
                 f"data import: --output must not hold a complete import, got {output}; choose another folder,"

@@ -167,3 +167,21 @@ def test_five_lines_of_one_cause_are_logged_and_the_rest_counted(tmp_path, drawn
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     importing(tmp_path / "mine.jsonl")
     assert caplog.text.count("no image") == 6 and "no image: 25 more; refused.csv lists all" in caplog.text
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["stopped", "complete"])
+def test_an_import_begun_by_an_older_version_is_refused_in_a_sentence(tmp_path, records, importing, monkeypatch, done):
+    if done:
+        importing(records, "old")
+    else:
+        with monkeypatch.context() as stopped, pytest.raises(Stop):
+            stopped.setattr(rounds, "write_shard", lambda *_: (_ for _ in ()).throw(Stop))
+            importing(records, "old")
+    plan = json.loads((tmp_path / "old" / ".import" / "plan.json").read_text())
+    del plan["layout"]
+    (tmp_path / "old" / ".import" / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match=r"old holds an import that another version of this package began, .*delete"):
+        importing(records, "old", retry_failed=done)
+    if done:
+        with pytest.raises(ValueError, match="--output must not hold a complete import"):
+            importing(records, "old")
