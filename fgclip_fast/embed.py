@@ -3,20 +3,20 @@
 For example: ``fgclip embed runs/last photo.jpg --text "a red mug" "a blue mug"``.
 """
 
+import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, heap, preflight
+from fgclip_fast import command, config_file, embed_many, heap, preflight
 from fgclip_fast.config_rules import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
 from fgclip_fast.inputs.image import read
@@ -24,15 +24,15 @@ from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.locate import EMBEDDED
-from fgclip_fast.whole_file import replacing
 
 log = logging.getLogger("fgclip_fast")
 DESCRIPTION = """Rank texts for an image or a box in it, draw where they fit, or embed images.
 
 With one image and --text: the texts, ranked. With --output: the embeddings of all images, also those in folders, in
-one .npz or .parquet file."""
+one .npz or .parquet file, or in a folder of parquet parts, which goes on where it was stopped."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMATS = (".npz", ".parquet")
+FILES = (".npz", ".parquet")
+"""Endings of one file; any other output is a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,15 @@ class Request:
     heatmap: str | None = None
     """PNG file to write: the image lit where each text fits, one row a text."""
     output: str | None = None
-    """.npz or .parquet file to write: the embeddings of all images, and of the texts."""
+    """.npz or .parquet file to write, or a folder of parquet files: the embeddings of all images, and of the texts."""
     batch_size: Positive[int] = 64
     """Images a forward pass."""
+    part_size: Positive[int] = 16384
+    """Images a file of such a folder; at most one file is lost when the command is stopped."""
+    workers: Positive[int | None] = None
+    """Processes that decode images; 1: this one alone. None: one for each core, at most 8, and one for few images."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Products in fp32, or bf16, which auto takes where they are faster; embeddings are fp32."""
     trust_file: bool = False
     """Run what a pickle or TorchScript archive asks for, if its weights cannot be read otherwise."""
     device: Device = "auto"
@@ -79,8 +85,9 @@ def run(request: Request) -> None:
     """
     paths = list(find(request.images))
     _check(request, paths)
-    model = pretrained.load(request.run, trust_file=request.trust_file)
     device = preflight.device(request.device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[preflight.precision(request.precision, device)]
+    model = pretrained.load(request.run, dtype=dtype, trust_file=request.trust_file)
     heap.keep_freed_memory(device.type)
     model.to(device).eval()
     if request.output:
@@ -142,23 +149,16 @@ def warning(run: str, image: Image.Image) -> str | None:
 
 def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
     """Write the embeddings of all readable images; name and count the others."""
-    names: list[str] = []
-    rows: list[np.ndarray] = []
-    remaining = iter(paths)
-    while batch := list(islice(remaining, request.batch_size)):
-        good = [(path, image) for path in batch if (image := _try_open(path)) is not None]
-        if good:
-            names += [str(path) for path, _ in good]
-            rows.append(model.encode_image([image for _, image in good]).cpu().numpy())
-    if not rows:
-        raise ValueError(f"none of the {len(paths)} images can be read")
-    texts = (
-        model.encode_text(request.text, kind="long" if request.long else "short").cpu().numpy()
-        if request.text
-        else None
-    )
-    _save(Path(str(request.output)), names, np.concatenate(rows), request.text, texts)
-    log.info("%s: %d images, %d could not be read", request.output, len(names), len(paths) - len(names))
+    words = request.text
+    texts = embed_many.Texts(words, model.encode_text(words, "long" if request.long else "short").cpu().numpy())
+    folder = embed_many.Folder([str(path) for path in paths], request.batch_size, request.workers)
+    output = Path(str(request.output))
+    if output.suffix in FILES:
+        count = embed_many.write_file(model, folder, texts, output)
+    else:
+        of = {"long": request.long, "precision": str(model.vision_model.encoder.blocks()[0].mlp.fc1.weight.dtype)}
+        count = embed_many.write_parts(model, folder, texts, output, request.part_size, of)
+    log.info("%s: %d images, %d could not be read", output, count, len(paths) - count)
 
 
 def show(ranked: Sequence[tuple[str, float]]) -> None:
@@ -171,17 +171,19 @@ def show(ranked: Sequence[tuple[str, float]]) -> None:
 
 def _check(request: Request, paths: Sequence[Path]) -> None:
     if request.output:
-        if Path(request.output).suffix not in FORMATS:
-            raise ValueError(f"--output must end in .npz or .parquet, got {request.output}")
+        output = Path(request.output)
+        if output.suffix and output.suffix not in FILES and not output.is_dir():
+            raise ValueError(f"--output must end in .npz or .parquet, or be a folder, got {request.output}")
         if request.box or request.heatmap:
             raise ValueError("--box and --heatmap are for one image, without --output")
-        _parquet(Path(request.output))
+        if output.suffix != ".npz" and importlib.util.find_spec("pyarrow") is None:
+            raise ValueError(f"{output} needs pyarrow: pip install pyarrow, or write .npz")
     elif not request.text:
         raise ValueError("nothing to do: give --text to rank texts, or --output to write embeddings")
     elif len(paths) != 1:
         raise ValueError(f"texts are ranked for one image, got {len(paths)}; --output embeds many")
     for name, file in (("output", request.output), ("heatmap", request.heatmap)):
-        if file:
+        if file and (name == "heatmap" or Path(file).suffix in FILES):
             preflight.check_output(f"--{name}", Path(file))
 
 
@@ -190,44 +192,6 @@ def _open(path: Path) -> Image.Image:
         return read(path)
     except OSError as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from None
-
-
-def _try_open(path: Path) -> Image.Image | None:
-    try:
-        return _open(path)
-    except ValueError as error:
-        log.warning("%s; left out", error)
-        return None
-
-
-def _save(path: Path, names: list[str], images: np.ndarray, words: Sequence[str], texts: np.ndarray | None) -> None:
-    if path.suffix == ".npz":
-        columns = {"path": np.array(names), "image": images}
-        if texts is not None:
-            columns |= {"text": np.array(words), "text_embedding": texts, "similarity": images @ texts.T}
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **columns)  # type: ignore[arg-type]
-        return
-    arrow, parquet = _parquet(path)
-    columns_of = {"path": names, "image": list(images)}
-    if texts is not None:
-        columns_of |= {
-            f"similarity: {word}": similarity for word, similarity in zip(words, texts @ images.T, strict=True)
-        }
-    with replacing(path) as temporary:
-        parquet.write_table(arrow.table(columns_of), temporary)
-
-
-def _parquet(path: Path):
-    """Import pyarrow and its parquet part if the name of the file ends in .parquet; else None."""
-    if path.suffix != ".parquet":
-        return None
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ValueError(f"{path} needs pyarrow: pip install pyarrow, or write .npz") from None
-    return pyarrow, pyarrow.parquet
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """``embed``: texts ranked, heat maps drawn, folders embedded, and each mistake refused in one line."""
 
-import builtins
 import re
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fgclip_fast import embed
+from fgclip_fast import embed, embed_many
 from fgclip_fast.config import Data
 from fgclip_fast.evaluation.heatmap import heatmap, highlight
 from fgclip_fast.model import pretrained
@@ -79,17 +78,11 @@ def test_the_images_of_a_folder_become_one_file(run, photos, tmp_path, caplog):
     assert "broken.jpg as an image" in caplog.text
 
 
-def test_parquet_needs_pyarrow_and_says_so(run, photos, tmp_path, monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name.startswith("pyarrow"):
-            raise ImportError(name)
-        return original(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+@pytest.mark.parametrize("output", ["features.parquet", "features"])
+def test_parquet_needs_pyarrow_and_says_so(run, photos, tmp_path, monkeypatch, output):
+    monkeypatch.setattr(embed.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"needs pyarrow: pip install pyarrow, or write .npz"):
-        embed.main([run, str(photos), "--output", str(tmp_path / "features.parquet")])
+        embed.main([run, str(photos), "--output", str(tmp_path / output)])
 
 
 def test_parquet_holds_a_row_for_each_image(run, photos, tmp_path):
@@ -99,11 +92,101 @@ def test_parquet_holds_a_row_for_each_image(run, photos, tmp_path):
     assert parquet.read_table(out).num_rows == 3
 
 
+@pytest.fixture
+def many(tmp_path):
+    """A folder of nine images, two of them broken."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(9):
+        Image.new("RGB", (30, 20 + number), (25 * number, 40, 90)).save(folder / f"{number}.png")
+    for number in (3, 8):
+        (folder / f"{number}.png").write_bytes(b"no image")
+    return folder
+
+
+def words_of(run, many, output, *more):
+    sizes = ["--batch-size", "2", "--part-size", "3"]
+    return [run, str(many), "--text", "a mug", "--output", str(output), *sizes, "--workers", "1", *more]
+
+
+def parts_of(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("part-*"))}
+
+
+def test_parts_are_the_rows_of_one_file(run, many, tmp_path, capsys, caplog):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    caplog.set_level("INFO", logger="fgclip_fast")
+    embed.main(words_of(run, many, tmp_path / "parts", "--workers", "2"))
+    assert "9/9 " in (shown := capsys.readouterr().out) and "images/s" in shown
+    assert "7 images, 2 could not be read" in caplog.text and "3.png as an image" in caplog.text
+    embed.main(words_of(run, many, tmp_path / "one.parquet"))
+    parts, one = (parquet.read_table(tmp_path / name) for name in ("parts", "one.parquet"))
+    assert parts.column_names == ["path", "image", "similarity: a mug"] and len(parts_of(tmp_path / "parts")) == 3
+    assert parts["path"].to_pylist() == one["path"].to_pylist()
+    ours, theirs = (np.array(x["image"].to_pylist(), np.float32) for x in (parts, one))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    expected = pretrained.load(run).encode_image(parts["path"].to_pylist()).numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, 5])
+def test_what_was_stopped_goes_on_to_the_same_bytes(run, many, tmp_path, monkeypatch, batches, caplog):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    embed.main(words_of(run, many, tmp_path / "whole"))
+    encode, left = embed_many.FGCLIP.encode_image, iter(range(batches))
+
+    def stops(model, images):
+        next(left)  # StopIteration, as no code of ours catches, after some batches
+        return encode(model, images)
+
+    with monkeypatch.context() as patch, pytest.raises((RuntimeError, StopIteration)):
+        patch.setattr(embed_many.FGCLIP, "encode_image", stops)
+        embed.main(words_of(run, many, tmp_path / "stopped"))
+    before = parts_of(tmp_path / "stopped")
+    assert len(before) == {0: 0, 1: 0, 3: 1, 5: 2}[batches]
+    (tmp_path / "stopped" / ".part-000001.parquet.7.partial").write_bytes(b"half a part")
+    caplog.set_level("INFO", logger="fgclip_fast")
+    embed.main(words_of(run, many, tmp_path / "stopped"))
+    assert parts_of(tmp_path / "stopped") == parts_of(tmp_path / "whole")
+    assert sorted(x.name for x in (tmp_path / "stopped").iterdir())[0] == embed_many.STATE
+    assert ("parts and goes on" in caplog.text) == bool(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda many: ["--batch-size", "4"], "begun with another batch_size: 2 there, 4 now"),
+        (lambda many: ["--text", "a cat"], r"begun with another text: \['a mug'\] there, \['a cat'\] now"),
+        (lambda many: ["--precision", "bf16"], "begun with another precision: 'torch.float32' there"),
+        (lambda many: (many / "0.png").unlink() or [], "begun with another images: '9 files, .* there, '8 files"),
+    ],
+    ids=["batch size", "text", "precision", "images"],
+)
+def test_parts_of_other_settings_are_not_mixed(run, many, tmp_path, change, message):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    embed.main(words_of(run, many, tmp_path / "out"))
+    with pytest.raises(SystemExit, match=message):
+        embed.main(words_of(run, many, tmp_path / "out", *change(many)))
+
+
+def test_a_folder_of_something_else_is_left_alone(run, many):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    with pytest.raises(SystemExit, match="output must be a new or empty folder, or one that embed began"):
+        embed.main(words_of(run, many, many))
+
+
+def test_bf16_is_near_fp32_and_not_it(run, many, tmp_path):
+    for precision in ("fp32", "bf16"):
+        embed.main(words_of(run, many, tmp_path / f"{precision}.npz", "--precision", precision))
+    ours, exact = (np.load(tmp_path / f"{name}.npz")["image"] for name in ("bf16", "fp32"))
+    assert 1e-6 < np.abs(ours - exact).max() < 0.05
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "nothing to do: give --text"),
-        (["--output", "x.csv"], r"--output must end in .npz or .parquet, got x.csv"),
+        (["--output", "x.csv"], r"--output must end in .npz or .parquet, or be a folder, got x.csv"),
         (["--output", "x.npz", "--box", "0", "0", "1", "1"], "are for one image, without --output"),
         (["--output", "nowhere/x.npz"], "--output must lie in an existing folder, got nowhere/x.npz"),
         (["--text", "a mug", "--heatmap", "."], r"--heatmap must be a file, got the folder \."),
