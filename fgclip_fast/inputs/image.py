@@ -151,21 +151,22 @@ def _checked(image: object) -> Image.Image:
     return image
 
 
-def normalize(image: Tensor) -> Tensor:
+def normalize(image: Tensor, out: Tensor | None = None) -> Tensor:
     """Apply CLIP's normalisation, (x / 255 − mean) / std, on the device of ``image``.
 
     Args:
         image: Tensor[..., 3, H, W], uint8.
+        out: where the result is written, Tensor[..., 3, H, W] of any floating-point dtype and strides.
 
     Returns:
-        Tensor[..., 3, H, W], fp32.
+        ``out``, or a Tensor[..., 3, H, W], fp32.
     """
     # A constant that is made during a trace (export, compile) belongs to that trace, so it is not kept.
     traced = torch.compiler.is_compiling() or type(image) is not Tensor
     channels = _channels.__wrapped__ if traced else _channels
     scale = channels(tuple(1 / (255 * std) for std in STD), image.device)
     shift = channels(tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True)), image.device)
-    return torch.addcmul(shift, image, scale)
+    return torch.addcmul(shift, image, scale, out=out)
 
 
 # Kept on the device, and filled there: for a copy to a GPU the host would wait.

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.config_json import LOGIT_SCALE
 from fgclip_fast.model.embeddings import Embeddings
@@ -100,7 +99,8 @@ class Network(nn.Module):
         Returns:
             Tensor[B, D] and Tensor[R, D], fp32.
         """
-        whole, patches = self.vision_model(self._pixels(image), dense=len(boxes) > 0)
+        self._check(image)
+        whole, patches = self.vision_model(image, dense=len(boxes) > 0)
         embeddings = _project(self.visual_projection, whole)
         if patches is None:
             return embeddings, embeddings[:0]
@@ -111,7 +111,8 @@ class Network(nn.Module):
 
     def encode_patches(self, image: Tensor) -> Tensor:
         """Dense embeddings, Tensor[B, HW, D], row by row, of Tensor[B, 3, S, S] as :meth:`encode_pixels` takes it."""
-        _, patches = self.vision_model(self._pixels(image), dense=True)
+        self._check(image)
+        _, patches = self.vision_model(image, dense=True)
         return _project(self.visual_projection, patches)
 
     def encode_tokens(self, texts: Texts) -> tuple[Tensor, Tensor]:
@@ -123,11 +124,10 @@ class Network(nn.Module):
         short, long = self.text_model(texts)
         return _project(self.text_projection, short), _project(self.text_filip_projection, long)
 
-    def _pixels(self, image: Tensor) -> Tensor:
+    def _check(self, image: Tensor) -> None:
         size = self.config.vision.image_size
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
             raise ValueError(f"model: image must be [B, 3, {size}, {size}], got {list(image.shape)}")
-        return image if image.is_floating_point() else normalize(image)
 
 
 def _trains(*modules: nn.Module) -> bool:

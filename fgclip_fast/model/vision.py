@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.config import Model, Vision
+from fgclip_fast.inputs.image import normalize
 from fgclip_fast.model.attention import Attend, full
 from fgclip_fast.model.block import Block, Encoder, Stream
+from fgclip_fast.model.product_weights import product_dtype
 from fgclip_fast.ops import add_layer_norm
 
 
@@ -26,7 +28,7 @@ class VisionTower(nn.Module):
         """Features of images, before ``visual_projection``.
 
         Args:
-            pixels: Tensor[B, 3, S, S], normalised.
+            pixels: Tensor[B, 3, S, S], uint8, or floating point and normalised already.
             dense: whether the dense features are wanted.
 
         Returns:
@@ -57,10 +59,21 @@ class PatchEmbeddings(nn.Module):
         nn.init.normal_(self.class_embedding, std=len(self.class_embedding) ** -0.5)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Tensor[B, 3, S, S] -> Tensor[B, 1 + HW, width]."""
-        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        """Tensor[B, 3, S, S], uint8 or normalised, -> Tensor[B, 1 + HW, width]."""
+        patches = F.linear(self._patches(pixels), self.patch_embedding.weight.flatten(1))
         first = self.class_embedding.expand(len(patches), 1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """The normalised pixels of each patch, Tensor[B, HW, 3 * P * P] in the dtype of products, in one pass."""
+        P = self.patch_embedding.kernel_size[0]
+        cut = pixels.unflatten(3, (-1, P)).unflatten(2, (-1, P)).permute(0, 2, 4, 1, 3, 5)
+        dtype = product_dtype(pixels, self.patch_embedding.weight)
+        if pixels.is_floating_point():
+            patches = cut.to(dtype, memory_format=torch.contiguous_format)
+        else:
+            patches = normalize(cut, out=torch.empty(cut.shape, dtype=dtype, device=pixels.device))
+        return patches.flatten(3).flatten(1, 2)
 
 
 class LastBlock(Block):
