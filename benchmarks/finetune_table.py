@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 
 from fgclip_fast import suites
 from fgclip_fast.config import Config, Lora
-from fgclip_fast.curate import Settings, write_negatives
+from fgclip_fast.curate import Negatives, write_negatives
 from fgclip_fast.data.shards import ShardWriter, expand
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.model import pretrained
@@ -68,7 +68,7 @@ def main() -> None:
     shards = chosen.output / "shards"
     if not (shards / "negatives.json").exists():
         write_pictures(chosen.output / "plain")
-        write_negatives(expand(str(chosen.output / "plain")), shards, Settings(), workers=1)
+        write_negatives(expand(str(chosen.output / "plain")), shards, Negatives(), workers=1)
     figures = {"before": _kept(chosen.output / "before.json", lambda: _before(chosen.run, shards, chosen.limit))}
     for number, (name, way) in enumerate(WAYS.items()):
         data = replace(way.data, train=str(shards / "train-*.tar"), val=str(shards / "val-*.tar"), workers=0)
@@ -129,14 +129,18 @@ def measured(model: FGCLIP, shards: Path, limit: int | None) -> dict[str, Any]:
     """Top-1 of a model on the held-out pictures and on levels of the embedded set."""
     data = replace(PRESETS["tiny"].data, train="", val=str(shards / "val-*.tar"))
     new = suites.evaluate(model, ["records"], Task(data=data))["records"].values
+    model.eval()
+    return {"new": new["hard_negative_top1"], **levels_of(model, limit)}
+
+
+def levels_of(model: FGCLIP, limit: int | None) -> dict[str, float]:
+    """Top-1 of a model on levels of the embedded set."""
     folder = embedded() / "levels"
     files = {name: folder / "unseen" / f"{name}.jsonl" for name in LEVELS}
-    model.eval()
-    levels = {
+    return {
         name: fg_ovd.evaluate(model, file, folder / "images", limit=limit).values["top1"]
         for name, file in files.items()
     }
-    return {"new": new["hard_negative_top1"], **levels}
 
 
 def _kept(path: Path, measure: Any) -> dict[str, Any]:

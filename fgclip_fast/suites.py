@@ -6,7 +6,7 @@ A new suite is a file in ``evaluation/`` and a row of :data:`SUITES` (docs/add-a
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,8 +191,14 @@ def _sets(suite: str, task: Task) -> dict[str, Path]:
         raise ValueError(f"data: --suite {suite} needs --data, a file of questions or a folder of data sets")
     found, missing = published.find(suite, task.questions, only_public=task.several)
     for one in missing if task.share.first else ():
-        log.info("%s/%s: not in %s; published at %s", suite, one.name, task.questions, one.source)
+        _tell_missing(f"{suite}/{one.name}", task.questions, one.source)
     return found
+
+
+@cache
+def _tell_missing(name: str, folder: Path, source: str) -> None:
+    """Once in a process, which may ask several models about one folder."""
+    log.info("%s: not in %s; published at %s", name, folder, source)
 
 
 SUITES = {

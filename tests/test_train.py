@@ -395,7 +395,8 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(config):
     pretrained.load(run.path / "best")
 
 
-def test_what_is_forgotten_of_general_data_is_measured_at_the_end(config, tmp_path):
+def test_what_is_forgotten_of_general_data_is_measured_at_the_end(config, tmp_path, caplog):
+    caplog.set_level("INFO")
     folder = tmp_path / "sets" / "sugarcrepe"
     folder.mkdir(parents=True)
     for number in range(4):
@@ -407,6 +408,7 @@ def test_what_is_forgotten_of_general_data_is_measured_at_the_end(config, tmp_pa
     assert kept["of"]["asked"] == 4 and kept["against"]["weights"] == "init" and kept["against"]["step"] == 0
     assert kept["against"]["figures"].keys() == {name for name in kept if name not in ("of", "against")}
     assert "compositional/sugarcrepe" in files.read(run.path).kept
+    assert caplog.text.count("compositional/winoground: not in") == 1  # though two models were asked
     with pytest.raises(ValueError, match="forgetting must be a folder of public data sets"):
         train(replace(config, output=str(tmp_path / "other"), forgetting=str(tmp_path / "run")))
     assert not (tmp_path / "other").exists()
