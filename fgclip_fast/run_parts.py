@@ -9,6 +9,7 @@ from fgclip_fast import preflight
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
+from fgclip_fast.inputs.tokenizer import Tokenizer, installed_merges, read_merges
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.tree import EOS
@@ -16,6 +17,7 @@ from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.training import distributed, start
 from fgclip_fast.training.distributed import Processes
+from fgclip_fast.whole_file import write_whole
 
 log = logging.getLogger("fgclip_fast")
 
@@ -45,9 +47,23 @@ def model(config: Config, saved: Path | None) -> FGCLIP:
     else:
         found = pretrained.load(saved / "model", like=config.model)
         start.tell_geometry("resume", config.model, found.config)
+        found.tokenizer = _lasting(found.tokenizer, Path(str(config.output)))
     if (rows := found.config.text.vocabulary) <= EOS:
         raise ValueError(f"model.text.vocabulary must be >= {EOS + 1}, as many as CLIP's tokens, got {rows}")
     return found
+
+
+def _lasting(tokenizer: Tokenizer, run: Path) -> Tokenizer:
+    """A tokenizer that outlives the checkpoint whose merges it reads: by open_clip's if equal, or by a copy."""
+    if tokenizer.merges is None or not run.is_dir():  # a new run removes no checkpoint of another
+        return tokenizer
+    try:
+        if read_merges(tokenizer.merges) == read_merges(installed_merges()):
+            return Tokenizer()
+    except FileNotFoundError:
+        pass  # open_clip_torch is not there
+    write_whole(run / "merges.txt", tokenizer.merges.read_bytes())
+    return Tokenizer(run / "merges.txt")
 
 
 def loader(config: Config, source: Source, shards: list[Path], model: FGCLIP, processes: Processes) -> Loader:

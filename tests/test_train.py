@@ -365,17 +365,6 @@ def test_a_resumed_run_with_everything_held_averaged_and_pulled_equals_the_whole
         assert torch.equal(p, resumed.model.get_parameter(name)) and torch.equal(p, saved[name]), name
 
 
-def test_a_resumed_run_takes_new_rates_and_says_so(config, caplog):
-    train(replace(config, steps=4))
-    optim = replace(config.optim, lr=1e-5, text_lr=1e-6, weight_decay=0.5, betas=(0.5, 0.6))
-    with caplog.at_level("INFO"):
-        run = train(replace(config, resume="auto", optim=optim))
-    lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
-    assert all(line["lr"] <= 1e-5 for line in lines if line["kind"] == "train" and line["step"] > 4)
-    assert "resume: optim.lr was 0.003, is 1e-05" in caplog.text
-    assert "resume: optim.text_lr was None, is 1e-06" in caplog.text
-
-
 def test_own_shards_without_validation_are_said_once(config, caplog):
     said = "data.val names no shards, so the run has no validation"
     with caplog.at_level("INFO"):

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -19,7 +20,7 @@ from fgclip_fast.data.remote import RemoteError, warn_of_little_room
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack
-from fgclip_fast.data.workers import PREFETCH, check_shared_memory, data_loader
+from fgclip_fast.data.workers import PREFETCH, check_shared_memory, data_loader, starting_anew
 from fgclip_fast.inputs.batch import Batch, Tokenize
 
 _PATIENCE = 5  # seconds of listing shards before the log tells of it
@@ -116,14 +117,28 @@ class Loader:
         Workers start at this call, not at the first batch. What was left out of a step is counted once, however often
         its batch is asked for.
         """
-        self._steps.after = after
-        with main_left_out():
-            arriving = iter(self._worker_batches)  # starts the workers, before DALI starts its threads
+        first = self._started(after)  # before DALI starts its threads
+        arriving = starting_anew(first, self._started_anew, after, self._samples.names_at_hand)
         batches: Iterator[WorkerBatch] = (unpack(x) if isinstance(x, SharedTensors) else x for x in arriving)
         if self.decoder == "dali":
             dali = Dali(self._image_size, self._batch_size, self._device)
             batches = dali.fill(batches, on_cpu=self._samples.decoded)
         return self._counted(batches, after)
+
+    def names(self, step: int) -> list[str]:
+        """Name the samples of this process in a step, counted from 1; one that was replaced by its first choice."""
+        return self._samples.names(self._steps.visits(step - 1))
+
+    def _started(self, after: int) -> Iterator[Any]:
+        """What the workers make after a step."""
+        self._steps.after = after
+        with main_left_out():
+            return iter(self._worker_batches)
+
+    def _started_anew(self, after: int) -> Iterator[Any]:
+        """The same by new workers."""
+        self._worker_batches = self._data_loader()
+        return self._started(after)
 
     def _data_loader(self) -> DataLoader:
         return data_loader(self._samples, self._steps, self._workers, self._device.type == "cuda")
@@ -177,10 +192,14 @@ class _Steps(Sampler):
     def __iter__(self) -> Iterator[list[Visit]]:
         step = self.after
         while True:
-            epoch, done = divmod(step, self._steps_per_epoch)
-            positions = self._order.positions(done * self._global_batch, self._global_batch, self._rank)
-            yield [Visit(epoch, position) for position in positions]
+            yield self.visits(step)
             step += 1
+
+    def visits(self, step: int) -> list[Visit]:
+        """The visits of this rank after ``step`` steps."""
+        epoch, done = divmod(step, self._steps_per_epoch)
+        positions = self._order.positions(done * self._global_batch, self._global_batch, self._rank)
+        return [Visit(epoch, position) for position in positions]
 
 
 def _decoder(data: config.Data, device: torch.device) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def cores() -> int:
@@ -41,6 +43,7 @@ def in_order(
     # Not a fork: the caller may hold threads or a GPU.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([task.__module__])
+    start_fork_server()
     pool = ProcessPoolExecutor(workers, context, start_worker)
     running: deque[Future[T]] = deque()
     try:
@@ -77,11 +80,32 @@ def main_left_out() -> Iterator[None]:
 
 
 def start_worker() -> None:
-    """Prepare a worker: it leaves Ctrl-C to its parent, works on one thread, and ends when its parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a worker: it leaves signals to its parent, works on one thread, and ends when its parent is killed."""
+    ignore_signals()
     if "torch" in sys.modules:  # to import it costs more than many a task
         sys.modules["torch"].set_num_threads(1)
     end_with_parent()
+
+
+def ignore_signals() -> None:
+    """Leave the signals that stop a command to the process that has started this one, and ends it."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def start_fork_server() -> None:
+    """Start the process that workers are forked from, if none is there, so that it ignores what stops a command.
+
+    It would else die of a signal that a terminal, SLURM or Kubernetes sends to all processes, and take the workers
+    along; what a process ignores, those that it starts ignore too.
+    """
+    on_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS} if on_main else {}
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -134,6 +134,18 @@ class Samples(Dataset):
     def __init__(self, shards: Shards, order: Order, recipe: Recipe) -> None:
         self._shards, self._order, self._recipe = shards, order, recipe
         self._seed = recipe.seed % 2**63  # NumPy refuses negative seeds
+        self.at_hand: Any = None
+        """Shard and sample that each worker reads, int64 [2 * workers] in memory that all processes share; -1: none."""
+
+    def names(self, visits: Sequence[Visit]) -> list[str]:
+        """Name the first choice of each visit."""
+        return [self._shards.name(*self._order.address(*visit)) for visit in visits]
+
+    def names_at_hand(self) -> str:
+        """Name the samples that the workers were reading."""
+        pairs = zip(self.at_hand[::2], self.at_hand[1::2], strict=True) if self.at_hand is not None else ()
+        names = [self._shards.name(shard, sample) for shard, sample in pairs if shard >= 0]
+        return f"at hand: {'; '.join(names)}" if names else "no sample at hand"
 
     def in_micro_batches(self, images: int | None) -> "Samples":
         """The same samples, in micro-batches of another size; None: one a batch."""
@@ -170,10 +182,17 @@ class Samples(Dataset):
         """The first usable sample of the visit's position and its replacements."""
         for attempt in range(ATTEMPTS):
             address = self._order.replacement(*visit, attempt) if attempt else self._order.address(*visit)
+            self._take_in_hand(address)
             good = read_good(self._shards, address, self._recipe.image_size, defects, take_image)
             if good is not None:
                 return good
         raise RuntimeError(f"data: no good sample in {ATTEMPTS} tries; causes: {dict(defects.counts)}")
+
+    def _take_in_hand(self, address: SampleAddress) -> None:
+        """Let the training process know what this worker reads, should it die of it."""
+        worker = get_worker_info()
+        if worker is not None and self.at_hand is not None:
+            self.at_hand[2 * worker.id : 2 * worker.id + 2] = address
 
     def _example(self, visit: Visit, defects: DefectCounts, record: Record, image: Tensor) -> Example:
         data, size = self._recipe.data, self._recipe.image_size

@@ -1,19 +1,25 @@
 """The processes that make batches: their start, the memory that they share, and their end with the training process."""
 
+import logging
 import multiprocessing
 import os
-import signal
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from fgclip_fast.data.processes import end_with_parent
+from fgclip_fast.data.processes import end_with_parent, ignore_signals, start_fork_server
 from fgclip_fast.data.samples import Samples
 
+log = logging.getLogger(__name__)
+Made = TypeVar("Made")
 PREFETCH = 2
 """Batches that a worker makes ahead."""
+DEATHS = 3
+"""Deaths of workers, within a thousand batches, after each of which they are started anew."""
+_FORGIVEN = 1000
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -23,6 +29,8 @@ def data_loader(samples: Samples, steps: Sampler, workers: int, pin_memory: bool
     if workers:
         context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
         context.set_forkserver_preload(["fgclip_fast.data.samples"])
+        start_fork_server()
+        samples.at_hand = context.RawArray("q", [-1] * (2 * workers))
     return DataLoader(
         samples,
         batch_sampler=steps,
@@ -36,6 +44,38 @@ def data_loader(samples: Samples, steps: Sampler, workers: int, pin_memory: bool
         # DataLoader takes a seed from this generator at each start; by default from the one that the model uses.
         generator=torch.Generator(),
     )
+
+
+def starting_anew(
+    batches: Iterator[Made], start: Callable[[int], Iterator[Made]], step: int, at_hand: Callable[[], str]
+) -> Generator[Made, None, None]:
+    """Return batches; where a worker dies, all start anew and make the same batches.
+
+    Args:
+        batches: those after ``step``.
+        start: step -> the batches after it, by new workers.
+        step: steps done.
+        at_hand: names the samples that the workers were at.
+
+    Raises:
+        OSError: a worker died for the fourth time within a thousand batches.
+    """
+    deaths: list[int] = []
+    while True:
+        try:
+            for batch in batches:
+                step += 1
+                yield batch
+            return
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            deaths = [*(before for before in deaths if step - before < _FORGIVEN), step]
+            told = f"data: a worker died ({' '.join(str(error).split())}), {at_hand()}"
+            if len(deaths) > DEATHS:
+                raise OSError(f"{told}; it was started anew {DEATHS} times") from None
+        log.warning("%s; the workers start anew after step %d, with the same samples", told, step)
+        batches = start(step)
 
 
 def check_shared_memory(workers: int, batch_bytes: int) -> None:
@@ -60,6 +100,6 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which ends its workers
+    ignore_signals()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     end_with_parent()  # DataLoader's own watchdog looks at the fork server only
