@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fgclip_fast.evaluation import comparison
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.inputs.tokenizer import installed_merges, read_merges
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.fingerprint import weights_hash
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.training.provenance import versions
@@ -64,17 +63,10 @@ def described(
 
 
 def settings(model: FGCLIP) -> dict[str, Any]:
-    """Describe how a model answers: its weights by a hash, its inputs, and the packages that compute.
-
-    The hash is of names, dtypes, shapes and values, so that one model has one hash in every file layout.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    """Describe how a model answers: its weights by a hash, its inputs, and the packages that compute."""
     merges = read_merges(model.tokenizer.merges or installed_merges())
     return {
-        "model_sha256": digest.hexdigest()[:16],
+        "model_sha256": weights_hash(model),
         "image_size": model.config.vision.image_size,
         "text_length": {"short": SHORT_LENGTH, "long": LONG_LENGTH},
         "activation": model.config.activation,
