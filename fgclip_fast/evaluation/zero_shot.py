@@ -80,8 +80,9 @@ def read(path: Path, classes: Path | None, skipped: Counter[str]) -> Labelled:
     if not path.is_dir():
         raise FileNotFoundError(f"data must be a folder of images for --suite zero-shot, got {path}")
     mapping = next((f for top in (path, path.parent) for name in MAPPINGS if (f := top / name).is_file()), None)
-    folders = sorted(one.name for one in path.iterdir() if one.is_dir() and next(_images(one), None) is not None)
-    if folders:
+    folders = sorted(one.name for one in path.iterdir() if one.is_dir() and not one.name.startswith((".", "__")))
+    # A class without images has no figure, but texts may still be nearest to its name.
+    if any(next(_images(path / folder), None) is not None for folder in folders):
         names = read_names(classes, folders) if classes else names_of_folders(folders)
         images = [(image, c) for c, folder in enumerate(folders) for image in _images(path / folder)]
         return Labelled("class folders", names, sorted(images))

@@ -57,6 +57,18 @@ def test_a_class_without_images_has_no_figure_and_is_left_out_of_the_mean(tmp_pa
     assert figures.skipped == {"missing or unreadable image": 1}
 
 
+def test_an_empty_class_folder_is_a_class_without_a_figure(tmp_path, templates):
+    for name, level in [("cat/a", 0), ("dog/b", 1)]:
+        grey(tmp_path / "val" / f"{name}.png", level)
+    for name in ("bird", ".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / "val" / name).mkdir()
+    (tmp_path / "val" / "bird" / "notes.txt").write_text("none yet")
+    planted = model("bird", "cat", "dog", bird=unit(1), cat=unit(0), dog=unit(2))
+    values = zero_shot.evaluate(planted, tmp_path / "val", templates=templates).values
+    assert values["by_class"] == {"0 bird": None, "1 cat": 1.0, "2 dog": 0.0}, "the dog is taken for a bird"
+    assert (values["classes"], values["classes_with_items"], values["top1_mean_of_classes"]) == (3, 2, 0.5)
+
+
 def test_of_equal_scores_the_first_class_wins():
     scores = torch.tensor([[1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [0.0, 2.0, 3.0]])
     assert classes.ranks(scores, torch.tensor([0, 1, 0])).tolist() == [0, 1, 2]
