@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from rich.logging import RichHandler
 
+from fgclip_fast import slurm
+
 T = TypeVar("T")
 _ACTED_ON = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PLAIN = {"…": "...", "–": "-", "—": "-", "×": "x", "·": ".", "“": '"', "”": '"', "’": "'"}
@@ -22,14 +24,15 @@ def frame(name: str) -> Iterator[None]:
     """Run the body of a command.
 
     What the encoding of the output lacks is printed in other words, and control characters of file names and captions
-    are shown as escapes, in log messages and in the error. Log messages are formatted by rich on a terminal,
-    and are plain lines on standard error elsewhere; of several processes that ``torchrun`` started, all but the first
-    log warnings only.
+    are shown as escapes, in log messages and in the error. Log messages are formatted by rich on a terminal, and are
+    plain lines on standard error elsewhere; of several processes that ``torchrun`` or ``srun`` started, all but the
+    first log warnings only.
 
     A ValueError or OSError, which is what our own checks and the file system raise, ends the process with the line
     ``error: NAME: message`` and status 1. Other exceptions are faults of this package and keep their traceback.
     """
     replace_unprintable()
+    slurm.adopt()
     level = logging.INFO if int(os.environ.get("RANK", 0)) == 0 else logging.WARNING
     if sys.stdout.isatty():
         logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(show_path=False)])

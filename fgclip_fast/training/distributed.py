@@ -1,4 +1,4 @@
-"""The processes of one run, as ``torchrun`` starts them; one process is the same code without a group."""
+"""The processes of one run, as ``torchrun`` or ``srun`` starts them; one process is the same code without a group."""
 
 import os
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fgclip_fast import slurm
 from fgclip_fast.training.host_copy import HostCopy
 
 T = TypeVar("T")
@@ -39,14 +40,22 @@ class Processes:
 
 
 def start(device: torch.device) -> Processes:
-    """Join the processes that ``torchrun`` started, if any; of several GPUs, each process takes the one of its rank."""
+    """Join the processes that ``torchrun`` or ``srun`` started, if any.
+
+    Of several GPUs, each process takes the one of its rank; a task to which SLURM gave one alone takes that.
+    """
+    slurm.adopt()
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        chosen = int(os.environ.get("LOCAL_RANK", device.index or 0))
+        device = torch.device("cuda", chosen % torch.cuda.device_count())
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return Processes(0, 1, None, device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            dist.init_process_group("nccl", device_id=device)  # the GPU is known before the first collective
+        else:
+            dist.init_process_group("gloo")
     return Processes(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, device)
 
 
