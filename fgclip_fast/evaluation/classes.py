@@ -48,7 +48,7 @@ def read_templates(path: Path | None) -> Templates:
     """
     if path is None:
         return Templates(imagenet_templates(), "OpenAI's 80 templates")
-    templates = _listed(path)
+    templates = read_list(path)
     if bad := next((t for t in templates if "{}" not in t), None) if templates else "nothing":
         raise ValueError(f"templates: each of {path} must hold {{}} in the place of the class name, got {bad!r}")
     return Templates(templates, f"{len(templates)} templates of {path.name}")
@@ -119,7 +119,7 @@ def _named(path: Path) -> Mapping[str, str] | list[str]:
         if isinstance(whole, dict) and all(isinstance(name, str) for name in whole.values()):
             return whole
         return _strings(path, whole)
-    lines = _listed(path)
+    lines = read_list(path)
     if lines and all("\t" in line for line in lines):
         return dict(line.split("\t", 1) for line in lines)
     if lines and all(WNID.match(line) for line in lines):
@@ -127,7 +127,13 @@ def _named(path: Path) -> Mapping[str, str] | list[str]:
     return lines
 
 
-def _listed(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
+    """Read texts, one a line or a JSON list.
+
+    Raises:
+        ValueError: another JSON.
+        OSError: the file cannot be read.
+    """
     if path.suffix.lower() == ".json":
         return _strings(path, _json(path))
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -27,10 +27,10 @@ def write_open_clip(model: FGCLIP, folder: Path) -> float:
     import open_clip
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = _config(model)
+    config = config_of(model)
     parts = config["model_cfg"]
     peer = open_clip.CLIP(**parts).eval()
-    state = _state(model, peer.state_dict())
+    state = state_of(model, peer.state_dict())
     with replacing(folder / WEIGHTS) as partial:
         save_file(state, partial, metadata={"format": "pt"})
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -41,7 +41,7 @@ def write_open_clip(model: FGCLIP, folder: Path) -> float:
     return compare_short_path("open_clip", model, image, text)
 
 
-def _state(model: FGCLIP, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def state_of(model: FGCLIP, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors by their names, found by the reader's own translation of each of theirs."""
     ours, state = model.state_dict(), {}
     for name, value in theirs.items():
@@ -53,7 +53,8 @@ def _state(model: FGCLIP, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _config(model: FGCLIP) -> dict[str, dict]:
+def config_of(model: FGCLIP) -> dict[str, dict]:
+    """The content of ``open_clip_config.json``."""
     vision, text = model.config.vision, model.config.text
     return {
         "model_cfg": {

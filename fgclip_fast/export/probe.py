@@ -17,24 +17,26 @@ def pixels(model: FGCLIP) -> Tensor:
     return normalize(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=generator))
 
 
-def compare_short_path(consumer: str, model: FGCLIP, image: Tensor, text: Tensor) -> float:
+def compare_short_path(
+    consumer: str, model: FGCLIP, image: Tensor, text: Tensor, tolerance: float = TOLERANCE
+) -> float:
     """The largest difference of a consumer's embeddings of length 1, of :func:`pixels` and of TEXTS, from ours.
 
     Raises:
-        ValueError: it is larger than :data:`TOLERANCE`.
+        ValueError: it is larger than ``tolerance``.
     """
     ours = model.encode_image(pixels(model)), model.encode_text(TEXTS)
-    return compare(consumer, {"image": (ours[0], image), "text": (ours[1], text)})
+    return compare(consumer, {"image": (ours[0], image), "text": (ours[1], text)}, tolerance)
 
 
-def compare(consumer: str, pairs: dict[str, tuple[Tensor, Tensor]]) -> float:
+def compare(consumer: str, pairs: dict[str, tuple[Tensor, Tensor]], tolerance: float = TOLERANCE) -> float:
     """The largest difference of several (ours, theirs).
 
     Raises:
-        ValueError: one is larger than :data:`TOLERANCE`; the message names it.
+        ValueError: one is larger than ``tolerance``; the message names it.
     """
     differences = {name: float((ours - theirs).abs().max()) for name, (ours, theirs) in pairs.items()}
     for name, difference in differences.items():
-        if not difference <= TOLERANCE:  # nan too
+        if not difference <= tolerance:  # nan too
             raise ValueError(f"export: {consumer} computes another {name}: it differs by {difference:.1e}")
     return max(differences.values())

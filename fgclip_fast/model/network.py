@@ -100,7 +100,7 @@ class Network(nn.Module):
             Tensor[B, D] and Tensor[R, D], fp32.
         """
         self._check(image)
-        whole, patches = self.vision_model(image, dense=len(boxes) > 0)
+        whole, patches = self.vision_model(image, dense=boxes.shape[0] > 0)
         embeddings = _project(self.visual_projection, whole)
         if patches is None:
             return embeddings, embeddings[:0]

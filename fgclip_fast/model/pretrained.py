@@ -1,6 +1,7 @@
 """Load a model with given weights: of FG-CLIP, of a CLIP that becomes one, or of a run of this package."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -71,7 +72,7 @@ def load(
         model = FGCLIP(config)
     state = complete(state)
     _check(where, state, model.state_dict())
-    model.load_state_dict(_converted(state, products), assign=True)
+    model.load_state_dict(converted(state, products), assign=True)
     model.to(device or "cpu")
     if (where / "merges.txt").is_file():
         model.tokenizer = Tokenizer(where / "merges.txt")
@@ -104,7 +105,8 @@ def product_dtype(wanted: str | torch.dtype | None) -> torch.dtype:
     return found
 
 
-def _converted(state: dict[str, Tensor], products: torch.dtype) -> dict[str, Tensor]:
+def converted(state: Mapping[str, Tensor], products: torch.dtype) -> dict[str, Tensor]:
+    """The weights of a model, those of the blocks' products in another dtype."""
     return {name: value.to(products) if PRODUCTS.search(name) else value for name, value in state.items()}
 
 

@@ -36,11 +36,26 @@ class TextTower(nn.Module):
         """Texts as rows as long as the longest; the host waits for the GPU here, to learn that length."""
         if len(offsets) == 1:
             return positions[:0]
-        ids, pooled = pad(token, offsets)
+        ids = pad(token, offsets)
         if ids.shape[1] > len(positions):
             raise ValueError(f"text tower: this path takes at most {len(positions)} tokens a text, got {ids.shape[1]}")
-        hidden = self.embeddings(ids, torch.arange(ids.shape[1], device=ids.device), positions)
-        return self._encode(hidden, causal, pooled)
+        return self.rows(ids, positions)
+
+    def rows(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Features of texts that stand in rows of equal length, before the projections.
+
+        Args:
+            ids: Tensor[M, L], int32 or int64; each row is read at its first EOS, and nothing after that matters.
+            positions: the path's table, Tensor[at least L, width].
+
+        Returns:
+            Tensor[M, width].
+        """
+        M, L = ids.shape
+        hidden = self.embeddings(ids, torch.arange(L, device=ids.device), positions)
+        # Of fp32, since runtimes of exported graphs lack the argmax of integers.
+        first_eos = (ids == EOS).float().argmax(dim=1)
+        return self._encode(hidden, causal, first_eos + L * torch.arange(M, device=ids.device))
 
     def _encode(self, hidden: Tensor, attend: Attend, pooled: Tensor) -> Tensor:
         """Features of texts, Tensor[M, width]: of the last block only the rows ``pooled`` are computed."""
@@ -76,18 +91,16 @@ class TokenEmbeddings(nn.Module):
         return long_table(self.position_embedding_ori.weight, self.position_embedding_res.weight)
 
 
-def pad(token: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of equal length from flat texts; a row's last token, EOS, fills it, and nothing after an EOS matters.
+def pad(token: Tensor, offsets: Tensor) -> Tensor:
+    """Rows of equal length from flat texts; a row's last token, EOS, fills it.
 
     Args:
         token: Tensor[T], int32.
         offsets: Tensor[M + 1], int64.
 
     Returns:
-        Tensor[M, L], int32, and Tensor[M], int64: where each text's first EOS stands, counted over all rows.
+        Tensor[M, L], int32.
     """
     length = int(offsets.diff().max())
     index = offsets[:-1, None] + torch.arange(length, device=token.device)
-    ids = token.index_select(0, index.minimum(offsets[1:, None] - 1).flatten()).view(-1, length)
-    first_eos = (ids == EOS).int().argmax(dim=1)
-    return ids, first_eos + length * torch.arange(len(ids), device=ids.device)
+    return token.index_select(0, index.minimum(offsets[1:, None] - 1).flatten()).view(-1, length)

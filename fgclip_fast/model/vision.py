@@ -61,7 +61,7 @@ class PatchEmbeddings(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Tensor[B, 3, S, S], uint8 or normalised, -> Tensor[B, 1 + HW, width]."""
         patches = F.linear(self._patches(pixels), self.patch_embedding.weight.flatten(1))
-        first = self.class_embedding.expand(len(patches), 1, -1)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
     def _patches(self, pixels: Tensor) -> Tensor:

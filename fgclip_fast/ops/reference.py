@@ -15,12 +15,16 @@ def region_embedding(tokens: Tensor, boxes: Tensor, image_index: Tensor, grid: t
 
     Unlike in the kernels, a token that is not finite reaches all boxes of its image: a weight of 0 times it is NaN.
     """
-    H, W = grid
-    weight_x = _axis_weights(boxes[:, 0], boxes[:, 2], W)
-    weight_y = _axis_weights(boxes[:, 1], boxes[:, 3], H)
     total = torch.promote_types(tokens.dtype, torch.float32)
-    weight = (weight_y[:, :, None] * weight_x[:, None, :]).reshape(len(boxes), 1, H * W).to(total)
+    weight = region_weights(boxes, grid).to(total)[:, None]
     return (weight @ tokens.index_select(0, image_index).to(total)).squeeze(1).to(tokens.dtype)
+
+
+def region_weights(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The weight of each cell of a grid ``(H, W)`` in the mean over a box: Tensor[R, H * W], fp32."""
+    weight_x = _axis_weights(boxes[:, 0], boxes[:, 2], grid[1])
+    weight_y = _axis_weights(boxes[:, 1], boxes[:, 3], grid[0])
+    return (weight_y[:, :, None] * weight_x[:, None, :]).flatten(1)
 
 
 def _axis_weights(start: Tensor, end: Tensor, size: int) -> Tensor:

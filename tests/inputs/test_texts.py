@@ -27,8 +27,8 @@ def test_the_long_path_follows_the_short_one():
 
 def test_padded_texts_count_each_path_at_its_longest():
     joined = texts()
-    short, _ = pad(joined.token, joined.offsets[:4])
-    long, _ = pad(joined.token, joined.offsets[3:])
+    short = pad(joined.token, joined.offsets[:4])
+    long = pad(joined.token, joined.offsets[3:])
     assert joined.processed_tokens == short.numel() + long.numel() == 3 * 8 + 2 * 8
     assert texts([], LONG).processed_tokens == long.numel()
     assert texts([], []).processed_tokens == 0
