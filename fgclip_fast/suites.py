@@ -140,17 +140,17 @@ def _losses(weights: Loss, embeddings: Embeddings) -> dict[str, Tensor]:
 
 
 def _fg_ovd(model: FGCLIP, task: Task) -> dict[str, Exam | Figures]:
-    path, images = task.questions, task.images or Path()
+    path, images = task.questions, task.images
     if path is None:
         raise ValueError("data: --suite fg-ovd needs --data, a .jsonl file in FG-OVD's format or a folder of them")
     if task.several:
         files = [file for found in _sets("fg-ovd", task).values() for file in _fg_ovd_files(found.parent)]
-        images = task.images or next((top for top in (path / "coco", path) if (top / "val2017").is_dir()), path)
+        images = images or next((top for top in (path / "coco", path) if (top / "val2017").is_dir()), path)
     else:
         files = _fg_ovd_files(path) if path.is_dir() else [path] if path.is_file() else []
     if not files and not task.several:
         raise FileNotFoundError(f"data must be a .jsonl file or a folder of them, got {path}")
-    if not images.is_dir():
+    if images is not None and not images.is_dir():
         raise FileNotFoundError(f"images must be an existing folder, got {images}")
     task = replace(task, images=images)
     return {f"fg-ovd/{file.stem}": fg_ovd.exam(model, file, task) for file in files}

@@ -26,6 +26,7 @@ from fgclip_fast.evaluation.asking import regions as regions_of
 from fgclip_fast.evaluation.embedding import embed_texts
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval
+from fgclip_fast.evaluation.pictures import Pictures
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.evaluation.share import PART
 from fgclip_fast.inputs.boxes import BadBox, Box, checked, corners, fractions
@@ -99,7 +100,9 @@ def exam(model: FGCLIP, path: Path, options: Options) -> Exam:
         OSError: the file does not exist or cannot be read.
         ValueError: a ``.json`` file that is not in the official layout.
     """
-    return _exam(model, path, options, lambda answers: replace(answers.figures(), data=origin(path)))
+    # The current folder may be anything, so it is not searched.
+    files = Pictures([options.images or Path()], by_name=options.images is not None)
+    return _exam(model, path, options, files, lambda found: replace(found.figures(), data=origin(path, files)))
 
 
 evaluate = Alone(exam, ("images",), dense=True)
@@ -126,14 +129,19 @@ def answer(model: FGCLIP, path: Path, images: Path, *, batch_size: int = PART, l
         kept.append(answers)
         return answers.figures()
 
-    ask(model, {"": _exam(model, path, options, keep)}, options)
+    ask(model, {"": _exam(model, path, options, Pictures([images]), keep)}, options)
     return kept[0]
 
 
-def _exam(model: FGCLIP, path: Path, options: Options, finish: Callable[[Answers], Figures]) -> Exam:
+def _exam(model: FGCLIP, path: Path, options: Options, files: Pictures, finish: Callable[[Answers], Figures]) -> Exam:
     answers = Answers()
-    read_lines = islice(read(path, options.images or Path(), answers.skipped, answers.dropped), options.limit)
-    lines = sorted(read_lines, key=lambda line: str(line.image))
+    lines: list[Line] = []
+    for line in islice(read(path, Path(), answers.skipped, answers.dropped), options.limit):
+        if (image := files.find(str(line.image))) is None:
+            answers.skipped[MISSING] += 1
+        else:
+            lines.append(line._replace(image=image))
+    lines.sort(key=lambda line: str(line.image))
     texts = sorted({text for line in lines for text in line.question.texts})
     rows = embed_texts(model, texts, "short", options)
     place = {text: row for row, text in enumerate(texts)}

@@ -16,13 +16,18 @@ class Pictures:
     A path is tried in each folder as it is given. Then each folder is searched for its file name, and for that name
     without the ``COCO_val2014_`` that COCO's files had before 2017. A name that several files have is not guessed.
 
+    Args:
+        folders: searched in this order.
+        by_name: whether folders are searched for names; else paths are taken as given alone.
+
     Attributes:
         ways: way of finding → number of names found so.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], *, by_name: bool = True) -> None:
         # Absolute, so that two suites name one file alike.
         self._folders = list(dict.fromkeys(folder.absolute() for folder in folders))
+        self._searched = self._folders if by_name else []
         self._names: dict[Path, dict[str, Path | None]] = {}
         self.ways: Counter[str] = Counter()
 
@@ -33,7 +38,7 @@ class Pictures:
                 self.ways[AS_GIVEN] += 1
                 return path
         last = Path(name).name
-        for folder in self._folders:
+        for folder in self._searched:
             for way, sought in ((BY_NAME, last), (BY_OLDER_NAME, _PREFIX.sub("", last))):
                 if (found := self._by_name(folder).get(sought)) is not None:
                     self.ways[way] += 1

@@ -70,7 +70,12 @@ SETS = (
     Published(
         "fg-ovd",
         "fg-ovd",
-        ("**/h_attributes_llava.jsonl", "**/1_attributes_llava.jsonl", "**/1_attributes.jsonl"),
+        (
+            "**/h_attributes_llava.jsonl",
+            "**/1_attributes_llava.jsonl",
+            "**/1_attributes.jsonl",
+            "**/1_attributes.json",
+        ),
         "huggingface.co/datasets/qihoo360/FG-OVD; images: COCO's val2017, 1 GB",
     ),
     Published(
@@ -117,6 +122,12 @@ SETS = (
         "voc",
         ("VOCdevkit/VOC2012", "voc/VOCdevkit/VOC2012", "VOC2012"),
         "host.robots.ox.ac.uk/pascal/VOC/voc2012, 2 GB",
+    ),
+    Published(
+        "segmentation",
+        "context",
+        ("VOCdevkit/VOC2010", "context/VOCdevkit/VOC2010", "VOC2010"),
+        "cs.stanford.edu/~roozbeh/pascal-context; images: host.robots.ox.ac.uk/pascal/VOC/voc2010, 1.3 GB",
     ),
     Published(
         "segmentation",

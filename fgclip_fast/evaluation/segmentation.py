@@ -6,6 +6,7 @@ where windows overlap, brought to the label's size, and the class of the nearest
 threshold and no refinement. As SCLIP does (arXiv 2312.01597), but from features that FG-CLIP trains.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,18 @@ from fgclip_fast.model.fgclip import FGCLIP
 IGNORED = 255
 """Label of pixels that are not asked."""
 CLASS_FILES = ("classes.txt", "objectInfo150.txt")
+"""Files of class names in the folder itself."""
+LISTS = {
+    "voc": ("cls_voc21.txt", "cls_voc20.txt"),
+    "context": ("cls_context60.txt", "cls_context59.txt"),
+    "ade": ("cls_ade20k.txt",),
+}
+"""Layout → files of class names as SCLIP and its successors call them, in the folder or in the one of all data sets."""
+VOC = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+    "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor",
+)  # fmt: skip
+"""Names of VOC's classes, without the background."""
 IMAGE_PART = 4
 """Images of a part; each has a dozen windows."""
 LAYOUTS = (
@@ -59,8 +72,9 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
         model: the model, on its device.
         path: a folder in VOC's, Context's or ADE's layout, or with ``images/`` and ``labels/`` of equal names.
         options: ``classes`` names a file with a class a line, its synonyms after ", "; without it one of
-            :data:`CLASS_FILES` in ``path`` is read. With one line less than VOC's or Context's labels have, label 0 is
-            ignored: VOC20, Context59. ``batch_size`` counts windows, ``limit`` images.
+            :data:`CLASS_FILES` or :data:`LISTS` is read, and VOC has names of its own. With one line less than VOC's or
+            Context's labels have, label 0 is ignored: VOC20, Context59. ``batch_size`` counts windows, ``limit``
+            images.
 
     Raises:
         ValueError: the folder has no known layout, or the classes do not fit it.
@@ -68,7 +82,7 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
     """
     skipped = Counter[str]()
     found = read(path, skipped)
-    names = read_classes(path, options.classes)
+    names = read_classes(path, found.layout, options.classes, options.root)
     zero_ignored = found.zero_ignored or (found.layout, len(names)) in (("voc", 20), ("context", 59))
     synonyms = [synonym for own in names for synonym in own]
     owner = torch.tensor([number for number, own in enumerate(names) for _ in own])
@@ -92,7 +106,8 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
         f"{found.layout}, {len(names)} classes{', label 0 ignored' if zero_ignored else ''}: short side "
         f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {prompts.about} a synonym, no threshold"
     )
-    data = {**origin(path), "images": len(found.pairs), "templates": prompts.described()}
+    named = hashlib.sha256("\n".join(map(", ".join, names)).encode()).hexdigest()[:16]
+    data = {**origin(path), "images": len(found.pairs), "classes": named, "templates": prompts.described()}
     return replace(measured, protocol=protocol, data=data)
 
 
@@ -116,11 +131,21 @@ def read(path: Path, skipped: Counter[str]) -> Labelled:
     raise ValueError(f"data: {path} must hold {rows}, it has none of them")
 
 
-def read_classes(path: Path, classes: Path | None) -> list[list[str]]:
-    """Read the synonyms of each class."""
-    file = classes or next((f for name in CLASS_FILES if (f := path / name).is_file()), None)
+def read_classes(path: Path, layout: str, classes: Path | None = None, root: Path | None = None) -> list[list[str]]:
+    """Read the synonyms of each class: from ``classes``, from a file beside the images or in ``root``, or VOC's own.
+
+    Raises:
+        ValueError: no file names the classes.
+        OSError: a file cannot be read.
+    """
+    beside = [path / name for name in CLASS_FILES]
+    beside += [top / name for name in LISTS.get(layout, ()) for top in (path, *([] if root is None else [root]))]
+    file = classes or next((one for one in beside if one.is_file()), None)
+    if file is None and layout == "voc":
+        return [[name] for name in VOC]
     if file is None:
-        raise ValueError(f"classes: {path} has no {' or '.join(CLASS_FILES)}, so give a file, one class a line")
+        names = ", ".join((*CLASS_FILES, *LISTS.get(layout, ())))
+        raise ValueError(f"classes: {path} has none of {names}, so give a file, one class a line")
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if lines and lines[0].split()[:2] == ["Idx", "Ratio"]:  # ADE's own table, whose last column is the name
         lines = [line.split("\t")[-1] for line in lines[1:]]

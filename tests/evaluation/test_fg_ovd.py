@@ -107,6 +107,20 @@ def test_invalid_utf8_and_too_large_images_cost_one_question_each(model, tmp_pat
     assert (figures.asked, figures.skipped) == (1, {"malformed line": 1, "missing or unreadable image": 1})
 
 
+def test_images_are_found_by_name_and_the_file_says_how_many(model, tmp_path):
+    path = write(tmp_path, line(), line(img_path="train2017/b.jpg"), line(img_path="elsewhere/COCO_val2014_a.jpg"))
+    figures = fg_ovd.evaluate(model, path, tmp_path)
+    assert figures.asked == 3 and not figures.skipped
+    ways = {"path as given": 1, "file name": 1, "file name without COCO's prefix": 1}
+    assert figures.data["found by"] == ways
+
+
+def test_the_current_folder_is_not_searched_for_names(model, tmp_path, monkeypatch):
+    path = write(tmp_path, line(), line(img_path="train2017/b.jpg"))
+    monkeypatch.chdir(tmp_path)
+    assert fg_ovd.evaluate(model, path).skipped == {"missing or unreadable image": 1}
+
+
 def test_an_empty_file_has_figures(model, tmp_path):
     figures = fg_ovd.evaluate(model, write(tmp_path), tmp_path).values
     assert figures["questions"] == 0 and figures["interval"] == [0.0, 1.0]

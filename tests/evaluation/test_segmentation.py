@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgclip_fast import suites
+from fgclip_fast.config import Data
 from fgclip_fast.evaluation import segmentation
+from fgclip_fast.suites import Task
 from tests.evaluation.planted import STEP, Planted, unit
 
 
@@ -85,6 +88,39 @@ def test_voc_takes_its_list_and_leaves_the_background_out_for_twenty_classes(tmp
     assert figures.values["miou"] == miou
 
 
+def voc(path, folder="SegmentationClass", listed="Segmentation"):
+    """One image, whose left half is the first class and whose right half is the second."""
+    halves(path / "JPEGImages" / "a.jpg")
+    label(path / folder / "a.png", left=1, right=2)
+    (path / "ImageSets" / listed).mkdir(parents=True)
+    (path / "ImageSets" / listed / "val.txt").write_text("a\n")
+
+
+def test_voc_has_names_of_its_own_and_other_sets_a_file_of_theirs(tmp_path):
+    """Of several sets in one folder each has the names that are its own."""
+    sets = tmp_path / "VOCdevkit"
+    voc(sets / "VOC2012")
+    voc(sets / "VOC2010", "SegmentationClassContext", "SegmentationContext")
+    (tmp_path / "cls_context59.txt").write_text("\n".join(["sky", "grass, lawn", *(f"class {n}" for n in range(57))]))
+    (tmp_path / "t.txt").write_text("a {}")
+    names = [*segmentation.VOC, "sky", "grass", "lawn", *(f"class {n}" for n in range(57))]
+    planted = Planted(
+        {n: unit(n) for n in range(2)},
+        {f"a {name}": unit({"aeroplane": 0, "sky": 0, "bicycle": 1, "lawn": 1}.get(name, 3)) for name in names},
+    )
+    task = Task(data=Data(), questions=tmp_path, several=True, templates=tmp_path / "t.txt")
+    found = suites.evaluate(planted, ["segmentation"], task)
+    assert {name: figures.values["miou"] for name, figures in found.items()} == {
+        "segmentation/voc": 1.0, "segmentation/context": 1.0
+    }  # fmt: skip
+    assert "voc, 20 classes, label 0 ignored" in found["segmentation/voc"].protocol
+    assert "context, 59 classes, label 0 ignored" in found["segmentation/context"].protocol
+    assert len({figures.data["classes"] for figures in found.values()}) == 2
+    (tmp_path / "cls_voc21.txt").write_text("\n".join(["sky", *segmentation.VOC]))
+    found = suites.evaluate(planted, ["segmentation"], task)
+    assert "voc, 21 classes:" in found["segmentation/voc"].protocol
+
+
 def test_batch_size_does_not_matter(folder):
     halves(folder / "images" / "b.png", 1, 0)
     for name in "ab":
@@ -100,5 +136,5 @@ def test_what_does_not_fit_is_refused(tmp_path):
         segmentation.evaluate(model(), tmp_path)
     halves(tmp_path / "images" / "a.png")
     label(tmp_path / "labels" / "a.png")
-    with pytest.raises(ValueError, match=r"has no classes.txt or objectInfo150.txt, so give a file"):
+    with pytest.raises(ValueError, match=r"has none of classes.txt, objectInfo150.txt, so give a file"):
         segmentation.evaluate(model(), tmp_path)
