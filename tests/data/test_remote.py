@@ -104,6 +104,30 @@ def test_shards_of_a_web_server_are_read(cache, stored, pattern):
     assert found == fingerprint(str(stored))
 
 
+@pytest.mark.slow
+def test_shards_of_s3_are_read(cache, stored, monkeypatch):
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    account = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "word", "DEFAULT_REGION": "us-east-1"}
+    for name, value in {"ENDPOINT_URL": f"http://{host}:{port}", **account}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    storage = fsspec.filesystem("s3", skip_instance_cache=True)
+    storage.mkdir("bucket")
+    for path in stored.glob("*.tar"):
+        storage.put_file(str(path), f"bucket/set/{path.name}")
+    for pattern in ("{0..5}.tar", "*.tar", ""):
+        assert fingerprint(f"s3://bucket/set/{pattern}") == fingerprint(str(stored))
+    here, _ = batches(stored)
+    there, _ = batches("s3://bucket/set/*.tar", workers=1)
+    assert equal(here, there)
+    with pytest.raises(FileNotFoundError, match=r"s3://bucket/nowhere/\*\.tar names no tar file"):
+        fingerprint("s3://bucket/nowhere/*.tar")
+    server.stop()
+
+
 def test_a_set_has_the_fingerprint_of_its_files(cache, stored):
     assert fingerprint(f"file://{stored}") == fingerprint(str(stored))
 
