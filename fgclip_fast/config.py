@@ -288,6 +288,8 @@ class Config:
     """Number of newest checkpoints to keep."""
     wandb: Name[str | None] = None
     """Project at Weights & Biases that the figures are sent to, too. None: TensorBoard and log.jsonl alone."""
+    max_skipped: NotNegative[int] = 20
+    """Stop after this many steps in a row whose gradient is not finite, which change nothing; 0: never."""
     dry_run: bool = False
     """Print sizes, steps and the first batch, take a few steps to measure time and memory, and stop; with card, count
     instead."""

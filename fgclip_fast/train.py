@@ -55,6 +55,7 @@ from fgclip_fast.training import (
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import StopFlag
+from fgclip_fast.training.divergence import SkippedSteps
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.interruption import Interrupted, Interruption
 from fgclip_fast.training.monitor import Monitor
@@ -67,6 +68,8 @@ log = logging.getLogger("fgclip_fast")
 
 # Steps before a word about a term that finds no negatives.
 _LOOK = 20
+# Records that an error names.
+_NAMED = 16
 # Seconds for which the last checkpoint is tried again; who sent a signal will not wait long.
 _PATIENCE, _PATIENCE_INTERRUPTED = 600.0, 20.0
 
@@ -140,11 +143,12 @@ def _train(config: Config, lock: Lock) -> Run:
     monitor = Monitor(run, steps, done, processes=processes.world_size, writes=processes.first, wandb=wandb)
     watch = Stopwatch(model, monitor.note, processes.device, done)
     stop, batches, figures, groups = StopFlag(processes), loader.batches(after=done), {}, 0
+    skips, failed = SkippedSteps(config.max_skipped), ""
     saver = Saver(config.checkpoint_every, config.checkpoint_minutes)
     to_device = BatchCopy(processes.device)
     embed = grad_cache.embedder(network, processes.device.type, config.precision == "bf16")
 
-    with Interruption() as interruption:
+    with distributed.explained(processes), Interruption() as interruption:
         share = Share(processes.group, stop=lambda: interruption.wanted)
         task = Task(data=source.data, loss=config.loss, share=share)
         waiting = interruption.waiting if processes.group is None else nullcontext
@@ -181,6 +185,9 @@ def _train(config: Config, lock: Lock) -> Run:
             step += 1
             average.update(step)
             monitor.record(step, losses, norm, skipped, lr, config.batch_size, tokens)
+            if skips.too_many(skipped):
+                failed = f"{config.max_skipped} steps in a row without a finite gradient, up to step {step - 1}"
+                break
             if stop.agreed(interruption.wanted) or step == steps:
                 break
             if processes.first and saver.due(step):
@@ -200,13 +207,15 @@ def _train(config: Config, lock: Lock) -> Run:
                     steps = step
                     break
                 monitor.pause_clock()
-        if processes.first and (step > done or not done):
+        if processes.first and not failed and (step > done or not done):
             monitor.note(step, "records", dict(loader.counts))
             monitor.settle()
             saver.finish(state.job(run, step, config.keep), _PATIENCE if step == steps else _PATIENCE_INTERRUPTED)
         saver.wait()
         monitor.close()
         stop.close()
+        if failed:
+            raise ValueError(f"{failed}; {_way_back(run, loader, step - 1)}")
         if step == steps:
             try:
                 figures = _evaluated(run, step, state, best, source, general, task)
@@ -236,6 +245,15 @@ def _in_smaller_passes(config: Config, loader: Loader, step: int) -> Config:
     log.warning("step %d is taken again, with the same gradient, in passes of %d images, and those that follow it too",
                 step + 1, config.images_per_pass)  # fmt: skip
     return config
+
+
+def _way_back(run: Path, loader: Loader, step: int) -> str:
+    """What to look at and where to go on after a run that went wrong."""
+    saved = checkpoint.newest(run)
+    names = loader.names(step)
+    records = "; ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    way = f"the newest checkpoint is {saved}; go on from one by --resume, with a lower --optim.lr" if saved else ""
+    return f"{way or 'nothing was saved'}; records of the last step: {records}"
 
 
 def _tell_of_no_negatives(config: Config) -> None:

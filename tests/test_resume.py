@@ -5,12 +5,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fgclip_fast import command_line, config_file
 from fgclip_fast.config import Config, Data, Loss, Optim
 from fgclip_fast.run_folder import Lock
 from fgclip_fast.train import train
-from fgclip_fast.training import checkpoint
+from fgclip_fast.training import checkpoint, optim
 from tests.models import MINI
 
 
@@ -111,3 +112,17 @@ def test_a_folder_in_use_is_refused(copied):
         lock.take(copied / "run")
         with pytest.raises(ValueError, match=r"output: .*run is in use by process \d+ on .* since 2.*; end that"):
             train(config_of(copied, resume="auto"))
+
+
+def test_a_run_without_finite_gradients_stops_with_its_checkpoint_and_its_records(copied, monkeypatch):
+    def broken(model, optimizer, config):
+        optimizer.zero_grad(set_to_none=True)
+        return torch.tensor(float("nan")), torch.tensor(1.0)
+
+    monkeypatch.setattr(optim, "update", broken)
+    with pytest.raises(
+        ValueError, match=r"2 steps in a row without a finite gradient, up to step 4; the newest "
+    ) as told:
+        train(config_of(copied, resume="auto", steps=9, max_skipped=2))
+    assert "records of the last step: train-0000" in str(told.value)
+    assert steps(copied / "run") == [1, 2, 3, 4, 5]

@@ -1,8 +1,10 @@
 """The processes of one run, as ``torchrun`` or ``srun`` starts them; one process is the same code without a group."""
 
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +17,8 @@ from fgclip_fast import slurm
 from fgclip_fast.training.host_copy import HostCopy
 
 T = TypeVar("T")
+# What torch's back ends say of a process that does not answer.
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timed out", "NCCL error")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,28 @@ def of_first(processes: Processes, work: Callable[[], T]) -> T:
     if told[1] is not None:
         raise told[1]
     return told[0]
+
+
+@contextmanager
+def explained(processes: Processes) -> Iterator[None]:
+    """Run what all processes do together; that one of them is gone ends with a sentence instead of a traceback.
+
+    Raises:
+        ConnectionError: another process has died, or cannot be reached.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = next((line for line in str(error).splitlines() if any(word in line for word in _GONE)), None)
+        if processes.group is None or (reason is None and not isinstance(error, dist.DistError)):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            # torchrun ends the others by a signal, which must not come before the sentence.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise ConnectionError(
+            f"process {processes.rank}: another of the {processes.world_size} processes has died or cannot be reached "
+            f"({reason or error}); the run goes on from its newest checkpoint by --resume auto"
+        ) from None
 
 
 def stop(processes: Processes) -> None:

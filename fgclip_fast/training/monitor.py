@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgclip_fast.training.divergence import Spikes
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LogWriter
 from fgclip_fast.training.objective import Losses
@@ -47,6 +48,7 @@ class Monitor:
         wandb: WandbRun | None = None,
     ) -> None:
         self._processes = processes
+        self._spikes = Spikes()
         self._writer = LogWriter(run, steps, done, quiet=quiet, wandb=wandb) if writes else None
         self._pending: tuple[int, HostCopy, dict[str, float]] | None = None
         self._waited = self._images = self._tokens = 0.0
@@ -117,6 +119,9 @@ class Monitor:
         values = {**dict(zip(names, figures.read(), strict=True)), **values}
         if values["skipped"]:
             log.warning("step %d: the gradient is not finite (loss %s); the step was skipped", step, values["total"])
+        elif (usual := self._spikes.above(values["total"])) is not None:
+            log.warning("step %d: the loss is %.3f, after a median of %.3f", step, values["total"], usual)
+            writer.write(step, "spike", {"loss": values["total"], "median": usual})
         writer.write(step, "train", values)
 
 

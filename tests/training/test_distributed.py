@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,3 +120,30 @@ def test_two_processes_hold_parts_still_and_pull_the_others_to_their_start_alike
         assert all(torch.equal(after[name], begun[name]) for name in begun if name.startswith(freezing.HELD[held]))
     moved = [sum((after[name] - begun[name]).square().sum() for name in free[0]) for _, after in (free, pulled)]
     assert 0.0 < moved[1] < moved[0]
+
+
+def two_of_which_one_dies(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    processes = Processes(rank, 2, dist.group.WORLD, torch.device("cpu"))
+    dist.barrier()
+    if rank == 1:
+        os._exit(0)  # as a kill does: the sockets close, nothing is said
+    try:
+        with distributed.explained(processes):
+            dist.all_reduce(torch.ones(1))
+    except ConnectionError as error:
+        Path(folder, "told").write_text(str(error))
+    os._exit(0)
+
+
+def test_a_process_whose_peer_dies_ends_with_a_sentence(tmp_path):
+    mp.spawn(two_of_which_one_dies, (str(tmp_path),), nprocs=2)
+    told = (tmp_path / "told").read_text()
+    assert told.startswith("process 0: another of the 2 processes has died or cannot be reached (")
+    assert "--resume auto" in told and "\n" not in told
+
+
+def test_other_errors_stay_as_they_are():
+    alone = Processes(0, 1, None, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="shapes differ"), distributed.explained(alone):
+        raise RuntimeError("shapes differ")

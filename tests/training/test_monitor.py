@@ -19,8 +19,8 @@ from fgclip_fast.training.monitor import Monitor, peak_memory
 from fgclip_fast.training.objective import Losses
 
 
-def record(monitor, step, skipped=0.0):
-    losses = Losses(*(torch.tensor(float(step)) for _ in Losses._fields))
+def record(monitor, step, skipped=0.0, loss=None):
+    losses = Losses(*(torch.tensor(float(step) if loss is None else loss) for _ in Losses._fields))
     monitor.record(step, losses, torch.tensor(1.0), torch.tensor(skipped), lr=0.1, images=4, tokens=100)
 
 
@@ -61,6 +61,15 @@ def test_a_skipped_step_is_logged(tmp_path, caplog):
     record(monitor, 1, skipped=1.0)
     monitor.close()
     assert "step 1: the gradient is not finite" in caplog.text
+
+
+def test_a_loss_far_above_those_before_is_flagged(tmp_path, caplog):
+    monitor = Monitor(tmp_path, steps=99, quiet=True)
+    for step in range(1, 61):
+        record(monitor, step, loss=2.0 + 0.01 * (step % 5) + (3.0 if step == 58 else 0.0))
+    monitor.close()
+    assert [line["step"] for line in lines(tmp_path) if line["kind"] == "spike"] == [58]
+    assert "step 58: the loss is 5.030, after a median of 2.020" in caplog.text
 
 
 def test_a_figure_that_is_not_finite_is_null_since_json_lacks_it(tmp_path):
