@@ -26,9 +26,10 @@ Device = Annotated[str, Rule("auto, cpu, cuda or cuda:0", lambda x: re.fullmatch
 Metric = Annotated[
     T,
     Rule(
-        "hard_negative_top1, region_top1_in_image, a recall such as long_image_to_text_r@1, or a loss",
+        "hard_negative_top1, region_top1_in_image, phrase_top1_in_image, a recall such as long_image_to_text_r@1, or a "
+        "loss",
         lambda x: re.fullmatch(
-            r"hard_negative_top1|region_top1_in_image|(short|long)_(image_to_text|text_to_image)_r@(1|5|10)"
+            r"hard_negative_top1|(region|phrase)_top1_in_image|(short|long)_(image_to_text|text_to_image)_r@(1|5|10)"
             r"|loss_(total|short|long|region|hard_negative)",
             x,
         ),

@@ -42,8 +42,9 @@ def evaluate(
     """Evaluate a model on the validation shards of a config.
 
     The figures are top-1 accuracy among each region's own negatives, top-1 of each region's text among those of its
-    image, and recall of captions over all images. Validation losses are those of :data:`PART` records that follow each
-    other, weighted by what each part holds: images for the terms of captions, regions, or regions with negatives.
+    image and of each text's region among those of the image, and recall of captions over all images. Validation losses
+    are those of :data:`PART` records that follow each other, weighted by what each part holds: images for the terms of
+    captions, regions, or regions with negatives.
 
     Args:
         model: the model, on its device.
@@ -112,6 +113,7 @@ class _Part:
         names: of the records.
         groups, right_groups: for each record, its regions with negatives, and how many are answered rightly.
         regions, right_regions: the same for regions among those of their image.
+        right_phrases: for each record, the texts of regions that find their region among those of the image.
         rows: what each mean loss is a mean over: term → number of rows.
         losses: term → mean loss.
         embeddings: Tensor[n, D] each, fp32 unit rows: images, short and long captions.
@@ -123,6 +125,7 @@ class _Part:
     right_groups: list[int]
     regions: list[int]
     right_regions: list[int]
+    right_phrases: list[int]
     rows: dict[str, int]
     losses: dict[str, float]
     embeddings: tuple[Tensor, Tensor, Tensor] | None
@@ -134,7 +137,7 @@ def _evaluate_part(
     model: FGCLIP, found: Sequence[Found], counts: Counter[str], losses_of: LossesOf | None, batch_size: int
 ) -> _Part:
     if not found:
-        return _Part([], [], [], [], [], {}, {}, None, counts)
+        return _Part([], [], [], [], [], [], {}, {}, None, counts)
     examples = [one.example for one in found]
     passes = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
     batches = [make_batch(own, model.tokenizer) for own in passes]
@@ -142,7 +145,7 @@ def _evaluate_part(
         count_texts(own, batch.texts, model.tokenizer, counts)
     e = join([model(batch.to(model.device)) for batch in batches])
     groups, right_groups = _choices_among_negatives(e, examples)
-    regions, right_regions = _choices_in_image(e, [len(example.boxes) for example in examples])
+    regions, right_regions, right_phrases = _choices_in_image(e, [len(example.boxes) for example in examples])
     # A group of one text has nothing to choose from, so the loss leaves it out too.
     asked = int((e.hard_offsets.diff() > 1).sum())
     rows = {"short": len(found), "long": len(found), "region": len(e.regions), "hard_negative": asked}
@@ -150,7 +153,8 @@ def _evaluate_part(
     losses = {} if terms is None else {name: float(terms[name]) for name in rows}
     embeddings = (_unit(e.image).cpu(), _unit(e.short).cpu(), _unit(e.long).cpu())
     names = [one.name for one in found]
-    return _Part(names, groups, right_groups, regions, right_regions, rows, losses, embeddings, counts)
+    choices = groups, right_groups, regions, right_regions, right_phrases
+    return _Part(names, *choices, rows, losses, embeddings, counts)
 
 
 def _choices_among_negatives(e: Embeddings, examples: Sequence[Example]) -> tuple[list[int], list[int]]:
@@ -160,18 +164,21 @@ def _choices_among_negatives(e: Embeddings, examples: Sequence[Example]) -> tupl
     return asked, [int(right.sum()) for right in scores.correct.cpu().split(asked)]
 
 
-def _choices_in_image(e: Embeddings, counts: Sequence[int]) -> tuple[list[int], list[int]]:
-    """For each image, its regions, and those whose nearest text of the image is their own, or equal to it.
+def _choices_in_image(e: Embeddings, counts: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """For each image, its regions; those whose nearest text of the image is their own, or equal to it; and the texts
+    whose nearest region of the image is their own, or has an equal text.
 
-    The only region of an image has no other text to be taken for, so it is left out.
+    The only region of an image has no other to be taken for, so it is left out.
     """
-    asked, right = [], []
+    asked, right_regions, right_phrases = [], [], []
     columns = (_unit(e.regions), _unit(e.region_texts), e.region_ids)
     for own, text, same in zip(*(x.split(list(counts)) for x in columns), strict=True):
         several = len(own) > 1
+        cosines = own @ text.T
         asked.append(len(own) if several else 0)
-        right.append(int((same[(own @ text.T).argmax(dim=1)] == same).sum()) if several else 0)
-    return asked, right
+        right_regions.append(int((same[cosines.argmax(dim=1)] == same).sum()) if several else 0)
+        right_phrases.append(int((same[cosines.argmax(dim=0)] == same).sum()) if several else 0)
+    return asked, right_regions, right_phrases
 
 
 def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> Figures:
@@ -181,9 +188,9 @@ def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> 
     names = [name for part in parts for name in part.names]
     values: dict[str, Any] = {"images": len(names), **_mean_losses(parts, asdict(weights))}
     outcomes: Outcomes = {}
-    groups, right_groups, regions, right_regions = (
+    groups, right_groups, regions, right_regions, right_phrases = (
         [n for part in parts for n in getattr(part, field)]
-        for field in ("groups", "right_groups", "regions", "right_regions")
+        for field in ("groups", "right_groups", "regions", "right_regions", "right_phrases")
     )
     if asked := sum(groups):
         values["hard_negative_top1"] = sum(right_groups) / asked
@@ -192,8 +199,11 @@ def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> 
         outcomes["hard_negative_top1"] = by_image(names, right_groups, groups)
     if asked := sum(regions):
         values["region_top1_in_image"] = sum(right_regions) / asked
+        values["phrase_top1_in_image"] = sum(right_phrases) / asked
+        values["in_image_chance"] = sum(n > 0 for n in regions) / asked
         values["regions"] = asked
         outcomes["region_top1_in_image"] = by_image(names, right_regions, regions)
+        outcomes["phrase_top1_in_image"] = by_image(names, right_phrases, regions)
     if len(names) > 1:
         columns = zip(*(part.embeddings for part in parts if part.embeddings is not None), strict=True)
         image, short, long = (torch.cat(column) for column in columns)

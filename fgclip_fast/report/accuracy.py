@@ -27,6 +27,7 @@ BEFORE_AFTER = (
 RECORD_TITLES = {
     "hard_negative_top1": "Right text among its negatives",
     "region_top1_in_image": "Right text among those of the image's boxes",
+    "phrase_top1_in_image": "Right box of the image for a text",
     "short_image_to_text_r@1": "Image finds its short caption (R@1)",
     "short_text_to_image_r@1": "Short caption finds its image (R@1)",
     "long_image_to_text_r@1": "Image finds its long caption (R@1)",

@@ -44,22 +44,27 @@ def test_figures_equal_plain_loops(model):
     text = F.normalize(model.encode_text([e.short for e in examples]), dim=-1)
     nearest = (image @ text.T).argmax(dim=1).tolist()
     assert figures["short_image_to_text_r@1"] == pytest.approx(sum(n == i for i, n in enumerate(nearest)) / 4)
-    right = total = found = shared = 0
+    right = total = found = shared = phrases = images = 0
     for e in examples:
         regions = model.encode_regions(e.image[None], [e.boxes], unit="fraction")
         for region, texts in zip(regions, e.hard_texts, strict=True):
             cosine = model.encode_text(texts) @ region
             right, total = right + int(cosine.argmax() == 0), total + 1
         if len(e.boxes) > 1:
-            best = (regions @ model.encode_text(e.region_texts).T).argmax(dim=1)
-            found, shared = found + int((best == torch.arange(len(best))).sum()), shared + len(best)
+            cosines = regions @ model.encode_text(e.region_texts).T
+            own = torch.arange(len(cosines))
+            found, shared = found + int((cosines.argmax(dim=1) == own).sum()), shared + len(own)
+            phrases, images = phrases + int((cosines.argmax(dim=0) == own).sum()), images + 1
     assert figures["hard_negative_top1"] == pytest.approx(right / total) and figures["hard_negative_groups"] == total
     assert figures["region_top1_in_image"] == pytest.approx(found / shared) and figures["regions"] == shared
+    assert figures["phrase_top1_in_image"] == pytest.approx(phrases / shared)
+    assert figures["in_image_chance"] == pytest.approx(images / shared)
 
 
 def test_equal_texts_of_an_image_are_equally_right(model):
     twins = example(0)._replace(region_texts=["a mug", "a mug"])
-    assert records.evaluate_examples(model, [twins])["region_top1_in_image"] == 1.0
+    figures = records.evaluate_examples(model, [twins])
+    assert figures["region_top1_in_image"] == figures["phrase_top1_in_image"] == 1.0
 
 
 def test_validation_losses_are_means_of_the_objective(model):
