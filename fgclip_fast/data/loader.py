@@ -20,7 +20,7 @@ from fgclip_fast.data.remote import RemoteError, warn_of_little_room
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack
-from fgclip_fast.data.workers import PREFETCH, check_shared_memory, data_loader, starting_anew
+from fgclip_fast.data.workers import PREFETCH, check_shared_memory, data_loader, starting_anew, warn_of_few_cores
 from fgclip_fast.inputs.batch import Batch, Tokenize
 
 _PATIENCE = 5  # seconds of listing shards before the log tells of it
@@ -88,6 +88,7 @@ class Loader:
             )
         if data.workers:
             check_shared_memory(data.workers, batch_size * 3 * image_size**2)
+            warn_of_few_cores(data.workers)
         recipe = Recipe(data, image_size, seed, tokenizer, packing, micro_batch_size, encoded=self.decoder == "dali")
         self._image_size, self._batch_size, self._workers = image_size, batch_size, data.workers
         self._counted_to = 0

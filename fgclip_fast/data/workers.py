@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from fgclip_fast.data.processes import end_with_parent, ignore_signals, start_fork_server
+from fgclip_fast.data.processes import cores, end_with_parent, ignore_signals, start_fork_server
 from fgclip_fast.data.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,17 @@ def starting_anew(
                 raise OSError(f"{told}; it was started anew {DEATHS} times") from None
         log.warning("%s; the workers start anew after step %d, with the same samples", told, step)
         batches = start(step)
+
+
+def warn_of_few_cores(workers: int) -> None:
+    """Warn of more workers than cores, which take turns with each other and with the model."""
+    if workers > cores():
+        log.warning(
+            "data: %d workers on %d cores; pass --data.workers %d, and, where the model is on the CPU too, --threads for"
+            " the rest", workers, cores(), max(1, cores() - 1)
+        )  # fmt: skip
+    # In place of torch's own warning, which is given at each start and names no setting.
+    warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes", UserWarning)
 
 
 def check_shared_memory(workers: int, batch_bytes: int) -> None:

@@ -223,6 +223,15 @@ def test_regions_are_drawn_anew_each_visit_and_the_others_are_counted(tmp_path, 
     assert all(a < b for step in drawn for a, b in zip(step[::2], step[1::2], strict=True)), "in file order"
 
 
+def test_more_workers_than_cores_are_told_once_with_the_settings(good, monkeypatch, caplog, recwarn):
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    load(good, workers=2)
+    assert not caplog.text
+    load(good, workers=8)
+    assert caplog.text.count("8 workers on 2 cores; pass --data.workers 1, and,") == 1 and "--threads" in caplog.text
+    assert not [warning for warning in recwarn if "DataLoader" in str(warning.message)]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_other_micro_batches_hold_the_same_samples_and_count_once(tmp_path, encoded, write_shard, workers):
     write_shard(tmp_path / "a.tar", [(encoded(seed=n), {"short_caption": f"mug {n}"}) for n in range(12)])
