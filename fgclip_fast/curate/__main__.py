@@ -20,11 +20,12 @@ from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
 from fgclip_fast.curate.prompts import write_prompts
 from fgclip_fast.curate.records import NOTHING_TO_CHANGE
+from fgclip_fast.curate.regions import Regions
 from fgclip_fast.curate.rules import ALL_KINDS
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage
 from fgclip_fast.curate.units import Unit, images_in, shards_of
-from fgclip_fast.preflight import list_shards
+from fgclip_fast.preflight import check_output, list_shards
 
 T = TypeVar("T")
 StageT = TypeVar("StageT", bound=Stage)
@@ -104,6 +105,26 @@ def negatives(
             print(f"  {counts[f'kind {kind}'] / total:8.1%}  {kind}")
 
 
+def report(
+    folder: Positional[Path], /, *, output: Path | None = None, workers: int | None = None, seed: int = 0
+) -> None:
+    """Write a page: what became of the images, texts and negatives in numbers, cost, and 50 records to judge.
+
+    Args:
+        folder: holds the folders of the stages, as `fgclip curate run` writes them.
+        output: the page; by default curation.html in the folder.
+        workers: processes; None: one for each core that this process may use.
+        seed: of the choice of records.
+    """
+    from fgclip_fast.inspection import curation  # here, since the other commands need none of it
+
+    _check_workers("report", workers)
+    page = output or folder / "curation.html"
+    check_output("curate report: --output", page)
+    curation.write(folder, page, workers=workers, seed=seed)
+    print(f"{page} shows what became of the images")
+
+
 def prompts(folder: Positional[Path], /) -> None:
     """Write the prompts as files to edit; --prompts FOLDER uses them. Files that exist stay as they are.
 
@@ -151,6 +172,7 @@ def run_(recipe: Positional[Path], /, *, retry_failed: bool = False, workers: in
         _print(folder, counts)
 
     _interruptible("run", lambda: recipes.run_recipe(wanted, workers=workers, retry_failed=retry_failed, told=told))
+    report(wanted.output, workers=workers)
 
 
 def _command(kind: type[StageT]) -> Callable[..., None]:
@@ -219,8 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "negatives": negatives,
         "shards": shards,
         "prompts": prompts,
+        "report": report,
     }
-    commands |= {kind.name: _command(kind) for kind in (Captions, Phrases, Filter)}
+    commands |= {kind.name: _command(kind) for kind in (Captions, Phrases, Regions, Filter)}
     with command.frame("curate"):
         tyro.extras.subcommand_cli_from_dict(commands, prog="fgclip curate", args=arguments)
 

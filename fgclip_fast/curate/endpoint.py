@@ -1,6 +1,7 @@
 """Calls to a server: how many at once, and what their errors mean. The client of openai does the retries."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,8 @@ def open_client(url: str, key: str, timeout: float, retries: int) -> Any:
         import openai
     except ModuleNotFoundError:
         raise ValueError("curate: to ask a model needs openai; pip install 'fgclip_fast[curate]'") from None
+    for name in ("httpx", "httpx2"):  # a line for each request
+        logging.getLogger(name).setLevel(logging.WARNING)
     return openai.AsyncOpenAI(base_url=url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=retries)
 
 

@@ -148,6 +148,11 @@ class OutputFolder:
         kept = read_json(self.state / "settings.json")
         return None if kept is None else {**kept["about"], **kept["settings"]}
 
+    def about(self) -> dict[str, Any]:
+        """All settings of the last run."""
+        kept = read_json(self.state / "settings.json")
+        return {} if kept is None else kept["about"]
+
     def counts(self) -> Counter[str]:
         """The counts of all shards."""
         total: Counter[str] = Counter()

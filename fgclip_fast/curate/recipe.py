@@ -13,6 +13,7 @@ from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
+from fgclip_fast.curate.regions import Regions
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage
 from fgclip_fast.curate.units import Unit, images_in, shards_of
@@ -21,6 +22,7 @@ from fgclip_fast.data.shards import expand
 STAGES: dict[str, type[Stage] | type[Shards]] = {
     "captions": Captions,
     "phrases": Phrases,
+    "regions": Regions,
     "negatives": Negatives,
     "filter": Filter,
     "shards": Shards,

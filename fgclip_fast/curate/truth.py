@@ -41,3 +41,15 @@ def _unread(text: str, slots: list[Slot]) -> set[str]:
         for token in tokens_of(text)
         if token.word.isalnum() and not any(start <= token.start < end for start, end in covered)
     }
+
+
+def changed_kinds(text: str, negative: str) -> tuple[str, ...]:
+    """The kinds of what a negative changes, such as ``("color",)``; none if its wording is another."""
+    own, others = slots_of(text), slots_of(negative)
+    if [slot.kind for slot in own] != [slot.kind for slot in others]:
+        return ()
+    return tuple(
+        mine.kind
+        for mine, other in zip(own, others, strict=True)
+        if text[mine.start : mine.end].lower() != negative[other.start : other.end].lower()
+    )

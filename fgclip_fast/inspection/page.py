@@ -45,8 +45,8 @@ def write(survey: Survey, path: Path) -> list[Warning]:
             _warnings(warned),
             section("sheet", "Images and boxes", _sheet(reader.sheet(SHEET))),
             _triples(reader.triples(TRIPLES)),
-            _texts(survey),
-            _sizes(survey),
+            texts(survey),
+            sizes(survey),
             _left_out(survey, reader),
             _duplicates(survey, found, reader),
         ],
@@ -88,7 +88,7 @@ def _warnings(warned: Sequence[Warning]) -> str:
 
 def _sheet(shown: Sequence[Shown]) -> str:
     tiles = "".join(
-        f"<li>{_framed(one.encoded, one.name, [region.box for region in one.record.regions])}"
+        f"<li>{framed(one.encoded, one.name, [region.box for region in one.record.regions])}"
         f"<p>{caption(one.record.short[:160])}</p></li>"
         for one in shown
     )
@@ -100,7 +100,7 @@ def _triples(triples: Sequence[Triple]) -> str:
         return ""
     cards = "".join(
         f'<li><article class="card"><div class="answer">'
-        f"{_framed(triple.shown.encoded, triple.shown.name, [triple.region.box])}"
+        f"{framed(triple.shown.encoded, triple.shown.name, [triple.region.box])}"
         f'<ol class="ranks"><li class="truth">{caption(triple.region.short)}</li>'
         + "".join(f"<li>{caption(text)}</li>" for text in triple.region.negatives)
         + "</ol></div></article></li>"
@@ -110,7 +110,8 @@ def _triples(triples: Sequence[Triple]) -> str:
     return section("triples", "Regions and their negatives", paragraph(rule), f'<ul class="cards">{cards}</ul>')
 
 
-def _texts(survey: Survey) -> str:
+def texts(survey: Survey) -> str:
+    """The lengths of texts, and how often they are equal."""
     part = survey.part
     cut = truncated(survey)
     rows = [
@@ -144,7 +145,8 @@ def _texts(survey: Survey) -> str:
     )
 
 
-def _sizes(survey: Survey) -> str:
+def sizes(survey: Survey) -> str:
+    """The sizes of images and boxes."""
     part, size = survey.part, survey.settings.image_size
     shortest, aspect = part.images.min(1), part.images[:, 0] / np.maximum(1, part.images[:, 1])
     parts = [
@@ -165,7 +167,7 @@ def _left_out(survey: Survey, reader: Reader) -> str:
         return ""
     rows = [(cause, f"{n:,}") for cause, n in causes.most_common()]
     shown = "".join(
-        f"<li>{_framed(reader.image(address), reader.name(address), [])}<p>{escape(cause)}: "
+        f"<li>{framed(reader.image(address), reader.name(address), [])}<p>{escape(cause)}: "
         f"{escape(detail.removeprefix(f'{cause}: ')[:200])}</p></li>"
         for cause, found in survey.part.bad.items()
         for address, detail in found
@@ -182,7 +184,7 @@ def _duplicates(survey: Survey, found: Duplicates, reader: Reader) -> str:
     for group in found.groups[:GROUPS]:
         addresses = [survey.part.addresses[i] for i in group[:6]]
         tiles = "".join(
-            f"<li>{_framed(reader.image(a), reader.name(a), [])}<p>{escape(reader.name(a))}</p></li>" for a in addresses
+            f"<li>{framed(reader.image(a), reader.name(a), [])}<p>{escape(reader.name(a))}</p></li>" for a in addresses
         )
         rows.append(f'<ul class="sheet">{tiles}</ul>')
     text = (
@@ -192,7 +194,7 @@ def _duplicates(survey: Survey, found: Duplicates, reader: Reader) -> str:
     return section("duplicates", "Equal and nearly equal images", paragraph(text), *rows)
 
 
-def _framed(encoded: bytes, name: str, boxes: Sequence[Sequence[float]]) -> str:
+def framed(encoded: bytes, name: str, boxes: Sequence[Sequence[float]]) -> str:
     """An image with boxes drawn over it; its name where it cannot be shown."""
     try:
         small, width, height = thumbnail(encoded)

@@ -7,6 +7,7 @@ import pytest
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.recipe import read
 from fgclip_fast.data.file_order import examples
+from fgclip_fast.inspection import curation
 from fgclip_fast.scenes.write import jpeg, record_of, scene_of
 from tests.curate.shards import contents
 
@@ -78,3 +79,21 @@ def test_stages_run_alone_too(recipe, tmp_path, capsys):
     assert "24  phrases" in out and "8  records in train" in out
     with pytest.raises(SystemExit, match="--workers must be at least 1, got 0"):
         main(["phrases", str(tmp_path / "1"), "--output", str(tmp_path / "4"), "--workers", "0"])
+
+
+def test_the_page_shows_the_funnel_the_cost_and_records(recipe, tmp_path, capsys):
+    main(["run", str(recipe), "--workers", "1"])
+    page = (tmp_path / "mine" / "curation.html").read_text()
+    for words in (
+        "From images to groups",
+        "Throughput and cost",
+        "Agree or disagree: 8 records",
+        "one attribute (hard)",
+    ):
+        assert words in page
+    assert page.count("<img") == 8 and "curation.html shows" in capsys.readouterr().out
+    figures = curation.funnel(curation.stages_in(tmp_path / "mine"))
+    regions = sum(len(scene_of("train", i).placed) for i in range(8))
+    assert (figures["images"], figures["captions"], figures["boxes"], figures["groups"]) == (8, 8, regions, regions)
+    with pytest.raises(SystemExit, match="must hold the folders of stages"):
+        main(["report", str(tmp_path / "photos")])

@@ -1,0 +1,78 @@
+"""Kill −9 at random moments: no image is lost, none is done twice, and the bytes are those of a run without a kill."""
+
+import json
+import multiprocessing
+import random
+import time
+
+import pytest
+
+pytest.importorskip("openai")
+
+from fgclip_fast.curate.__main__ import main
+from fgclip_fast.data.processes import main_left_out
+from fgclip_fast.scenes.write import jpeg, scene_of
+from tests.curate.shards import contents, records
+from tests.curate.stub import Stub
+
+KILLS, SCENES, CONCURRENCY = 30, 40, 4
+RECIPE = """
+source: photos
+output: {output}
+shard_size: 7
+chat: {{model: stub, url: "{url}", concurrency: {concurrency}}}
+stages:
+  - captions: {{language: ''}}
+  - phrases
+  - regions: {{detector: {{url: "{url}", concurrency: {concurrency}}}}}
+  - negatives: {{method: chat}}
+  - filter: {{language: '', duplicates: false}}
+"""
+
+
+@pytest.mark.slow
+def test_thirty_kills_lose_nothing_and_repeat_nothing(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(SCENES):
+        (tmp_path / "photos" / f"{i:03}.jpg").write_bytes(jpeg(scene_of("train", i)))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fgclip_fast.curate.__main__"])
+    rng = random.Random(0)
+    with Stub(range(SCENES), delay=0.02) as stub:
+
+        def started(name):
+            path = tmp_path / f"{name}.yaml"
+            path.write_text(RECIPE.format(output=name, url=stub.url, concurrency=CONCURRENCY))
+            process = context.Process(target=main, args=(["run", str(path), "--workers", "1"],))
+            with main_left_out():
+                process.start()
+            return process
+
+        start = time.monotonic()
+        whole = started("whole")
+        whole.join()
+        took = time.monotonic() - start
+        assert whole.exitcode == 0
+        once = stub.answered.copy()
+        stub.answered.clear()
+        kills = 0
+        while kills < KILLS:
+            process = started("killed")
+            process.join(rng.uniform(0.1, took / 4))
+            if process.exitcode is None:
+                process.kill()
+                kills += 1
+            process.join()
+            if (tmp_path / "killed" / "5-filter" / "filter.json").exists():
+                break
+        last = started("killed")
+        last.join()
+        assert last.exitcode == 0
+    for folder in sorted((tmp_path / "whole").iterdir()):
+        assert contents(folder) == contents(tmp_path / "killed" / folder.name), folder.name
+    sources = [fields["source"]["key"] for fields in records(tmp_path / "killed" / "5-filter")]
+    assert sources == [f"{i:03}" for i in range(SCENES)]
+    # A request that is under way at a kill has to be asked again; nothing else is.
+    repeated = sum((stub.answered - once).values())
+    print(json.dumps({"kills": kills, "questions": once.total(), "asked again": repeated}))
+    assert set(stub.answered) == set(once) and repeated <= kills * CONCURRENCY
