@@ -7,44 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from fgclip_fast.config_rules import Device, NotNegative, Positive, check
 from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.endpoint import Calls, open_client
+from fgclip_fast.curate.found import Backend, Found
 from fgclip_fast.curate.pixels import sendable
 from fgclip_fast.curate.stage import LeftOut
-from fgclip_fast.inputs.boxes import Box
 
 UNFIT = "answer of the detector that does not fit"
 _OPERATION = ("url", "key", "device", "batch", "concurrency", "timeout", "retries")
-
-
-class Found(NamedTuple):
-    """A box that a detector has found."""
-
-    box: Box
-    """xyxy, fractions of the upright image."""
-    phrase: int
-    """Number of the phrase that it shows."""
-    score: float
-    """Confidence, 0 to 1."""
-
-
-class Backend(Protocol):
-    """What finds boxes: a server, or a model in this process."""
-
-    async def boxes(self, image: bytes, phrases: Sequence[str]) -> list[Found]:
-        """Find boxes for phrases in an image file.
-
-        Raises:
-            LeftOut: the image or the answer cannot be used.
-        """
-
-    async def close(self) -> None:
-        """Give back what it holds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from fgclip_fast.config_rules import Positive, Share, ShareOrZero
 from fgclip_fast.curate import boxes
-from fgclip_fast.curate.detect import Detection, Detector, Found, detection
+from fgclip_fast.curate.detect import Detection, Detector, detection
+from fgclip_fast.curate.found import Found
 from fgclip_fast.curate.records import regions_of
 from fgclip_fast.curate.stage import AskingStage, Done, Item, LeftOut
 

@@ -1,5 +1,7 @@
 """Tell by the lexicon whether a negative is true of its positive after all."""
 
+from functools import lru_cache
+
 from fgclip_fast.curate.nouns import nouns
 from fgclip_fast.curate.phrase import DETERMINERS, Slot, slots_of, tokens_of
 
@@ -12,8 +14,9 @@ def is_true_of(text: str, negative: str) -> bool:
     A word that the lexicon does not know may contradict, so only texts whose other words the positive has too are
     judged true. A new attribute, such as stripes where the text tells no pattern, counts as a contradiction.
     """
-    own, others = slots_of(text), slots_of(negative)
-    if _unread(negative, others) - _unread(text, own) - DETERMINERS - _LINKS:
+    own, read_otherwise = _read(text)
+    others, unread = _read(negative)
+    if unread - read_otherwise - DETERMINERS - _LINKS:
         return False
     return all(_agrees(other, own) for other in others)
 
@@ -33,14 +36,13 @@ def _agrees(other: Slot, own: list[Slot]) -> bool:
     )
 
 
-def _unread(text: str, slots: list[Slot]) -> set[str]:
-    """The words of a text that no slot covers."""
+@lru_cache(maxsize=256)
+def _read(text: str) -> tuple[list[Slot], set[str]]:
+    """The slots of a text, and the words that no slot covers."""
+    slots = slots_of(text)
     covered = [(slot.start, slot.end) for slot in slots]
-    return {
-        token.word
-        for token in tokens_of(text)
-        if token.word.isalnum() and not any(start <= token.start < end for start, end in covered)
-    }
+    words = (token for token in tokens_of(text) if token.word.isalnum())
+    return slots, {token.word for token in words if not any(start <= token.start < end for start, end in covered)}
 
 
 def changed_kinds(text: str, negative: str) -> tuple[str, ...]:

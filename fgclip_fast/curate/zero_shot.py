@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fgclip_fast.curate.detect import Found
+from fgclip_fast.curate.found import Found
 from fgclip_fast.curate.pixels import upright
 from fgclip_fast.preflight import device as device_of
 
