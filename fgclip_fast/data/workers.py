@@ -83,8 +83,8 @@ def warn_of_few_cores(workers: int) -> None:
     """Warn of more workers than cores, which take turns with each other and with the model."""
     if workers > cores():
         log.warning(
-            "data: %d workers on %d cores; pass --data.workers %d, and, where the model is on the CPU too, --threads for"
-            " the rest", workers, cores(), max(1, cores() - 1)
+            "data: %d workers on %d cores; pass --data.workers %d, and, where the model is on the CPU too, --threads"
+            " for the rest", workers, cores(), max(1, cores() - 1)
         )  # fmt: skip
     # In place of torch's own warning, which is given at each start and names no setting.
     warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes", UserWarning)
