@@ -13,8 +13,12 @@ LOGIT_SCALE = 2.6592
 
 LARGEST = {"num_hidden_layers": 1000, "image_size": 2**14, "hidden_size": 2**16, "intermediate_size": 2**18}
 """Limits of sizes; any other is at most 2**20."""
-REMOTE_CODE = {"AutoModelForCausalLM": "qihoo360/fg-clip-base--modeling_fgclip.FGCLIPModel"}
-"""Where transformers finds the released code of the model; it is asked for by ``trust_remote_code=True`` alone."""
+REMOTE_CODE = {
+    "AutoConfig": "qihoo360/fg-clip-base--modeling_fgclip.FGCLIPConfig",
+    "AutoModelForCausalLM": "qihoo360/fg-clip-base--modeling_fgclip.FGCLIPModel",
+}
+"""Where transformers finds the released code; it is asked for by ``trust_remote_code=True`` alone. The model refuses
+transformers' own config, so that is named, too."""
 
 # Our field -> its name there, and what it is where the file leaves it out (not our own defaults).
 VISION = {

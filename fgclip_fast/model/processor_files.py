@@ -38,7 +38,8 @@ def _tables(merges: Path, _changed: int) -> dict[str, str]:
     """The large files, by name; kept, since a run writes them with each checkpoint."""
     saved = Tokenizer(merges).saved()
     model = saved["model"]
-    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    # A merge is one string here: tokenizers before 0.20 (transformers 4.41) read no pairs.
+    model["merges"] = pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     return {
         "tokenizer.json": json.dumps(saved, ensure_ascii=False),
         "vocab.json": json.dumps(model["vocab"], ensure_ascii=False),

@@ -128,6 +128,13 @@ def test_a_resnet_is_refused(tmp_path):
         fgclip_fast.load(tmp_path / "rn.pt", like=Model())
 
 
+def test_a_projection_with_a_bias_is_refused(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    torch.save(open_clip.CLIP(24, VISION, {**TEXT, "proj_bias": True}).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a.pt lacks text_projection: it is another architecture"):
+        fgclip_fast.load(tmp_path / "a.pt", like=Model())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -234,6 +234,17 @@ def test_products_run_in_the_wanted_dtype(folder, dtype, error):
         assert 0 < (ours - exact).abs().max() < error
 
 
+def test_a_tensor_that_differs_after_loading_is_named(folder, monkeypatch):
+    kept = FGCLIP.load_state_dict
+
+    def halve(model, state, **options):
+        kept(model, state | {"logit_scale": state["logit_scale"] / 2}, **options)
+
+    monkeypatch.setattr(FGCLIP, "load_state_dict", halve)
+    with pytest.raises(ValueError, match="load: logit_scale of the model differs from that of"):
+        fgclip_fast.load(folder)
+
+
 def test_an_unknown_dtype_is_named(folder):
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, got 'int8'"):
         fgclip_fast.load(folder, dtype="int8")
@@ -252,7 +263,10 @@ def test_a_hub_name_is_found_in_the_offline_cache(model, folder, tmp_path, monke
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     assert_equal(fgclip_fast.load("org/tiny"), model)
-    with pytest.raises(FileNotFoundError, match="load: org/tiny at revision v2 is not a folder here, and cannot be"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="load: org/tiny at revision v2: there is no folder org here, and it cannot be fetched as a name",
+    ):
         fgclip_fast.load("org/tiny", revision="v2")
     with pytest.raises(ValueError, match="revision is for a name on a hub, got 'v2'"):
         fgclip_fast.load(folder, revision="v2")
@@ -272,6 +286,8 @@ def test_broken_files_are_named(folder):
 def test_a_missing_thing_is_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         fgclip_fast.load(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"fglcip does not exist; did you mean .*fgclip\?"):
+        fgclip_fast.load(tmp_path / "fglcip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds neither config\.json nor a run's"):
         fgclip_fast.load(tmp_path / "empty")

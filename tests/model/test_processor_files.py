@@ -34,6 +34,11 @@ def test_auto_tokenizer_gives_the_ids_of_the_model(folder):
         assert ids == [row.tolist() for row in token.split(offsets.diff().tolist())]
 
 
+def test_merges_are_strings_which_older_tokenizers_read(folder):
+    merges = json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
+    assert merges[0] == "i n" and all(isinstance(merge, str) for merge in merges)
+
+
 def test_auto_processor_squashes_and_crops_nothing(folder):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torchvision")
@@ -46,8 +51,9 @@ def test_auto_processor_squashes_and_crops_nothing(folder):
 
 
 def test_the_released_code_is_named_as_the_released_folder_names_it(folder):
-    where = json.loads((folder / "config.json").read_text())["auto_map"]["AutoModelForCausalLM"]
-    assert where.endswith("modeling_fgclip.FGCLIPModel")
+    where = json.loads((folder / "config.json").read_text())["auto_map"]
+    assert where["AutoModelForCausalLM"].endswith("modeling_fgclip.FGCLIPModel")
+    assert where["AutoConfig"].endswith("modeling_fgclip.FGCLIPConfig")
 
 
 def test_a_missing_file_of_merges_costs_the_tokenizer_and_not_the_weights(folder, tmp_path, caplog):
