@@ -36,4 +36,5 @@ def fetch(name: str, revision: str | None = None) -> Path:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         wanted = name if revision is None else f"{name} at revision {revision}"
-        raise FileNotFoundError(f"load: {wanted} is not a folder here, and cannot be fetched: {why}") from None
+        here = f"there is no folder {Path(name).parent} here"
+        raise FileNotFoundError(f"load: {wanted}: {here}, and it cannot be fetched as a name on a hub: {why}") from None

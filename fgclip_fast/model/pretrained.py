@@ -63,7 +63,7 @@ def load(
     Raises:
         FileNotFoundError: the folder, its config, its weights or its checkpoint are missing, and no hub has it.
         ValueError: weights are missing, unknown or of another shape, and the message names the first; or the file must
-            be trusted to be read.
+            be trusted to be read. Or a tensor of the model is not bit for bit the file's.
     """
     products = product_dtype(dtype)
     where = find(path, revision)
@@ -72,8 +72,10 @@ def load(
         model = FGCLIP(config)
     state = complete(state)
     _check(where, state, model.state_dict())
-    model.load_state_dict(converted(state, products), assign=True)
+    state = converted(state, products)
+    model.load_state_dict(state, assign=True)
     model.to(device or "cpu")
+    _compare(where, state, model.state_dict())
     if (where / "merges.txt").is_file():
         model.tokenizer = Tokenizer(where / "merges.txt")
     return model
@@ -138,3 +140,11 @@ def _check(folder: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) 
     for name, value in expected.items():
         if state[name].shape != value.shape:
             raise ValueError(f"load: {folder}: {name} is {list(state[name].shape)}, must be {list(value.shape)}")
+
+
+def _compare(folder: Path, state: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
+    """Compare every tensor of a model, on its device, with what was read: bits, since a NaN is equal to none."""
+    for name, value in loaded.items():
+        bits = (x.cpu().contiguous().flatten().view(torch.uint8) for x in (state[name], value))
+        if value.dtype != state[name].dtype or not torch.equal(*bits):
+            raise ValueError(f"load: {name} of the model differs from that of {folder}")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -27,7 +28,10 @@ def find(path: Path) -> Path:
         FileNotFoundError: there is none.
     """
     if not path.exists():
-        raise FileNotFoundError(f"load: {path} does not exist")
+        beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, beside, 1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise FileNotFoundError(f"load: {path} does not exist{hint}")
     if path.is_file() or any((path / name).is_file() for name in ("config.json", foreign.CONFIG)):
         return path
     for checkpoint in [path, *reversed(_steps(path))]:
