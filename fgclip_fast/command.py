@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ def frame(name: str) -> Iterator[None]:
     first log warnings only.
 
     A ValueError or OSError, which is what our own checks and the file system raise, ends the process with the line
-    ``error: NAME: message`` and status 1. Other exceptions are faults of this package and keep their traceback.
+    ``error: NAME: message`` and status 1; Ctrl-C, with one line and status 130. Other exceptions are faults of this
+    package and keep their traceback.
     """
     replace_unprintable()
     slurm.adopt()
@@ -45,6 +47,9 @@ def frame(name: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         message = printable(" ".join(str(error).split()))
         sys.exit(f"error: {message if message.startswith(name) else f'{name}: {message}'}")
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; what was saved before is whole", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def printable(text: str) -> str:

@@ -85,3 +85,10 @@ def test_an_unknown_command_names_the_nearest(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fgclip", "trian"])
     with pytest.raises(SystemExit, match=r"error: fgclip: unknown command 'trian'; the nearest is 'train'"):
         fgclip.main()
+
+
+def test_ctrl_c_ends_with_one_line(capsys):
+    with pytest.raises(SystemExit) as ended, command.frame("train"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "train: interrupted; what was saved before is whole\n"

@@ -18,7 +18,7 @@ from PIL import Image
 from fgclip_fast import figures_file, suites
 from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.shards import ShardWriter
-from fgclip_fast.evaluation.share import Share, parts_of
+from fgclip_fast.evaluation.share import Share, Stopped, parts_of
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.suites import Task
 from tests.models import MINI
@@ -188,3 +188,11 @@ def test_figures_do_not_depend_on_the_batch_size(folder, alone, size):
         # A product of fewer rows may round differently; larger batches are cut into the usual parts.
         for name in losses:
             assert found[suite][name] == pytest.approx(values[name], rel=0 if size > 32 else 1e-5), name
+
+
+def test_a_signal_ends_the_work_before_the_next_part():
+    done = []
+    share = Share(stop=lambda: len(done) == 2)
+    with pytest.raises(Stopped):
+        share.measure([1, 2, 3], done.append, len)
+    assert done == [1, 2]

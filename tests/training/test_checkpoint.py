@@ -1,13 +1,19 @@
 """Checkpoints: complete or missing, never torn; damage is found, named and passed over."""
 
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from fgclip_fast.model import weights
+from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint
 from fgclip_fast.whole_folder import DamagedError
+from tests.models import MINI
 
 
 def save_model(folder):
@@ -144,3 +150,53 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
     with pytest.raises(FileNotFoundError):
         weights.write_tensors(tmp_path / "none" / "a.safetensors", {"a": torch.ones(3)})
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_any_write_of_a_real_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    """At each call that makes, fills, flushes or renames a file, one after another."""
+    model = FGCLIP(MINI)
+    state = {"optimizer": {"moment": torch.ones(3)}, "order": {}}
+    calls = [(os, "mkdir"), (os, "fsync"), (os, "rename"), (os, "replace"), (safetensors.torch, "serialize_file")]
+    calls += [(Path, name) for name in ("write_bytes", "write_text", "touch", "chmod")]
+
+    def save(step):
+        return checkpoint.save(tmp_path, step, model.save, state, keep=2)
+
+    def full(at):
+        count = [0]
+
+        def patched(original):
+            def call(*args, **more):
+                count[0] += 1
+                if count[0] == at:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return original(*args, **more)
+
+            return call
+
+        for owner, name in calls:
+            monkeypatch.setattr(owner, name, patched(getattr(owner, name)))
+        return count
+
+    before = save(5)
+    count = full(-1)
+    shutil.rmtree(save(10))
+    monkeypatch.undo()
+    number = count[0]
+    assert number > 40
+    for at in range(1, number + 1):
+        full(at)
+        try:
+            save(10)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        else:  # the tokenizer's files are told to be missing, no more
+            assert (checkpoint.at(tmp_path, 10) / "model" / weights.WEIGHTS).is_file()
+        monkeypatch.undo()
+        names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+        assert names <= {"step-00000005", "step-00000010"}, (at, names)
+        for path in checkpoint.every(tmp_path):
+            checkpoint.verify(path)
+        assert before in checkpoint.every(tmp_path)
+        shutil.rmtree(checkpoint.at(tmp_path, 10), ignore_errors=True)
