@@ -26,4 +26,4 @@ def test_saving_a_vit_b16(benchmark, tmp_path):
     ratios = by_turns(benchmark, lambda: snapshot(values), {"in the loop": in_the_loop}, rounds=3)
     if benchmark.enabled:
         benchmark.extra_info.update(peer="the same checkpoint, written in the loop", ratio=ratios["in the loop"])
-        print(f"\na checkpoint of ViT-B/16: {ratios['in the loop']:.1f} of the time it takes")
+        print(f"\na checkpoint of ViT-B/16: {ratios['in the loop']:.1f} times the loop's wait")
