@@ -11,7 +11,7 @@ from fgclip_fast.evaluation.asking import Options
 from fgclip_fast.evaluation.share import PART, parts_of
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 
-TEXTS = 512
+TEXTS = 2048
 """Texts of a part."""
 
 
