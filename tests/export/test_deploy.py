@@ -19,8 +19,6 @@ COMMANDS = [
 ]
 ROW = r"^\| [^|]+ \| `(\w[\w-]*)` \| [^|]+ \| (.*) \|$"
 ROWS = dict(re.findall(ROW, PAGE, flags=re.MULTILINE))
-    row[0]: row[1] for row in re.findall(r"^\| [^|]+ \| `(\w[\w-]*)` \| [^|]+ \| (.*) \|$", PAGE, flags=re.MULTILINE)
-}
 
 
 def marked(value: str) -> object:
