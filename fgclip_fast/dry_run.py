@@ -10,13 +10,10 @@ from statistics import median
 import torch
 
 from fgclip_fast import cost
-from fgclip_fast.config import Config
-from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
+from fgclip_fast.run_parts import Parts
 from fgclip_fast.training import distributed, grad_cache, optim
-from fgclip_fast.training.distributed import Processes
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.monitor import peak_memory
 from fgclip_fast.training.objective import objective
@@ -25,46 +22,41 @@ WARM_UP, MEASURED = 2, 3
 """Steps. The first ones make Adam's state, compile kernels and fill the queues of the workers."""
 
 
-def describe(config: Config, model: FGCLIP, loader: Loader, steps: int, processes: Processes) -> None:
+def describe(parts: Parts) -> None:
     """Print sizes, steps and the shapes of the first batch; then what a step takes.
 
-    With ``config.card`` a step on that card is counted; else the first steps are taken here and measured.
-
-    Args:
-        config: of the run.
-        model: of the run; the measured steps train it.
-        loader: of the run.
-        steps: number of steps of the whole run.
-        processes: of the run; the first one prints.
+    With a card in the config a step there is counted; else the first steps are taken here and measured, which trains
+    the model. The first process prints.
     """
-    batches = loader.batches()
+    config, processes = parts.config, parts.processes
+    batches = parts.loader.batches()
     micro_batches = next(batches)
     if processes.first:
-        _print_sizes(config, model, loader, steps, micro_batches[0])
+        _print_sizes(parts, micro_batches[0])
     if config.card is None:
-        _measure(config, model, chain([micro_batches], batches), loader.queued, steps, processes)
+        _measure(parts, chain([micro_batches], batches))
     elif processes.first:
         card = cost.CARDS[config.card]
         print(cost.verdict(cost.fit(config, card, micro_batches), card, config))
 
 
-def _print_sizes(config: Config, model: FGCLIP, loader: Loader, steps: int, batch: Batch) -> None:
-    parameters = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parts = {**batch._asdict(), **batch.texts._asdict()}
+def _print_sizes(parts: Parts, batch: Batch) -> None:
+    parameters = sum(p.numel() for p in parts.model.parameters())
+    trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+    of_batch = {**batch._asdict(), **batch.texts._asdict()}
+    steps, images, epoch = parts.steps, parts.config.batch_size, parts.loader.steps_per_epoch
     print(f"parameters      {parameters:,}" + (f", {trained:,} of them trained" if trained < parameters else ""))
-    print(f"steps           {steps:,} of {config.batch_size} images a process; {loader.steps_per_epoch:,} an epoch")
+    print(f"steps           {steps:,} of {images} images a process; {epoch:,} an epoch")
     print(f"weights+Adam    {(parameters * 4 + trained * 12) / 1e9:.2f} GB, and activations")
-    shapes = {name: list(value.shape) for name, value in parts.items() if isinstance(value, torch.Tensor)}
+    shapes = {name: list(value.shape) for name, value in of_batch.items() if isinstance(value, torch.Tensor)}
     print("first batch     " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
     if batch.texts.tree is not None:
         print(f"packed texts    {batch.texts.processed_tokens:,} of {len(batch.texts.token):,} tokens")
 
 
-def _measure(
-    config: Config, model: FGCLIP, batches: Iterator[list[Batch]], queued: int, steps: int, processes: Processes
-) -> None:
+def _measure(parts: Parts, batches: Iterator[list[Batch]]) -> None:
     """Take a few steps, all of each, and print what one takes and how long the run would be."""
+    config, model, processes = parts.config, parts.model, parts.processes
     if processes.first:
         print(f"measuring {WARM_UP + MEASURED} steps; Ctrl-C stops this", flush=True)
     agree_batch_size(config.batch_size, processes.group, processes.device)
@@ -86,10 +78,10 @@ def _measure(
             torch.cuda.synchronize(processes.device)
         seconds.append(time.perf_counter() - began)
     if processes.first:
-        step, waiting = _pace(seconds[WARM_UP:], waited[WARM_UP:], batches, queued)
+        step, waiting = _pace(seconds[WARM_UP:], waited[WARM_UP:], batches, parts.loader.queued)
         images = config.batch_size * processes.world_size
         print(f"a step here     {step:.2f} s, {images / step:.1f} images/s; {waiting:.0%} of it waits for data")
-        print(f"the run here    {timedelta(seconds=round(step * steps))}, without validation and checkpoints")
+        print(f"the run here    {timedelta(seconds=round(step * parts.steps))}, without validation and checkpoints")
         print(f"peak memory     {peak_memory():.1f} GB")
 
 

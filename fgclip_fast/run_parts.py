@@ -1,11 +1,15 @@
 """The parts that a run is made of, from its config: the data, the model, the loader and the number of steps."""
 
 import logging
-from dataclasses import replace
+import random
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from fgclip_fast import preflight
+import numpy as np
+import torch
+
+from fgclip_fast import heap, preflight
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
@@ -15,11 +19,64 @@ from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.tree import EOS
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
-from fgclip_fast.training import distributed, start
+from fgclip_fast.training import distributed, freezing, lora, start
 from fgclip_fast.training.distributed import Processes
 from fgclip_fast.whole_file import write_whole
 
 log = logging.getLogger("fgclip_fast")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run.
+
+    Attributes:
+        config: as it is saved: with the geometry of the loaded weights, and the folder.
+        processes: that take part.
+        source: the data.
+        shards: "train" and "val" → the tar files.
+        model: on its device, with adapters and what is held still.
+        loader: of the training shards.
+        steps: optimizer steps of the whole run.
+    """
+
+    config: Config
+    processes: Processes
+    source: Source
+    shards: dict[str, list[Path]]
+    model: FGCLIP
+    loader: Loader
+    steps: int
+
+    @property
+    def run(self) -> Path:
+        """The folder of the run."""
+        return Path(str(self.config.output))
+
+
+def make(config: Config, processes: Processes, saved: Path | None) -> Parts:
+    """Make the parts of a run whose folder is chosen, from the checkpoint ``saved`` where there is one."""
+    config = replace(config, data=locate.decided(config.data))
+    source, shards = find_data(config, processes)
+    heap.keep_freed_memory(processes.device.type)
+    seed_everything(config.seed, config.threads)
+    made = model(config, saved).to(processes.device)
+    config = replace(config, model=made.config)
+    freezing.freeze(made, config.freeze)
+    lora.add(made, config.lora, saved)
+    batches = loader(config, source, shards["train"], made, processes)
+    if config.micro_batch_size == "auto":
+        config = replace(config, micro_batch_size=fitting(config, batches, processes))
+    return Parts(config, processes, source, shards, made, batches, steps(config, batches))
+
+
+def seed_everything(seed: int, threads: int | None) -> None:
+    """Seed the global generators of Python, NumPy and torch; data order and augmentation have their own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def find_data(config: Config, processes: Processes) -> tuple[Source, dict[str, list[Path]]]:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fgclip_fast import config_file, suites
+from fgclip_fast import config_file, suites, trainer
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.cost import fit, here
@@ -224,7 +224,7 @@ def test_one_of_several_processes_does_not_try_again():
 
 
 def test_a_hard_negative_term_without_negatives_is_told_once(config, monkeypatch, caplog):
-    monkeypatch.setattr(command, "_LOOK", 2)
+    monkeypatch.setattr(trainer, "_LOOK", 2)
     train(config)
     assert "hold no negatives" not in caplog.text
     train(replace(config, data=replace(config.data, negatives=0), output=f"{config.output}-without"))
@@ -328,7 +328,7 @@ def test_no_step_makes_the_host_wait_for_the_gpu(config, monkeypatch, micro_batc
             Watched.steps += 1
             super().step_begins()
 
-    monkeypatch.setattr(command, "Stopwatch", Watched)
+    monkeypatch.setattr(trainer, "Stopwatch", Watched)
     model = replace(SMALL, packing="prefix-tree")
     try:
         train(replace(config, model=model, device="cuda", checkpoint_every=0, micro_batch_size=micro_batch_size))

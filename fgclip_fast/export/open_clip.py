@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fgclip_fast.export.probe import TEXTS, compare_short_path, pixels
 from fgclip_fast.inputs.image import MEAN, STD
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.foreign import CONFIG, NO_WEIGHTS, TRANSPOSED, WEIGHTS, translate
-from fgclip_fast.whole_file import replacing, write_whole
+from fgclip_fast.model.weights import write_tensors
+from fgclip_fast.whole_file import write_whole
 
 
 @torch.no_grad()
@@ -31,8 +31,7 @@ def write_open_clip(model: FGCLIP, folder: Path) -> float:
     parts = config["model_cfg"]
     peer = open_clip.CLIP(**parts).eval()
     state = state_of(model, peer.state_dict())
-    with replacing(folder / WEIGHTS) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS, state, {"format": "pt"})
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     loaded, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     loaded.eval()

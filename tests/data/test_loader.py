@@ -1,6 +1,7 @@
 """The loader: full batches in spite of bad records, and the same bits for any number of workers and restarts."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -404,3 +405,30 @@ def test_a_killed_process_takes_its_workers_with_it(good):
             break
         time.sleep(0.1)
     assert not left
+
+
+def memory_and_files():
+    """Bytes that this process and its workers hold, and their open files."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    everyone = [Path("/proc") / number for number in (str(os.getpid()), *children)]
+    pages = sum(int((one / "statm").read_text().split()[1]) for one in everyone)
+    return pages * os.sysconf("SC_PAGE_SIZE"), sum(len(os.listdir(one / "fd")) for one in everyone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_and_open_files_stay_flat_over_100_000_steps(tmp_path, encoded, record, write_shard, workers):
+    image = encoded(16, 16)
+    for number in range(2000):
+        write_shard(tmp_path / f"{number:04d}.tar", [(image, record(number)), (b"broken", record(number))])
+    loader = load(tmp_path, batch_size=1, image_size=8, workers=workers, lanes=1, window=4)
+    held = []
+    batches = loader.batches()
+    for step in range(1, 100_001):
+        next(batches)
+        if step in (20_000, 100_000):
+            held.append(memory_and_files())
+    batches.close()
+    (memory, files), (memory_after, files_after) = held
+    assert memory_after - memory < 20e6 and files_after <= files + 2
