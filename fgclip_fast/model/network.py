@@ -32,7 +32,8 @@ class Network(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.logit_scale_finegraind = nn.Parameter(torch.empty(()))  # of the region term; spelt as released
         self.logit_scale_hardneg = nn.Parameter(torch.empty(()))
-        self.reset_parameters()
+        if not self.logit_scale.is_meta:  # what has no values waits for those of a file
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Fill every parameter as CLIP does, from torch's global generator; with local attention if the config says so.

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fgclip_fast.config import Model
 from fgclip_fast.inputs.tokenizer import Tokenizer
@@ -68,7 +70,7 @@ def load(
     products = product_dtype(dtype)
     where = find(path, revision)
     config, state = weights.read(where, like, trust_file)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = FGCLIP(config)
     state = complete(state)
     _check(where, state, model.state_dict())
@@ -79,6 +81,14 @@ def load(
     if (where / "merges.txt").is_file():
         model.tokenizer = Tokenizer(where / "merges.txt")
     return model
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new tensors as they are: to fill one that has no values, torch imports its compiler, for two seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        return given["tensor"] if func is nn.init.normal_ else func(*args, **given)
 
 
 def find(path: str | Path, revision: str | None = None) -> Path:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import fgclip_fast
 from fgclip_fast.config import Model, Text, Vision
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.network import Network
 from fgclip_fast.model.positions import stretch
 
 CONFIG = Model(
@@ -71,6 +72,17 @@ def test_what_was_saved_is_loaded(model, folder):
         "tokenizer_config.json",
         "vocab.json",
     ]
+
+
+def test_nothing_is_filled_that_the_file_fills(model, folder, monkeypatch):
+    """To fill tensors without values, torch imports its compiler."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a tensor is filled")
+
+    monkeypatch.setattr(torch._refs, "normal_", refuse)
+    monkeypatch.setattr(Network, "reset_parameters", refuse)
+    assert_equal(fgclip_fast.load(folder), model)
 
 
 def test_a_loaded_model_does_not_need_its_file(model, folder):
