@@ -1,6 +1,7 @@
 """Load a model with given weights: of FG-CLIP, of a CLIP that becomes one, or of a run of this package."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,20 @@ def load(
     state = converted(state, products)
     model.load_state_dict(state, assign=True)
     model.to(device or "cpu")
+    if model.device.type == "cpu" and products == torch.bfloat16:
+        _warn_of_slow_bf16()
     _compare(where, state, model.state_dict())
     if (where / "merges.txt").is_file():
         model.tokenizer = Tokenizer(where / "merges.txt")
     return model
+
+
+def _warn_of_slow_bf16() -> None:
+    has = torch.cpu.get_capabilities()
+    if not (has.get("amx_bf16") or has.get("avx512_bf16") or has.get("architecture") == "aarch64"):
+        warnings.warn(
+            "load: this CPU has no instructions for bf16, so dtype bfloat16 is slower here than float32", stacklevel=3
+        )
 
 
 class _Unfilled(TorchFunctionMode):

@@ -246,6 +246,16 @@ def test_products_run_in_the_wanted_dtype(folder, dtype, error):
         assert 0 < (ours - exact).abs().max() < error
 
 
+@pytest.mark.parametrize(("has", "warned"), [({}, 1), ({"avx512_bf16": True}, 0), ({"architecture": "aarch64"}, 0)])
+def test_bf16_on_a_cpu_without_instructions_for_it_is_warned_of(folder, monkeypatch, recwarn, has, warned):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    fgclip_fast.load(folder, device="cpu")
+    fgclip_fast.load(folder, device="cpu", dtype="bfloat16")
+    assert [str(one.message) for one in recwarn if "bfloat16" in str(one.message)] == [
+        "load: this CPU has no instructions for bf16, so dtype bfloat16 is slower here than float32"
+    ] * warned
+
+
 def test_a_tensor_that_differs_after_loading_is_named(folder, monkeypatch):
     kept = FGCLIP.load_state_dict
 
