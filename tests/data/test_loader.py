@@ -418,7 +418,10 @@ def memory_and_files():
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_memory_and_open_files_stay_flat_over_100_000_steps(tmp_path, encoded, record, write_shard, workers):
+def test_memory_and_open_files_stay_flat_over_100_000_steps(
+    tmp_path, monkeypatch, encoded, record, write_shard, workers
+):
+    monkeypatch.setattr(logging.root.manager, "disable", logging.WARNING)  # pytest keeps each message
     image = encoded(16, 16)
     for number in range(2000):
         write_shard(tmp_path / f"{number:04d}.tar", [(image, record(number)), (b"broken", record(number))])
