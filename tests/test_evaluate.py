@@ -1,6 +1,7 @@
 """The evaluate command: suites, files and errors."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -185,10 +186,11 @@ def test_inputs_that_are_not_the_models_and_leaked_images_are_told(shards, tmp_p
     run = runs.run(tmp_path / "run", data=Data(train=val, val=val))
     evaluate.main([str(run)])
     assert "12 of 12 validation images are also in training" in caplog.text and "made for" not in caplog.text
-    processor = next(run.glob("checkpoints/*/model/preprocessor_config.json"))
+    model = shutil.copytree(next(run.glob("checkpoints/*/model")), tmp_path / "model")  # a checkpoint is not edited
+    processor = model / "preprocessor_config.json"
     processor.write_text(json.dumps(json.loads(processor.read_text()) | {"size": 336}))
     caplog.clear()
-    evaluate.main([str(run), "--suite", "records", "--data", str(shards / "train-00000.tar"), "--limit", "2"])
+    evaluate.main([str(model), "--suite", "records", "--data", str(shards / "train-00000.tar"), "--limit", "2"])
     assert "was made for images of 336 pixels by its processor, 32 here" in caplog.text
 
 

@@ -68,15 +68,23 @@ def starting_anew(
                 step += 1
                 yield batch
             return
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not _tells_of_a_death(error):
                 raise
             deaths = [*(before for before in deaths if step - before < _FORGIVEN), step]
-            told = f"data: a worker died ({' '.join(str(error).split())}), {at_hand()}"
+            said = " ".join(str(error).split()) or type(error).__name__
+            told = f"data: a worker died ({said}), {at_hand()}"
             if len(deaths) > DEATHS:
                 raise OSError(f"{told}; it was started anew {DEATHS} times") from None
         log.warning("%s; the workers start anew after step %d, with the same samples", told, step)
         batches = start(step)
+
+
+def _tells_of_a_death(error: Exception) -> bool:
+    """True for torch's word of a dead worker, and for a batch whose memory the worker can no longer hand over."""
+    if isinstance(error, RuntimeError):
+        return "exited unexpectedly" in str(error)
+    return not str(error).startswith("Caught ")  # else a worker that lives has raised it
 
 
 def warn_of_few_cores(workers: int) -> None:

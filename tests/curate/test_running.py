@@ -10,6 +10,7 @@ import pytest
 from fgclip_fast.curate import Done, LeftOut, Stage, run, running
 from fgclip_fast.curate.folder import DONE, DROPPED, FAILED, OutputFolder
 from fgclip_fast.curate.phrases import Images
+from fgclip_fast.curate.stage import LeftRegion
 from fgclip_fast.curate.units import images_in, shards_of
 from fgclip_fast.data.causes import CORRUPT_IMAGE, NOT_JSON
 from fgclip_fast.data.shards import Shard, ShardWriter, expand
@@ -30,7 +31,7 @@ class Marked(Stage):
             if str(item.fields["number"]) in _flawed:
                 raise LeftOut("flawed", again=True)
             _called[item.fields["number"]] += 1
-            return Done({**item.fields, "mark": self.mark}, Counter(marks=1), ((0, "small", "text"),))
+            return Done({**item.fields, "mark": self.mark}, Counter(marks=1), (LeftRegion(0, "small", "text"),))
 
         return marked
 

@@ -40,18 +40,31 @@ def test_a_killed_worker_is_started_anew_with_the_same_samples_and_signals_end_n
     assert "the workers start anew after step" in caplog.text and "at hand: train-0000" in caplog.text
 
 
-def dying(after, at):
+DEATH = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+
+def dying(after, at, error=DEATH):
     """The batches after a step, by a worker that dies of batch ``at``."""
     yield from range(after, at)
-    raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    raise error
 
 
-def test_a_worker_that_dies_of_one_sample_again_and_again_is_an_error_that_names_it(caplog):
+# After a kill a batch can be on its way whose memory the worker no longer hands over.
+@pytest.mark.parametrize("error", [DEATH, ConnectionResetError(104, "reset"), EOFError()], ids=repr)
+def test_a_worker_that_dies_of_one_sample_again_and_again_is_an_error_that_names_it(caplog, error):
     made = []
-    batches = starting_anew(dying(2, 5), lambda after: dying(after, 5), 2, lambda: "at hand: a.tar, sample 17")
+    batches = starting_anew(
+        dying(2, 5, error), lambda after: dying(after, 5, error), 2, lambda: "at hand: a.tar, sample 17"
+    )
     with pytest.raises(OSError, match=r"data: a worker died .*at hand: a.tar, sample 17; it was started anew 3 times"):
         made.extend(batches)
     assert made == [2, 3, 4] and caplog.text.count("start anew after step 5") == DEATHS
+
+
+def test_an_error_that_a_worker_raised_is_no_death():
+    error = ConnectionError("Caught ConnectionError in DataLoader worker process 0.")
+    with pytest.raises(ConnectionError, match="Caught"):
+        list(starting_anew(dying(0, 1, error), lambda after: dying(after, 5), 0, lambda: ""))
 
 
 def test_deaths_that_lie_far_apart_are_forgiven_and_other_errors_are_raised():

@@ -54,7 +54,7 @@ def test_several_layers_read_one_normalised_sum(device):
         return torch.cat([total.flatten(), torch.cat(products, dim=-1).flatten()]).double()
 
     for mine, expected in zip(with_gradients(apart, *inputs, weight, bias), together, strict=True):
-        torch.testing.assert_close(mine, expected)
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)  # products of other shapes, in fp32
 
 
 def test_saves_the_sum_and_the_weights_alone(device):
