@@ -134,7 +134,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+# Compiling takes five seconds: the consumer cards are left to the slow tests.
+@pytest.mark.parametrize(
+    "arch", [pytest.param(arch, marks=pytest.mark.slow) if arch in (89, 120) else arch for arch in ARCHITECTURES]
+)
 @pytest.mark.parametrize(("kind", "width", "ids", "i"), CASES)
 def test_compiles_for_gpus_without_spills(arch, kind, width, ids, i):
     N = 65535 if ids else 65536  # odd sizes need masks

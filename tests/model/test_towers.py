@@ -107,7 +107,9 @@ def test_recomputing_changes_nothing(parts):
     assert_changes_nothing("recompute", parts)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]
+)
 def test_compile_changes_nothing(monkeypatch, backend):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))  # inductor takes 20 s
     assert_changes_nothing("compile", True)
