@@ -10,6 +10,7 @@ from statistics import median
 import torch
 
 from fgclip_fast import cost
+from fgclip_fast.cost.here import free_memory
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.run_parts import Parts
@@ -82,7 +83,8 @@ def _measure(parts: Parts, batches: Iterator[list[Batch]]) -> None:
         images = config.batch_size * processes.world_size
         print(f"a step here     {step:.2f} s, {images / step:.1f} images/s; {waiting:.0%} of it waits for data")
         print(f"the run here    {timedelta(seconds=round(step * parts.steps))}, without validation and checkpoints")
-        print(f"peak memory     {peak_memory():.1f} GB")
+        left = free_memory(processes.device) / 1e9
+        print(f"peak memory     {peak_memory():.1f} GB: it fits this machine, {left:.1f} GB are left")
 
 
 def _pace(

@@ -139,13 +139,14 @@ def test_dry_run_prints_and_writes_nothing(config, capsys, tmp_path):
     text = capsys.readouterr().out
     assert "parameters" in text and "first batch" in text and not (tmp_path / "run").exists()
     assert re.search(r"a step here +\d+\.\d\d s, \d+\.\d images/s; \d+% of it waits for data", text)
-    assert re.search(r"the run here +\d+:\d\d:\d\d, without validation", text) and "peak memory" in text
+    assert re.search(r"the run here +\d+:\d\d:\d\d, without validation", text)
+    assert re.search(r"peak memory +[\d.]+ GB: it fits this machine, [\d.]+ GB are left", text)
 
 
 def test_automatic_micro_batches_fit_by_count(config, monkeypatch, caplog, tmp_path):
     caplog.set_level("INFO", "fgclip_fast")
     packed = replace(config, steps=2, micro_batch_size="auto", model=replace(SMALL, packing="prefix-tree"))
-    monkeypatch.setattr(here, "_free", lambda _: 10**12)
+    monkeypatch.setattr(here, "free_memory", lambda _: 10**12)
     whole = train(packed)
     assert whole.config.micro_batch_size is None and "the whole batch fits" in caplog.text
     monkeypatch.setattr(here, "fit", lambda *count: fit(*count)._replace(images=3, micro_batch_size=2))
@@ -155,7 +156,7 @@ def test_automatic_micro_batches_fit_by_count(config, monkeypatch, caplog, tmp_p
 
 
 def test_a_step_that_no_micro_batch_lets_fit_is_refused(config, monkeypatch):
-    monkeypatch.setattr(here, "_free", lambda _: 1000)
+    monkeypatch.setattr(here, "free_memory", lambda _: 1000)
     packed = replace(config, micro_batch_size="auto", model=replace(SMALL, packing="prefix-tree"))
     with pytest.raises(ValueError, match=r"a step of one image does not fit the 0\.0 GB that are free"):
         train(packed)

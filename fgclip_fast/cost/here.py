@@ -28,7 +28,7 @@ def micro_batch_size(config: Config, batches: Sequence[Batch], device: torch.dev
     """
     if config.model.packing == "none":
         raise ValueError("micro_batch_size auto needs --model.packing prefix-tree or padding-free, got none")
-    free = _free(device)
+    free = free_memory(device)
     found = fit(config, Card(str(device), 1.0, 1.0, 1.0, free), batches)
     if found.images < config.batch_size and found.micro_batch_size is None:
         raise ValueError(
@@ -38,7 +38,7 @@ def micro_batch_size(config: Config, batches: Sequence[Batch], device: torch.dev
     return found.micro_batch_size
 
 
-def _free(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes of memory that are free: of a GPU, or of the system."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
