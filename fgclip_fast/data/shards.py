@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from fgclip_fast.data import remote
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
-from fgclip_fast.data.index import Damaged, index, members, split
+from fgclip_fast.data.index import index
+from fgclip_fast.data.tar import Damaged, members, split
 from fgclip_fast.whole_file import replacing
 
 MAX_SAMPLE = 2**29

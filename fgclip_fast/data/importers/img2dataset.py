@@ -12,8 +12,8 @@ from typing import Any
 
 from fgclip_fast.data.causes import DAMAGED_SHARD, NO_IMAGE, NOT_JSON, NOT_UTF8
 from fgclip_fast.data.importers.source import FilePart, Options, Source, SourceRecord, stated_size
-from fgclip_fast.data.index import Damaged, members, split
 from fgclip_fast.data.records import IMAGE_NAMES
+from fgclip_fast.data.tar import Damaged, members, split
 
 _TEXTS = ("txt", "text", "caption", "caption.txt")
 _NUMBERS = re.compile(r"[\d\s.eE+-]*")
