@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fgclip_fast.data import remote
+from fgclip_fast.data.copies import held
 from fgclip_fast.data.remote import State
 from fgclip_fast.data.tar import Damaged, members, split
 from fgclip_fast.home_cache import home_cache
@@ -78,7 +79,7 @@ def index(shard: Path) -> Index:
         kept = _header(file, state)
         if kept is not None:
             return _read(file, kept)
-    with remote.held(shard):
+    with held(shard):
         made = scan(shard)
     _keep(shard, state, made)
     return made

@@ -11,12 +11,13 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from fgclip_fast import config
+from fgclip_fast.data.copies import warn_of_little_room
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.index import extents
 from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order
 from fgclip_fast.data.processes import main_left_out
-from fgclip_fast.data.remote import RemoteError, warn_of_little_room
+from fgclip_fast.data.remote import RemoteError
 from fgclip_fast.data.samples import DefectCounts, Recipe, Samples, Visit, WorkerBatch
 from fgclip_fast.data.shards import Shards, expand, weighted
 from fgclip_fast.data.transport import SharedTensors, unpack

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from fgclip_fast.data import remote
+from fgclip_fast.data import copies, remote
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import index
 from fgclip_fast.data.tar import Damaged, members, split
@@ -140,7 +140,7 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with remote.held(path):
+        with copies.held(path):
             self._index = index(path)
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -150,7 +150,7 @@ class Shard:
     @property
     def evicted(self) -> bool:
         """True if it is the copy of a remote shard, and was deleted since it was opened."""
-        return remote.is_evicted(self.path, self._descriptor)
+        return copies.is_evicted(self.path, self._descriptor)
 
     @property
     def damaged(self) -> bool:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from fgclip_fast.config import Data
+from fgclip_fast.data import copies as copying
 from fgclip_fast.data import remote
 from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.fingerprint import fingerprint
@@ -32,7 +33,7 @@ SHARDS = 6
 def cache(tmp_path, monkeypatch):
     """The folder of copies; failures are tried again at once."""
     monkeypatch.setenv("FGCLIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_WAIT", 0.0)
+    monkeypatch.setattr(copying, "_WAIT", 0.0)
     remote._beside.cache_clear()
     forkserver._forkserver._stop()  # one of an earlier test has that test's environment
     return tmp_path / "cache" / "shards"
@@ -234,6 +235,6 @@ def test_processes_that_need_one_shard_fetch_it_once(cache, stored, tmp_path):
 
 def test_a_folder_that_cannot_hold_copies_ends_the_run(cache, stored, monkeypatch):
     path = expand(f"file://{stored}/0.tar")[0]
-    monkeypatch.setattr(remote.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
+    monkeypatch.setattr(copying.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
     with pytest.raises(remote.RemoteError, match=r"shards: .* cannot hold copies of remote shards: .*not supported"):
         index(path)
