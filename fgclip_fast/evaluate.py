@@ -4,13 +4,12 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
-from tyro.conf import Positional
 
 from fgclip_fast import (
     command,
@@ -23,8 +22,7 @@ from fgclip_fast import (
     preflight,
     suites,
 )
-from fgclip_fast.config import Config, Data
-from fgclip_fast.config_rules import Device, Positive, check
+from fgclip_fast.evaluate_request import DESCRIPTION, Request, may_replace, refuse_unused, task_of
 from fgclip_fast.evaluation import caveats, paper, text_rows
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
@@ -33,80 +31,10 @@ from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.interpolation import interpolate
 from fgclip_fast.scenes import locate
-from fgclip_fast.suites import SUITES, Task
+from fgclip_fast.suites import Task
 from fgclip_fast.training import checkpoint, distributed, start
 
 log = logging.getLogger("fgclip_fast")
-
-if TYPE_CHECKING:
-    SuiteName = str
-else:
-    SuiteName = Literal[("auto", *SUITES)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The model, and the questions to ask it."""
-
-    run: Positional[str]
-    """A run, or a folder of weights."""
-    suite: tuple[SuiteName, ...] = ("auto",)
-    """Suites to evaluate by; auto: those by which the run is evaluated at its end."""
-    data: str | None = None
-    """records: shards; fg-ovd: a .jsonl file or a folder of them; other suites: a file of questions, or a folder of
-    data sets in their published layout. None: the run's own validation shards."""
-    images: str = ""
-    """Folder of the images that the questions name; "": for fg-ovd the current one, else the one of the questions."""
-    classes: str = ""
-    """File of class names: one a line in the order of the sorted folders, or folder and name. "": the data set's."""
-    templates: str = ""
-    """File of templates for class names, with {} in the place of the name. "": OpenAI's 80 for ImageNet."""
-    text: Literal["auto", "short", "long"] = "auto"
-    """Path of captions: short (77 tokens), long (248), or auto, that of each protocol."""
-    proposals: str = ""
-    """ov-coco: JSON file of boxes in COCO's layout of results. "": the annotated boxes themselves."""
-    against: str | None = None
-    """Weights to compare with on the same questions: a run, a folder or file of weights, or init, the weights that the
-    run started from."""
-    curve: bool = False
-    """With --against: evaluate the weights between the two as well, at shares of 0.25, 0.5 and 0.75 of the model."""
-    output: str | None = None
-    """JSON file for the figures. None: the run's evaluation.json; with a limit or other data than there a file in
-    RUN/evaluations/; for a folder of weights none. Rows for Markdown (.md) and LaTeX (.tex) are written beside it."""
-    limit: Positive[int | None] = None
-    """Questions or records at most, for each file; None: all."""
-    batch_size: Positive[int] = 32
-    """Images a forward pass; more than 32 are passed in parts of 32, so that figures do not depend on it."""
-    trust_file: bool = False
-    """Run what a pickle or TorchScript archive asks for, if its weights cannot be read otherwise."""
-    allow_partial: bool = False
-    """End with status 0 although fewer than half of a suite's questions could be asked."""
-    text_cache: str = "auto"
-    """Folder that keeps embeddings of texts, so that no command embeds a text anew with the same weights; auto: in
-    ~/.cache; off: none."""
-    device: Device = "auto"
-    """auto (the first GPU, else the CPU), cpu, cuda or cuda:N."""
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.suite or ("auto" in self.suite and len(self.suite) > 1):
-            raise ValueError(f"suite must be auto alone, or other suites, got {' '.join(self.suite) or 'nothing'}")
-        if self.curve and self.against is None:
-            raise ValueError("curve is of the weights between two models, so name the other by --against")
-
-    @property
-    def automatic(self) -> bool:
-        """True for the suites by which the run is evaluated at its end."""
-        return self.suite == ("auto",)
-
-
-DESCRIPTION = "\n".join(
-    [
-        "Measure what a model can do: print the figures as tables and write them as JSON.\n",
-        "Suites:",
-        *(f"{name}: {suite.purpose}." for name, suite in SUITES.items()),
-    ]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,14 +50,14 @@ def run(request: Request) -> None:
         ValueError: options that do not fit together, or data that the suite needs and that are not given.
         OSError: a file does not exist, or cannot be read or written.
     """
-    _refuse_unused(request)
+    refuse_unused(request)
     processes = distributed.start(preflight.device(request.device))
     heap.keep_freed_memory(processes.device.type)
     model, other = pretrained.load(request.run, trust_file=request.trust_file), _other(request)
     if request.output:
         preflight.check_output("output", Path(request.output))
         evaluate_output.read(Path(request.output))
-    names, task = distributed.first_before_others(processes, partial(_task, request))
+    names, task = distributed.first_before_others(processes, partial(task_of, request))
     task = replace(task, share=Share(processes.group, shown=True))
     if processes.first:
         _warn(request, model, other, names)
@@ -155,7 +83,7 @@ def run(request: Request) -> None:
             Path(request.run),
             Path(request.output) if request.output else None,
             whole=request.automatic,
-            replace=lambda: _may_replace(request),
+            replace=lambda: may_replace(request),
         )
     distributed.stop(processes)
     if not request.allow_partial:
@@ -246,59 +174,11 @@ def _weights_of_other(request: Request) -> tuple[str, int | None]:
     return str(where.resolve()), step
 
 
-def _refuse_unused(request: Request) -> None:
-    """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
-    used = {option for name in request.suite if name in SUITES for option in SUITES[name].options}
-    for option in ("data", "images", "classes", "templates", "text", "proposals"):
-        if getattr(request, option) not in ("", None, "auto") and option not in used:
-            readers = ", ".join(name for name, suite in SUITES.items() if option in suite.options)
-            raise ValueError(f"{option} is for --suite {readers}, got it with --suite {' '.join(request.suite)}")
-
-
-def _task(request: Request) -> tuple[list[str], Task]:
-    """The suites to evaluate by, and what they need."""
-    saved = Path(request.run) / "config.yaml"
-    config = config_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
-    if request.automatic and not config.data.val:
-        has = "has no validation shards" if saved.exists() else "is not a run with a config.yaml"
-        raise ValueError(f"suite: {request.run} {has}, so give one: --suite {', '.join(SUITES)}")
-    alone = len(request.suite) == 1
-    if request.suite == ("records",) and request.data:
-        preflight.list_shards("data", request.data)
-    # Only the shards that the suite reads: resolving the word "scenes" may write the embedded set.
-    shards = request.data if alone and request.data else config.data.val
-    val = config.data.val if request.automatic else shards if "records" in request.suite else ""
-    source = locate.resolve(replace(config.data, train="", val=val))
-    task = Task(
-        data=source.data,
-        loss=config.loss,
-        questions=Path(request.data) if request.data else None,
-        images=Path(request.images) if request.images else None,
-        classes=Path(request.classes) if request.classes else None,
-        templates=Path(request.templates) if request.templates else None,
-        proposals=Path(request.proposals) if request.proposals else None,
-        kind=None if request.text == "auto" else request.text,
-        several=not alone,
-        batch_size=request.batch_size,
-        limit=request.limit,
-    )
-    return suites.of_run(source) if request.automatic else list(dict.fromkeys(request.suite)), task
-
-
 def _weights(path: str) -> tuple[Path, int | None]:
     """The folder or file of the weights, and the step of training that they are of."""
     where = pretrained.find(path)
     at = where.parent.name.removeprefix(checkpoint.PREFIX)
     return where, int(at) if at.isdigit() else None
-
-
-def _may_replace(request: Request) -> bool:
-    """True for figures that may stand in the run's own file, if they are not of other data than those there."""
-    if request.limit is not None:
-        return False
-    if request.suite != ("records",) or request.data is None:
-        return True
-    return request.data == config_file.load(Path(request.run) / "config.yaml").data.val
 
 
 if __name__ == "__main__":
