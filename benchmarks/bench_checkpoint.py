@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.measure import by_turns
-from fgclip_fast.config import Model
+from fgclip_fast.config_model import Model
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.host_copy import snapshot

@@ -22,7 +22,8 @@ from benchmarks.released_inputs import Inputs
 from benchmarks.released_step import EOS, Released
 from benchmarks.workload import stage2
 from fgclip_fast import heap
-from fgclip_fast.config import Loss, Model, Optim
+from fgclip_fast.config import Loss, Optim
+from fgclip_fast.config_model import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model.config_json import write
 from fgclip_fast.model.fgclip import FGCLIP

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from fgclip_fast.config import Config, Data, Loss, Model, Optim, Text, Vision
+from fgclip_fast.config import Config, Data, Loss, Optim
+from fgclip_fast.config_model import Model, Text, Vision
 
 B16 = Model(packing="prefix-tree")
 L14 = Model(

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "fgclip_fast"
 # the floors below its own. What is named on no floor is a command: every `__main__.py` and other files in the root.
 FLOORS = (
     {"config_rules"},
+    {"config_model"},
     {"config", "heap", "home_cache", "slurm", "whole_file", "whole_folder", "progress", "kernels", "_native"},
     {"ops"},
     {"inputs"},

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from fgclip_fast import config
+from fgclip_fast.config_model import Packing
 from fgclip_fast.data.copies import warn_of_little_room
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.index import extents
@@ -64,7 +65,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         micro_batch_size: int | None = None,
-        packing: config.Packing = "none",
+        packing: Packing = "none",
         device: torch.device | str = "cpu",
         shards: Sequence[Path] | None = None,
     ) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from fgclip_fast import config
+from fgclip_fast.config_model import Packing
 from fgclip_fast.data.augment import augmented
 from fgclip_fast.data.causes import DAMAGED_SHARD, DROPPED, BadRecord
 from fgclip_fast.data.crop import view
@@ -117,7 +118,7 @@ class Recipe:
     image_size: int
     seed: int
     tokenizer: Tokenize
-    packing: config.Packing = "none"
+    packing: Packing = "none"
     micro_batch_size: int | None = None
     encoded: bool = False
 

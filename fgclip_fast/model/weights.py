@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fgclip_fast.config import Model
+from fgclip_fast.config_model import Model
 from fgclip_fast.model import config_json, foreign
 from fgclip_fast.whole_file import replacing
 from fgclip_fast.whole_folder import MANIFEST, DamagedError, check_file, current, read_manifest

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fgclip_fast.config import Loss, Model, Text, Vision
+from fgclip_fast.config import Loss
+from fgclip_fast.config_model import Model, Text, Vision
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.texts import join
 from fgclip_fast.inputs.tokenizer import Tokenizer
