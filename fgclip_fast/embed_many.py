@@ -16,8 +16,9 @@ import torch
 from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.inputs.files import Decoded, decode_files
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.model.fingerprint import weights_hash
 from fgclip_fast.progress import Progress
-from fgclip_fast.whole_file import replacing, write_json
+from fgclip_fast.whole_file import partials, replacing, write_json
 
 log = logging.getLogger("fgclip_fast")
 
@@ -131,13 +132,9 @@ def _described(model: FGCLIP, folder: Folder, texts: Texts, part_size: int) -> d
     names = blake2b(digest_size=16)
     for name in folder.names:
         names.update(f"{name}\0{os.stat(name).st_size}\0".encode("utf-8", "surrogateescape"))
-    weights = blake2b(digest_size=16)
-    for key, value in model.state_dict().items():
-        weights.update(key.encode())
-        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return {
         "images": f"{len(folder.names)} files, {names.hexdigest()}",
-        "weights": weights.hexdigest(),
+        "weights": weights_hash(model),
         "batch_size": folder.batch_size,
         "part_size": part_size,
         "text": list(texts.words),
@@ -158,7 +155,7 @@ def _begin(path: Path, described: dict[str, Any]) -> None:
         if before.get(name) != value:
             got = f"{before.get(name)!r} there, {value!r} now"
             raise ValueError(f"output {path} was begun with another {name}: {got}; name another folder")
-    for partial in path.glob(".*.partial"):
+    for partial in partials(path):
         partial.unlink(missing_ok=True)
 
 

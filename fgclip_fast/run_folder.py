@@ -1,10 +1,6 @@
 """The folder of a run: which one it is, what the run goes on from, and what is written there."""
 
-import errno
-import fcntl
 import logging
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +9,7 @@ from typing import IO, Any, Literal
 
 from fgclip_fast import config_file, preflight
 from fgclip_fast.config import Config
+from fgclip_fast.locked_file import HeldError, locked
 from fgclip_fast.training import checkpoint, distributed, provenance
 from fgclip_fast.training.distributed import Processes
 from fgclip_fast.whole_folder import tidy
@@ -43,21 +40,10 @@ class Lock:
         """
         if self._file is not None:
             return
-        file = (run / ".lock").open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                log.warning("%s cannot be locked (%s); see that no other run writes there", run, error)
-                return
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            file.close()
-            raise ValueError(f"output: {run} is in use by {holder}; end that, or name another --output") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}")
-        file.flush()
-        self._file = file
+            self._file = locked(run / ".lock")
+        except HeldError as error:
+            raise ValueError(f"output: {run} is in use by {error}; end that, or name another --output") from None
 
 
 def place(config: Config, processes: Processes, lock: Lock) -> tuple[Config, Path | None]:

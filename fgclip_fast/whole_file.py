@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_PARTIAL = re.compile(r"\..+\.\d+\.partial")
 
 
 @contextmanager
@@ -24,6 +27,15 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def partials(folder: Path, *, below: bool = False) -> list[Path]:
+    """List the temporary files of :func:`replacing` in a folder, and in those below it if asked.
+
+    A process that was killed has left them, if none is at work there.
+    """
+    found = folder.rglob(".*.partial") if below else folder.glob(".*.partial")
+    return [path for path in found if _PARTIAL.fullmatch(path.name)]
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

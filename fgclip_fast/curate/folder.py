@@ -7,7 +7,6 @@ shard, written after the shard itself.
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.data.remote import state as state_of_shard
-from fgclip_fast.whole_file import finite, replacing, write_json
+from fgclip_fast.locked_file import HeldError, locked
+from fgclip_fast.whole_file import finite, partials, replacing, write_json
 
 DONE, FAILED, DROPPED = "done", "failed", "dropped"
 """States of a record: written; left out, but another try may succeed; left out for good."""
-_PARTIAL = re.compile(r"\..+\.\d+\.partial")
 
 
 class Row(NamedTuple):
@@ -93,17 +92,14 @@ class OutputFolder:
         Raises:
             ValueError: another process works in it.
         """
-        import fcntl
-
         self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(f"curate {self.stage}: another process works in {self.path} now") from None
-            for path in (*self.path.glob(".*.partial"), *self.state.glob(".*.partial")):
-                if _PARTIAL.fullmatch(path.name):
-                    path.unlink()
+        try:
+            lock = locked(self.state / "lock")
+        except HeldError:
+            raise ValueError(f"curate {self.stage}: another process works in {self.path} now") from None
+        with lock:
+            for path in (*partials(self.path), *partials(self.state)):
+                path.unlink()
             yield
 
     def is_done(self, unit: Unit, known: str, again: bool) -> bool:

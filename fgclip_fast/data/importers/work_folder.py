@@ -8,7 +8,6 @@ are written (``shards/``). Then the shards move to the output folder, and ``impo
 import csv
 import io
 import json
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,13 +16,13 @@ from typing import Any
 
 from fgclip_fast.data.importers.look import Refusal
 from fgclip_fast.data.importers.source import Source
-from fgclip_fast.whole_file import write_json, write_whole
+from fgclip_fast.locked_file import HeldError, locked
+from fgclip_fast.whole_file import partials, write_json, write_whole
 
 MANIFEST = "import.json"
 REFUSED = "refused.csv"
 LAYOUT = "layout"
 """The part of a plan that says what is kept; another version may keep other things."""
-_PARTIAL = re.compile(r"\..+\.\d+\.partial")
 
 
 class WorkFolder:
@@ -82,16 +81,13 @@ class WorkFolder:
         Raises:
             ValueError: another process imports into it.
         """
-        import fcntl
-
-        with (self._state / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(f"data import: another process imports into {self.output} now") from None
-            for path in self._state.rglob("*.partial"):
-                if _PARTIAL.fullmatch(path.name):  # of a process that was killed
-                    path.unlink()
+        try:
+            lock = locked(self._state / "lock")
+        except HeldError:
+            raise ValueError(f"data import: another process imports into {self.output} now") from None
+        with lock:
+            for path in partials(self._state, below=True):
+                path.unlink()
             yield
 
     def keep_decision(self, decision: Any) -> None:
