@@ -1,18 +1,15 @@
 """The stage *captions*: a long caption by a vision-language model; the alt text stays as the short one."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 
 from fgclip_fast.config_rules import Positive
-from fgclip_fast.curate.chat import Asker, Chat, asker
-from fgclip_fast.curate.prompts import digest_of, prompt
-from fgclip_fast.curate.stage import AskingStage, Done, Item
+from fgclip_fast.curate.chat import Asker, ChatStage
+from fgclip_fast.curate.prompts import prompt
+from fgclip_fast.curate.stage import Done, Item
 from fgclip_fast.curate.texts import fault_of
 from fgclip_fast.data.records import part_name
 
@@ -32,41 +29,21 @@ class BothCaptions(LongCaption):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captions(AskingStage):
+class Captions(ChatStage):
     """Writes a long caption of each image by a vision-language model; the alt text stays as the short caption."""
 
     name: ClassVar[str] = "captions"
+    asked: ClassVar[tuple[str, ...]] = ("long_caption", "both_captions")
 
-    chat: Chat = field(default_factory=Chat)
-    """The model."""
     short: Literal["missing", "always", "never"] = "missing"
     """When the model writes a short caption too: where there is no alt text, for each image, or never."""
     language: str = "en"
     """ISO 639-1 code of the language that captions must have; empty: any."""
     fewest_words: Positive[int] = 15
     """Words of a long caption, at least."""
-    replace: bool = False
-    """Also write captions for records that have a long one."""
-    prompts: Path | None = None
-    """Folder with edited prompts, which `fgclip curate prompts` writes."""
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that captions depend on; edited prompts by their content."""
-        digests = {name: digest_of(name, self.prompts) for name in ("long_caption", "both_captions")}
-        return {**super().identity(), "chat": self.chat.identity(), "prompts": digests}
-
-    @property
-    def concurrency(self) -> int:
-        """A request for each record."""
-        return self.chat.concurrency
-
-    @asynccontextmanager
-    async def session(self, state: Path, again: bool) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
-        """Connects to the model."""
-        async with asker(self.chat, state, again) as model:
-            yield lambda item: self._captioned(item, model)
-
-    async def _captioned(self, item: Item, model: Asker) -> Done:
+    async def answered(self, model: Asker, item: Item) -> Done:
+        """A record with captions."""
         alt, long = texts_of(item)
         counts: Counter[str] = Counter()
         if long and not self.replace:

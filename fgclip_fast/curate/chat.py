@@ -4,12 +4,12 @@ import asyncio
 import base64
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,7 +17,8 @@ from fgclip_fast.config_rules import NotNegative, Positive, check
 from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.endpoint import Calls, open_client
 from fgclip_fast.curate.pixels import sendable
-from fgclip_fast.curate.stage import LeftOut
+from fgclip_fast.curate.prompts import digest_of as prompt_digest
+from fgclip_fast.curate.stage import AskingStage, Done, Item, LeftOut
 from fgclip_fast.curate.texts import EMPTY, REFUSAL
 
 Form = TypeVar("Form", bound=BaseModel)
@@ -68,8 +69,19 @@ class Chat:
         return (self.price_in * counts["tokens in"] + self.price_out * counts["tokens out"]) / 1e6
 
 
-class Asker(Protocol):
-    """What a stage needs of a chat model."""
+class Asker:
+    """Asks a chat model, and keeps its answers.
+
+    Args:
+        chat: the model and its address.
+        client: an ``openai.AsyncOpenAI``.
+        answers: where they are kept.
+    """
+
+    def __init__(self, chat: Chat, client: Any, answers: Answers) -> None:
+        self._chat, self._client, self._answers = chat, client, answers
+        self._calls = Calls(chat.concurrency, chat.url)
+        self._asking: dict[bytes, asyncio.Task[Answer]] = {}
 
     async def ask(
         self,
@@ -93,47 +105,6 @@ class Asker(Protocol):
         Raises:
             LeftOut: there is no usable answer.
         """
-
-
-@asynccontextmanager
-async def asker(chat: Chat, state: Path, again: bool) -> AsyncIterator[Asker]:
-    """Open a connection.
-
-    Args:
-        chat: the model and its address.
-        state: folder for the answers.
-        again: ask again where an earlier answer could not be used.
-
-    Raises:
-        ValueError: openai is not installed, or no model is named.
-    """
-    if not chat.model:
-        raise ValueError("curate: chat.model must name the server's model, got ''")
-    client = open_client(chat.url, chat.key, chat.timeout, chat.retries)
-    answers = Answers(state / "answers.sqlite", again)
-    try:
-        yield _Asker(chat, client, answers)
-    finally:
-        await client.close()
-        answers.close()
-
-
-class _Asker:
-    def __init__(self, chat: Chat, client: Any, answers: Answers) -> None:
-        self._chat, self._client, self._answers = chat, client, answers
-        self._calls = Calls(chat.concurrency, chat.url)
-        self._asking: dict[bytes, asyncio.Task[Answer]] = {}
-
-    async def ask(
-        self,
-        prompt: str,
-        form: type[Form],
-        fault_of: Callable[[Form], str | None],
-        counts: Counter[str],
-        owner: str,
-        image: bytes | None = None,
-    ) -> Form:
-        """See :class:`Asker`."""
         schema = form.model_json_schema()
         key = key_of(self._chat.identity(), prompt, schema, digest_of(image))
         answer = self._answers.get(key)
@@ -181,6 +152,68 @@ class _Asker:
             max_tokens=self._chat.max_tokens,
             seed=seed,
         )
+
+
+@asynccontextmanager
+async def asker(chat: Chat, state: Path, again: bool) -> AsyncIterator[Asker]:
+    """Open a connection.
+
+    Args:
+        chat: the model and its address.
+        state: folder for the answers.
+        again: ask again where an earlier answer could not be used.
+
+    Raises:
+        ValueError: openai is not installed, or no model is named.
+    """
+    if not chat.model:
+        raise ValueError("curate: chat.model must name the server's model, got ''")
+    client = open_client(chat.url, chat.key, chat.timeout, chat.retries)
+    answers = Answers(state / "answers.sqlite", again)
+    try:
+        yield Asker(chat, client, answers)
+    finally:
+        await client.close()
+        answers.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatStage(AskingStage):
+    """A stage that asks a chat model about each record."""
+
+    asked: ClassVar[tuple[str, ...]]
+    """Names of its prompts."""
+
+    chat: Chat = field(default_factory=Chat)
+    """The model."""
+    replace: bool = False
+    """Also write captions, or negatives, where there are some."""
+    prompts: Path | None = None
+    """Folder with edited prompts, which `fgclip curate prompts` writes."""
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that answers depend on; edited prompts by their content."""
+        digests = {name: prompt_digest(name, self.prompts) for name in self.asked}
+        return {**super().identity(), "chat": self.chat.identity(), "prompts": digests}
+
+    @property
+    def concurrency(self) -> int:
+        """Records under way at once: each has a request at least."""
+        return self.chat.concurrency
+
+    @asynccontextmanager
+    async def session(self, state: Path, again: bool) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
+        """Connects to the model."""
+        async with asker(self.chat, state, again) as model:
+            yield partial(self.answered, model)
+
+    async def answered(self, model: Asker, item: Item) -> Done:
+        """A record with the model's answers.
+
+        Raises:
+            LeftOut: there is none that can be used.
+        """
+        raise NotImplementedError
 
 
 def _read(reply: Any, form: type[Form], fault_of: Callable[[Form], str | None]) -> tuple[str, str]:

@@ -2,19 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
 from fgclip_fast.config_rules import Positive
-from fgclip_fast.curate.chat import Asker, Chat, asker
-from fgclip_fast.curate.prompts import digest_of, prompt
+from fgclip_fast.curate.chat import Asker, ChatStage
+from fgclip_fast.curate.prompts import prompt
 from fgclip_fast.curate.records import NO_EXPRESSION, expression, has_negatives, regions_of
-from fgclip_fast.curate.stage import AskingStage, Done, Item, LeftOut, LeftRegion
+from fgclip_fast.curate.stage import Done, Item, LeftOut, LeftRegion
 from fgclip_fast.curate.truth import is_true_of
 from fgclip_fast.data.negatives import distinct
 
@@ -35,39 +32,23 @@ class Texts(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatNegatives(AskingStage):
+class ChatNegatives(ChatStage):
     """Hard negatives by a chat model; those that are true by the lexicon, or repeat another one, are left out."""
 
     name: ClassVar[str] = "negatives"
+    asked: ClassVar[tuple[str, ...]] = ("negatives",)
 
-    chat: Chat = field(default_factory=Chat)
-    """The model."""
     count: Positive[int] = 10
     """Negatives of a region. An answer with fewer than half of them is asked for again."""
     level: ChatLevel = "mix"
     """mix: one to three attributes changed; hard, medium, easy: exactly one, two, three."""
-    replace: bool = False
-    """Also write negatives for regions that have some."""
-    prompts: Path | None = None
-    """Folder with edited prompts, which `fgclip curate prompts` writes."""
 
     def identity(self) -> dict[str, Any]:
-        """The settings that negatives depend on; an edited prompt by its content."""
-        own = {"chat": self.chat.identity(), "prompts": digest_of("negatives", self.prompts), "method": "chat"}
-        return {**super().identity(), **own}
+        """The settings that negatives depend on, and that no rules wrote them."""
+        return {**super().identity(), "method": "chat"}
 
-    @property
-    def concurrency(self) -> int:
-        """A record has a request for each of its regions."""
-        return self.chat.concurrency
-
-    @asynccontextmanager
-    async def session(self, state: Path, again: bool) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
-        """Connects to the model."""
-        async with asker(self.chat, state, again) as model:
-            yield lambda item: self._with_negatives(item, model)
-
-    async def _with_negatives(self, item: Item, model: Asker) -> Done:
+    async def answered(self, model: Asker, item: Item) -> Done:
+        """A record with negatives for its regions."""
         counts: Counter[str] = Counter()
         wanted = []
         left_out: list[LeftRegion] = []

@@ -3,10 +3,10 @@
 import io
 
 from PIL import Image as Pillow
-from PIL import ImageOps
 
 from fgclip_fast.curate.stage import LeftOut
 from fgclip_fast.data.causes import BadRecord
+from fgclip_fast.data.decode import whole
 from fgclip_fast.data.importers.picture import picture
 
 _AS_THEY_ARE = {"jpg": "jpeg", "png": "png"}
@@ -42,7 +42,7 @@ def upright(encoded: bytes) -> Pillow.Image:
         LeftOut: it cannot be decoded.
     """
     try:
-        with Pillow.open(io.BytesIO(encoded)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # broken files raise nearly every type
-        raise LeftOut("corrupt image", str(error)) from None
+        pixels = whole(encoded)
+    except BadRecord as bad:
+        raise LeftOut(bad.cause, bad.detail) from None
+    return Pillow.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())

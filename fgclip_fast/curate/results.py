@@ -35,6 +35,7 @@ def items(unit: Unit) -> Iterator["Item | Result"]:
 
 
 def outcome(function: Callable[[Item], Done], item: Item | Result) -> Result:
+    """What becomes of a record by the function of a stage."""
     if isinstance(item, Result):
         return item
     try:
@@ -44,6 +45,7 @@ def outcome(function: Callable[[Item], Done], item: Item | Result) -> Result:
 
 
 async def outcome_of(function: Callable[[Item], Awaitable[Done]], item: Item | Result) -> Result:
+    """The same by a function that waits for a model."""
     if isinstance(item, Result):
         return item
     try:

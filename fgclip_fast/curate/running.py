@@ -68,7 +68,7 @@ def run(
             if isinstance(stage, AskingStage):
                 asyncio.run(write_asking(stage, rest, folder, retry_failed, _shown(progress, units, rest)))
             else:
-                _write_computing(stage, rest, folder, workers, _shown(progress, units, rest))
+                _write_computing(stage, rest, folder, known, workers, _shown(progress, units, rest))
         finally:
             progress.close()
     counts = folder.counts()
@@ -124,10 +124,14 @@ def _named(stage: Stage) -> tuple[str, str]:
 
 
 def _write_computing(
-    stage: Stage, units: Sequence[Unit], folder: OutputFolder, workers: int | None, show: Callable[[Counter[str]], None]
+    stage: Stage,
+    units: Sequence[Unit],
+    folder: OutputFolder,
+    known: str,
+    workers: int | None,
+    show: Callable[[Counter[str]], None],
 ) -> None:
     processes = max(1, min(workers or cores(), len(units)))
-    known = known_digest(folder)
     tasks = ((stage, unit, folder, known, processes) for unit in units)
     for counts in in_order(write_unit, tasks, processes, *_named(stage)):
         show(counts)
