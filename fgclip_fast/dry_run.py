@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from functools import partial
 from itertools import chain
 from statistics import median
 
@@ -14,10 +13,9 @@ from fgclip_fast.cost.here import free_memory
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
 from fgclip_fast.run_parts import Parts
-from fgclip_fast.training import distributed, grad_cache, optim
+from fgclip_fast.training import grad_cache, optim
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.monitor import peak_memory
-from fgclip_fast.training.objective import objective
 
 WARM_UP, MEASURED = 2, 3
 """Steps. The first ones make Adam's state, compile kernels and fill the queues of the workers."""
@@ -61,10 +59,8 @@ def _measure(parts: Parts, batches: Iterator[list[Batch]]) -> None:
     if processes.first:
         print(f"measuring {WARM_UP + MEASURED} steps; Ctrl-C stops this", flush=True)
     agree_batch_size(config.batch_size, processes.group, processes.device)
-    optimizer, network = optim.adamw(model, config.optim), distributed.wrap(model, processes)
-    losses_of = partial(objective, weights=config.loss, group=processes.group)
+    optimizer, gradient = optim.adamw(model, config.optim), grad_cache.of_run(model, config, processes)
     to_device = BatchCopy(processes.device)
-    embed = grad_cache.embedder(network, processes.device.type, config.precision == "bf16")
 
     model.train()
     seconds, waited = [], []
@@ -72,8 +68,7 @@ def _measure(parts: Parts, batches: Iterator[list[Batch]]) -> None:
         began = time.perf_counter()
         arrived = next(batches)
         waited.append(time.perf_counter() - began)
-        micro_batches = to_device(arrived)
-        grad_cache.backward(network, embed, micro_batches, losses_of)
+        gradient(to_device(arrived))
         optim.update(model, optimizer, config.optim)
         if processes.device.type == "cuda":
             torch.cuda.synchronize(processes.device)

@@ -27,6 +27,7 @@ from fgclip_fast.evaluation import caveats, paper, text_rows
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.figures_file import INIT
+from fgclip_fast.home_cache import cache_of
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.interpolation import interpolate
@@ -97,7 +98,7 @@ def _ask(
     settings = figures_file.settings(model.to(device))
     texts = None
     if request.text_cache != "off":
-        folder = text_rows.usual_folder() if request.text_cache == "auto" else Path(request.text_cache)
+        folder = cache_of("texts") if request.text_cache == "auto" else Path(request.text_cache)
         # The settings and how the model runs are all that a text's last bits depend on.
         texts = text_rows.of_model(folder, f"{json.dumps(settings, sort_keys=True)} {model.config}")
     found = suites.evaluate(model, names, task, texts)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fgclip_fast.data.index import extent
+from fgclip_fast.data.index import extents
 from fgclip_fast.data.shards import expand
 from fgclip_fast.evaluation import caveats
 from fgclip_fast.evaluation.figures import Figures
@@ -80,4 +80,4 @@ def of_leak(training: str, validation: str, share: Share) -> None:
 
 
 def _too_many(shards: Sequence[Path]) -> bool:
-    return len(shards) > SHARDS or sum(extent(path).samples for path in shards) > COMPARED
+    return len(shards) > SHARDS or sum(one.samples for one in extents(shards)) > COMPARED

@@ -7,7 +7,6 @@ from typing import Any
 
 from fgclip_fast.evaluation import comparison
 from fgclip_fast.evaluation.figures import Figures
-from fgclip_fast.inputs.tokenizer import installed_merges, read_merges
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.fingerprint import weights_hash
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
@@ -64,7 +63,7 @@ def described(
 
 def settings(model: FGCLIP) -> dict[str, Any]:
     """Describe how a model answers: its weights by a hash, its inputs, and the packages that compute."""
-    merges = read_merges(model.tokenizer.merges or installed_merges())
+    merges = model.tokenizer.pairs()
     return {
         "model_sha256": weights_hash(model),
         "image_size": model.config.vision.image_size,

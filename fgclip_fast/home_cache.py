@@ -1,6 +1,16 @@
 """The folder for caches in the user's home."""
 
+import os
 from pathlib import Path
+
+
+def cache_of(name: str) -> Path:
+    """The folder of one of our caches, in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        FileNotFoundError: the account has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_cache()) / "fgclip_fast" / name
 
 
 def home_cache() -> Path:

@@ -13,14 +13,13 @@ from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.run_parts import Parts
 from fgclip_fast.run_state import State, machine_of
 from fgclip_fast.suites import Task
-from fgclip_fast.training import checkpoint, distributed, grad_cache, optim, out_of_memory, wandb_run
+from fgclip_fast.training import checkpoint, grad_cache, optim, out_of_memory, wandb_run
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import StopFlag
 from fgclip_fast.training.divergence import SkippedSteps
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.interruption import Interrupted, Interruption
 from fgclip_fast.training.monitor import Monitor
-from fgclip_fast.training.objective import objective
 from fgclip_fast.training.saver import Saver
 from fgclip_fast.training.timing import Stopwatch
 
@@ -62,9 +61,7 @@ class Trainer:
         )
         self._parts, self._best, self._interruption = parts, best, interruption
         self._eval_every = parts.loader.steps_per_epoch if config.eval_every == "epoch" else config.eval_every
-        self._network = distributed.wrap(parts.model, processes)
-        self._embed = grad_cache.embedder(self._network, processes.device.type, config.precision == "bf16")
-        self._losses_of = partial(objective, weights=config.loss, group=processes.group)
+        self._gradient = grad_cache.of_run(parts.model, config, processes)
         self._to_device, self._stop = BatchCopy(processes.device), StopFlag(processes)
         self._batches = parts.loader.batches(after=done)
         self._began, self._groups, self._failed = done, 0, ""
@@ -109,9 +106,7 @@ class Trainer:
         self._look_for_negatives(arrived)
         # The step alone: what validates or saves has other causes to run out of memory.
         with out_of_memory.explained(config.images_per_pass):
-            gradient = partial(
-                grad_cache.backward, self._network, self._embed, self._to_device(arrived), self._losses_of
-            )
+            gradient = partial(self._gradient, self._to_device(arrived))
             self._monitor.waited(self._watch.data_arrived())
             alone = parts.processes.group is None
             losses = out_of_memory.tried(gradient, config.images_per_pass, again=alone)

@@ -1,6 +1,5 @@
 """The stage *filter*: leave out what would teach something wrong, and count each cause."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from fgclip_fast.curate.stage import Done, Item, LeftOut, LeftRegion, Stage
 from fgclip_fast.curate.truth import is_true_of
 from fgclip_fast.data.causes import NO_IMAGE, NO_TEXT, BadRecord
 from fgclip_fast.data.decode import decode
-from fgclip_fast.data.duplicates import SIZE, groups, hashes_of
+from fgclip_fast.data.duplicates import SIZE, digest_of, groups, hashes_of
 from fgclip_fast.data.negatives import distinct, normal_form
 from fgclip_fast.data.records import IMAGE_NAMES, part_name
 from fgclip_fast.data.shards import Sample
@@ -160,4 +159,4 @@ def _marks(sample: Sample) -> str | None:
         hashes = hashes_of(decode(encoded, SIZE))
     except BadRecord:
         return None
-    return (hashlib.blake2b(encoded, digest_size=16).digest() + np.array(hashes, ">u8").tobytes()).hex()
+    return (digest_of(encoded) + np.array(hashes, ">u8").tobytes()).hex()

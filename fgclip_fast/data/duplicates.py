@@ -7,6 +7,7 @@ mean blueness and its mean brightness exceed). Two images are near-duplicates if
 drawing in another colour.
 """
 
+import hashlib
 from itertools import product
 from typing import NamedTuple
 
@@ -32,6 +33,11 @@ class Hashes(NamedTuple):
     rows: int
     columns: int
     colours: int
+
+
+def digest_of(encoded: bytes) -> bytes:
+    """The digest of an image file by which equal files are found, 16 bytes."""
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def hashes_of(image: Tensor) -> Hashes:

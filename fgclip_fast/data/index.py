@@ -24,7 +24,7 @@ from fgclip_fast.data import remote
 from fgclip_fast.data.copies import held
 from fgclip_fast.data.remote import State
 from fgclip_fast.data.tar import Damaged, members, split
-from fgclip_fast.home_cache import home_cache
+from fgclip_fast.home_cache import cache_of
 from fgclip_fast.whole_file import write_whole
 
 MARK = int.from_bytes(b"fgindex2", "little")
@@ -177,7 +177,7 @@ def _candidates(shard: Path) -> list[Path]:
     """Paths of its index: beside the shard, and in the cache folder if the account has one."""
     beside = shard.with_name(f"{shard.name}.index")
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or home_cache()) / "fgclip_fast" / "index"
+        cache = cache_of("index")
     except FileNotFoundError:
         return [beside]
     digest = hashlib.sha256(str(shard.absolute()).encode("utf-8", "surrogateescape")).hexdigest()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fgclip_fast.data import copies, remote
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
-from fgclip_fast.data.index import index
+from fgclip_fast.data.index import extents, index
 from fgclip_fast.data.tar import Damaged, members, split
 from fgclip_fast.whole_file import replacing
 
@@ -125,6 +125,11 @@ def _choices(inside: str) -> list[str]:
         return inside.split(",")
     width = len(ends[1]) if ends[1].startswith("0") or len(ends[1]) == len(ends[2]) else 0
     return [f"{number:0{width}d}" for number in range(int(ends[1]), int(ends[2]) + 1)]
+
+
+def addresses_in(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """List (shard, sample) of all samples of some shards, both counted from 0."""
+    return [(shard, sample) for shard, found in enumerate(extents(paths)) for sample in range(found.samples)]
 
 
 class Sample(NamedTuple):

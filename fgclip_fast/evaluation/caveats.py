@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from fgclip_fast.inputs.image import MEAN, STD
-from fgclip_fast.inputs.tokenizer import installed_merges, read_merges
 from fgclip_fast.model import open_clip_config
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.positions import stretch
@@ -51,7 +50,7 @@ def unlike(model: FGCLIP, other: FGCLIP) -> list[str]:
         "activation {}": (model.config.activation, other.config.activation),
         "merges of {}": (model.tokenizer.merges or "open_clip", other.tokenizer.merges or "open_clip"),
     }
-    if _merges(model) == _merges(other):
+    if model.tokenizer.pairs() == other.tokenizer.pairs():
         pairs.pop("merges of {}")
     return [f"{what.format(one)} against {what.format(two)}" for what, (one, two) in pairs.items() if one != two]
 
@@ -78,7 +77,7 @@ def _texts(folder: Path, model: FGCLIP) -> Iterator[str]:
     merges = (_json(folder / "tokenizer.json").get("model") or {}).get("merges")
     if isinstance(merges, list):
         stated = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-        ours = _merges(model)
+        ours = model.tokenizer.pairs()
         if stated != ours[: len(stated)] or len(stated) < len(ours):
             yield f"another tokenizer: the merges of tokenizer.json are not those of {_source(model)}"
 
@@ -98,10 +97,6 @@ def _activation(folder: Path, model: FGCLIP) -> Iterator[str]:
 
 def _source(model: FGCLIP) -> str:
     return "open_clip, which are used" if model.tokenizer.merges is None else "merges.txt, which are used"
-
-
-def _merges(model: FGCLIP) -> list[tuple[str, ...]]:
-    return [tuple(pair) for pair in read_merges(model.tokenizer.merges or installed_merges())]
 
 
 def _near(stated: list[Any], ours: tuple[float, ...]) -> bool:

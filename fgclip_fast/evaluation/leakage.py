@@ -1,6 +1,5 @@
 """Validation images that training has seen: equal files, and near-duplicates by perceptual hashes."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +9,10 @@ import numpy as np
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode
-from fgclip_fast.data.duplicates import SIZE, Hashes, groups, hashes_of
-from fgclip_fast.data.index import extent
+from fgclip_fast.data.duplicates import SIZE, Hashes, digest_of, groups, hashes_of
 from fgclip_fast.data.processes import cores
 from fgclip_fast.data.records import parse_sample
-from fgclip_fast.data.shards import Shards
+from fgclip_fast.data.shards import Shards, addresses_in
 from fgclip_fast.evaluation.share import Share, parts_of
 
 PART = 256
@@ -50,7 +48,7 @@ def leak(training: Sequence[Path], validation: Sequence[Path], share: Share) -> 
     """
     paths = [*training, *validation]
     shards = Shards(paths)
-    addresses = [(shard, sample) for shard, path in enumerate(paths) for sample in range(extent(path).samples)]
+    addresses = addresses_in(paths)
 
     def look(address: tuple[int, int]) -> tuple[int, _Looked] | None:
         try:
@@ -60,7 +58,7 @@ def leak(training: Sequence[Path], validation: Sequence[Path], share: Share) -> 
         except BadRecord:
             return None
         name = f"{paths[address[0]].name}:{address[1]}"
-        return address[0], _Looked(name, hashlib.blake2b(image, digest_size=16).digest(), hashes)
+        return address[0], _Looked(name, digest_of(image), hashes)
 
     def work(part: range) -> list[tuple[int, _Looked]]:
         with ThreadPoolExecutor(cores()) as threads:

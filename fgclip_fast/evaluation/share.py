@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from fgclip_fast.progress import Progress
+from fgclip_fast.told_by_first import told_by_first
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -122,19 +123,7 @@ class Share:
 
     def tell(self, make: Callable[[], Value]) -> Value:
         """Make a value in the first process and tell the others; an error that it raises is raised in all."""
-        if self._group is None:
-            return make()
-        told: list[Any] = [None]
-        if self.first:
-            try:
-                told = [make()]
-            except Exception as error:
-                told = [_Failure(error)]
-        dist.broadcast_object_list(told, group=self._group, group_src=0)
-        if isinstance(told[0], _Failure):
-            raise told[0].error
-        value: Value = told[0]
-        return value
+        return told_by_first(self._group, make)
 
 
 class _Shown:

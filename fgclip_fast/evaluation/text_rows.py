@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fgclip_fast.home_cache import home_cache
 from fgclip_fast.whole_file import replacing
 
 log = logging.getLogger("fgclip_fast")
@@ -98,15 +97,6 @@ class TextRows:
             log.warning("embeddings of texts: %s is not used: %s", file, error)
             return
         self.add([one.tobytes() for one in keys], rows)
-
-
-def usual_folder() -> Path:
-    """The folder of all models' rows, in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-
-    Raises:
-        FileNotFoundError: the account has no home.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or home_cache()) / "fgclip_fast" / "texts"
 
 
 def of_model(folder: Path, model: str) -> TextRows:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode
-from fgclip_fast.data.index import extent
 from fgclip_fast.data.records import parse_sample
-from fgclip_fast.data.shards import Shards, expand
+from fgclip_fast.data.shards import Shards, addresses_in, expand
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.evaluation.questions import Question
 from fgclip_fast.model.fgclip import FGCLIP
@@ -83,7 +82,7 @@ def images_of_shards(pattern: str, count: int) -> list[ValidationImage]:
     """
     paths = expand(pattern)
     shards = Shards(paths)
-    addresses = [(shard, i) for shard, path in enumerate(paths) for i in range(extent(path).samples)]
+    addresses = addresses_in(paths)
     found = []
     for i in spread_evenly(len(addresses), 2 * count):
         try:

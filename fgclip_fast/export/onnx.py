@@ -68,7 +68,7 @@ def as_traced(model: FGCLIP, precision: Precision) -> FGCLIP:
     """The model with its products' weights in the precision that the exporter traces: itself but for float16."""
     if precision != "float16":
         return model
-    with torch.device("meta"):
+    with pretrained.without_values():
         half = FGCLIP(model.config)
     half.load_state_dict(pretrained.converted(model.state_dict(), torch.float16), assign=True)
     return half

@@ -12,7 +12,7 @@ from torch import Tensor
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer
-from fgclip_fast.model import config_json
+from fgclip_fast.model import config_json, pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.text import pad
 
@@ -40,7 +40,7 @@ class OnnxModel(FGCLIP):
 
         folder = Path(folder)
         described = json.loads((folder / DESCRIPTION).read_text())
-        with torch.device("meta"):
+        with pretrained.without_values():
             super().__init__(config_json.read(folder / "config.json"))
         for name in SCALES:
             setattr(self, name, torch.nn.Parameter(torch.tensor(described[name]), requires_grad=False))

@@ -1,5 +1,6 @@
 """Images as the model takes them: squashed to a square, three bytes a pixel until the device normalises them."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -83,8 +84,9 @@ def read(path: str | Path) -> Image.Image:
         FileNotFoundError, PIL.UnidentifiedImageError: as raised by Pillow; also for a format that it leaves to others.
     """
     with _named_in_errors(path):
-        check_file(Path(path).read_bytes())
-        with Image.open(path, formats=FORMATS) as opened:
+        encoded = Path(path).read_bytes()
+        check_file(encoded)
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
             check_size(*opened.size)
             return rgb(opened)
 
@@ -135,8 +137,10 @@ def _named_in_errors(path: str | Path) -> Iterator[None]:
     """Turn Pillow's errors for a broken file, of any type and seldom with its name, into a ValueError with it."""
     try:
         yield
-    except (FileNotFoundError, UnidentifiedImageError):
+    except FileNotFoundError:
         raise
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(f"cannot identify image file {str(path)!r}") from None
     except Exception as error:
         raise ValueError(f"image: {path} cannot be read: {str(error) or type(error).__name__}") from error
 

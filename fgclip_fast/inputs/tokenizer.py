@@ -76,6 +76,14 @@ class Tokenizer:
         words = self._encoder.decode(token.tolist(), skip_special_tokens=True)
         return words.replace("</w>", " ").strip()
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Read the merges, in their order.
+
+        Raises:
+            FileNotFoundError: their file does not exist.
+        """
+        return read_merges(self.merges or installed_merges())
+
     def saved(self) -> dict[str, Any]:
         """The content of a Hugging Face ``tokenizer.json`` that gives the ids of this tokenizer, BOS and EOS included.
 
@@ -123,7 +131,7 @@ class Tokenizer:
 
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
-        return _build(read_merges(self.merges or installed_merges()))
+        return _build(self.pairs())
 
 
 def installed_merges() -> Path:

@@ -1,6 +1,5 @@
 """Read every record of a data set once, in worker processes, and keep what its figures need: no image stays."""
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -14,7 +13,7 @@ import numpy as np
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode, sides
-from fgclip_fast.data.duplicates import SIZE, Hashes, hashes_of
+from fgclip_fast.data.duplicates import SIZE, Hashes, digest_of, hashes_of
 from fgclip_fast.data.negatives import normal_form
 from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.data.records import Record, parse_sample, part_name
@@ -181,7 +180,7 @@ class _Facts:
             BadRecord: it cannot.
         """
         small, size = decode(image, SIZE), sides(image)
-        digest = hashlib.blake2b(image, digest_size=16).digest()
+        digest = digest_of(image)
         self._rows.append((address, size, digest, hashes_of(small), len(record.regions)))
         self._signs[SIGNS.grey] += bool(((small[:, -SIZE // 6 :].int() - 128).abs() <= _GREY).all())
         self._signs[SIGNS.small] += min(size) < self._settings.image_size

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.inputs.image import Transform
@@ -18,7 +17,7 @@ from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.integrations import padded_ids
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 from fgclip_fast.model.pretrained import load as load_model
-from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 __all__ = ["Benchmarked", "PaddedTokenizer", "load", "register"]
 
@@ -37,9 +36,7 @@ class PaddedTokenizer:
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Encode one text or several."""
         tokens = self._tokenizer([texts] if isinstance(texts, str) else texts, self._length)
-        rows = tokens.token.split(tokens.offsets.diff().tolist())
-        padded = [F.pad(row, (0, self._length - len(row)), value=EOS) for row in rows]
-        return torch.stack(padded).long() if padded else torch.empty(0, self._length, dtype=torch.int64)
+        return padded_ids.padded(tokens, self._length)
 
 
 class Benchmarked(nn.Module):

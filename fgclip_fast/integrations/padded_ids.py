@@ -1,4 +1,4 @@
-"""Padded rows of token ids, as other packages hold texts, to the flat texts of this one."""
+"""Padded rows of token ids, as other packages hold texts, from and to the flat texts of this one."""
 
 import torch
 from torch import Tensor
@@ -6,6 +6,15 @@ from torch import Tensor
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokens
 from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
+
+
+def padded(tokens: Tokens, length: int | None = None) -> Tensor:
+    """Texts as rows of ids, int64 Tensor[N, L], filled with EOS up to ``length``, or to the longest."""
+    rows = list(tokens.token.long().split(tokens.offsets.diff().tolist()))
+    if length is not None:
+        rows.append(torch.full((length,), EOS))
+    filled = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=EOS)
+    return filled if length is None else filled[:-1]
 
 
 def packed(ids: Tensor, long: bool) -> Texts:

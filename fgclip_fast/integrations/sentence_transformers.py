@@ -21,7 +21,7 @@ except ImportError:
 from fgclip_fast.integrations import padded_ids
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP, Kind
-from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 
 __all__ = ["FGCLIPModule"]
 
@@ -94,9 +94,7 @@ class FGCLIPModule(InputModule):
             raise_unsupported_modality_error(list(inputs), modality, self.modalities, type(self).__name__)
         most = min(_most(_checked(kind or self.kind)), max_length or LONG_LENGTH)
         texts = [(prompt or "") + (entry["text"] if isinstance(entry, dict) else entry) for entry in inputs]
-        token, offsets = self.model.tokenizer(texts, most)
-        rows = token.long().split(offsets.diff().tolist())
-        return {"input_ids": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=EOS)}
+        return {"input_ids": padded_ids.padded(self.model.tokenizer(texts, most))}
 
     def forward(self, features: dict[str, Any], kind: Kind | None = None, **options: Any) -> dict[str, Any]:
         """Add ``sentence_embedding`` to what :meth:`preprocess` made: Tensor[N, D], of any length, differentiable."""

@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def load(
     products = product_dtype(dtype)
     where = find(path, revision)
     config, state = weights.read(where, like, trust_file)
-    with torch.device("meta"), _Unfilled():
+    with without_values():
         model = FGCLIP(config)
     state = complete(state)
     _check(where, state, model.state_dict())
@@ -92,6 +93,13 @@ def _warn_of_slow_bf16() -> None:
         warnings.warn(
             "load: this CPU has no instructions for bf16, so dtype bfloat16 is slower here than float32", stacklevel=3
         )
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """A context in which models are made of tensors that have shapes alone, to be replaced by those of a file."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 class _Unfilled(TorchFunctionMode):

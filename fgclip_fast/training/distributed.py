@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fgclip_fast import slurm
+from fgclip_fast.told_by_first import told_by_first
 from fgclip_fast.training.host_copy import HostCopy
 
 T = TypeVar("T")
@@ -74,18 +75,7 @@ def first_before_others(processes: Processes, work: Callable[[], T]) -> T:
 
 def of_first(processes: Processes, work: Callable[[], T]) -> T:
     """Call ``work`` in the first process alone, and return what it gives, or raise what it raises, in all of them."""
-    if processes.group is None:
-        return work()
-    told: list[Any] = [None, None]
-    if processes.first:
-        try:
-            told = [work(), None]
-        except Exception as error:
-            told = [None, error]
-    dist.broadcast_object_list(told, src=0, group=processes.group)
-    if told[1] is not None:
-        raise told[1]
-    return told[0]
+    return told_by_first(processes.group, work)
 
 
 @contextmanager

@@ -8,17 +8,19 @@ activations of one micro-batch. A tower that is held still keeps no activations,
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import compress
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fgclip_fast.config import Config
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model.embeddings import Embeddings
-from fgclip_fast.training import freezing
-from fgclip_fast.training.distributed import without_averaging
-from fgclip_fast.training.objective import Losses
+from fgclip_fast.training import distributed, freezing
+from fgclip_fast.training.distributed import Processes, without_averaging
+from fgclip_fast.training.objective import Losses, objective
 
 
 class Embed(Protocol):
@@ -35,6 +37,20 @@ def embedder(network: nn.Module, device_type: str, bf16: bool) -> Embed:
             return network(batch, known)
 
     return embed
+
+
+def of_run(model: nn.Module, config: Config, processes: Processes) -> Callable[[Sequence[Batch]], Losses]:
+    """Make the call that adds the gradient of a run's objective over a batch, or its micro-batches, to a model's.
+
+    Args:
+        model: the network; of several processes it is wrapped in DDP here.
+        config: precision of the products, and weights of the losses.
+        processes: that share the global losses.
+    """
+    network = distributed.wrap(model, processes)
+    embed = embedder(network, processes.device.type, config.precision == "bf16")
+    losses_of = partial(objective, weights=config.loss, group=processes.group)
+    return lambda batches: backward(network, embed, batches, losses_of)
 
 
 # Embeddings have one row a sample, a region or a text; the other fields are bookkeeping or the model's scales.

@@ -1,6 +1,5 @@
 """The first pass over records, in worker processes: can each be used, what do its boxes say, which image is equal?"""
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -12,7 +11,7 @@ import numpy as np
 
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.decode import decode
-from fgclip_fast.data.duplicates import SIZE, hashes_of
+from fgclip_fast.data.duplicates import SIZE, digest_of, hashes_of
 from fgclip_fast.data.importers.box_unit import Evidence, evidence
 from fgclip_fast.data.importers.picture import Picture, picture, view_of
 from fgclip_fast.data.importers.source import SPLITS, SourceRecord
@@ -157,7 +156,7 @@ def _looked(records: Sequence[tuple[int, SourceRecord]]) -> Looked:
         except BadRecord as bad:
             refused.append(refusal(number, record, bad.cause, bad.detail))
             continue
-        digest = hashlib.blake2b(encoded, digest_size=16).digest()
+        digest = digest_of(encoded)
         images.good[i], images.digests[i] = True, np.frombuffer(digest, np.uint8)
         images.hashes[i] = own_hashes
         images.split[i] = -1 if record.split is None else SPLITS.index(record.split)
