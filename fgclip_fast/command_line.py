@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from fgclip_fast import command, config_file
 from fgclip_fast.config import Config
-from fgclip_fast.presets import PRESETS
+from fgclip_fast.presets import B16, PRESETS
 
 DESCRIPTION = f"""Train FG-CLIP, or go on with a run.
 
@@ -31,6 +31,8 @@ def parse(arguments: Sequence[str]) -> Config:
     if given.preset is not None and given.preset not in PRESETS:
         raise ValueError(f"--preset: unknown preset {config_file.nearest(given.preset, PRESETS)}")
     base = PRESETS[given.preset or "tiny"]
+    if given.init not in (None, "None") and not given.preset:
+        base = replace(base, model=B16)  # the size of the weights rules, so the tiny one is not what the user asked for
     if given.config is not None:
         if not Path(given.config).is_file():
             raise FileNotFoundError(f"--config: {given.config} does not exist")
@@ -45,6 +47,7 @@ def parse(arguments: Sequence[str]) -> Config:
         base = replace(base, output=str(lies))
     run = {"resume": given.resume, "output": given.output}
     base = replace(base, **{name: value for name, value in run.items() if value is not None})
+    rest += [] if given.init is None else [f"--init={given.init}"]
     config = command.read(Config, "train", rest, DESCRIPTION, default=base)
     if (given.preset or "").startswith("finetune-") and config.init is None and config.resume is None:
         raise ValueError(f"init must name the weights that {given.preset} starts from, got None; pass --init FOLDER")
@@ -63,6 +66,7 @@ def _reader() -> argparse.ArgumentParser:
     reader = _Reader(add_help=False, allow_abbrev=False)
     for flag in ("--preset", "--config", "--resume", "--output"):
         reader.add_argument(flag, type=_not_empty)
+    reader.add_argument("--init")
     return reader
 
 

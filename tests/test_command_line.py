@@ -9,12 +9,20 @@ import pytest
 from fgclip_fast import command_line, config_file, train
 from fgclip_fast.config import Config, Loss
 from fgclip_fast.config_rules import Rule
-from fgclip_fast.presets import PRESETS
+from fgclip_fast.presets import B16, PRESETS
 from tests.refusals import refusal
 
 
 def test_no_word_is_the_tiny_preset():
     assert command_line.parse([]) == PRESETS["tiny"]
+
+
+def test_weights_alone_are_not_asked_to_be_of_the_tiny_size():
+    config = command_line.parse(["--init", "w", "--model.vision.layers", "5"])
+    assert config == dataclasses.replace(
+        PRESETS["tiny"], init="w", model=dataclasses.replace(B16, vision=dataclasses.replace(B16.vision, layers=5))
+    )
+    assert command_line.parse(["--init", "None"]).model == PRESETS["tiny"].model
 
 
 def test_flags_override_the_file_which_overrides_the_preset(tmp_path):

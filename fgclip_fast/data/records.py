@@ -6,7 +6,7 @@ caption) is a record too.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fgclip_fast.data.causes import (
@@ -56,7 +56,7 @@ class Record(NamedTuple):
     regions: tuple[Region, ...] = ()
     defects: tuple[Defect, ...] = ()
     captions: tuple[str, ...] = ()
-    """All captions where the source has several; ``long`` is the first, and so is ``short`` if it has no own."""
+    """All captions where the source has several; ``short`` or ``long`` is the first of them, or both are."""
 
 
 def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
@@ -64,7 +64,7 @@ def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
 
     Args:
         raw: the JSON of a record, as text or parsed.
-        text: a short caption from a file beside it, the ``txt`` of a LAION-style shard.
+        text: short captions from a file beside it, one a line, the ``txt`` of a LAION-style shard.
 
     Raises:
         BadRecord: the record cannot be used.
@@ -75,10 +75,13 @@ def parse(raw: bytes | Mapping[str, Any], text: bytes | None = None) -> Record:
     defects: list[Defect] = []
     regions, expressions = _regions(fields.get("bbox_info"), defects)
     beside = _decoded(text) if text else ""
-    captions = _captions(fields, beside, defects)
-    short = _text(fields, "short_caption") or beside or _text_or_nothing(fields, "text")
-    filled = _filled(short, captions[0] if captions else "", expressions, defects)
-    return Record(*filled, tuple(regions), tuple(defects), captions if len(captions) > 1 else ())
+    longs = _captions(fields, beside, defects)
+    shorts = _short_captions(fields, longs, beside)
+    several = next((found for found in (longs, shorts) if len(found) > 1), ())
+    defects += [Defect(SEVERAL_CAPTIONS)] if several else []
+    short, long = (found[0] if found else "" for found in (shorts, longs))
+    filled = _filled(short, long, expressions, defects)
+    return Record(*filled, tuple(regions), tuple(defects), several)
 
 
 def parse_sample(parts: Mapping[str, bytes]) -> tuple[bytes, Record]:
@@ -142,23 +145,45 @@ def _decoded(raw: bytes) -> str:
 def _captions(fields: Mapping[str, Any], beside: str, defects: list[Defect]) -> tuple[str, ...]:
     """The long captions: a text, or a list of some; what is of another type counts as missing beside a text file."""
     for name in ("caption", "long_caption", "captions"):
-        value = fields.get(name)
         try:
-            found = [_text({name: one}, name) for one in value] if isinstance(value, list) else [_text(fields, name)]
+            found = _texts(fields, name)
         except BadRecord as bad:
             if bad.cause != WRONG_TYPE or not beside:
                 raise
             defects.append(Defect(CAPTION_FROM_TEXT))
             continue
-        found = list(dict.fromkeys(filter(None, found)))
         if found:
-            defects += [Defect(SEVERAL_CAPTIONS)] if len(found) > 1 else []
-            return tuple(found)
+            return found
     return ()
 
 
-def _text_or_nothing(fields: Mapping[str, Any], name: str) -> str:
-    return _text(fields, name) if isinstance(fields.get(name), str) else ""
+def _short_captions(fields: Mapping[str, Any], longs: tuple[str, ...], beside: str) -> tuple[str, ...]:
+    """The short captions: of the record, else of the text file beside it, else its field ``text``."""
+    own = _texts(fields, "short_caption")
+    if not own and beside:
+        return captions_of_file(beside, longs[0] if longs else "")
+    if not own and isinstance(fields.get("text"), str | list):
+        return _texts(fields, "text")
+    listed = fields.get("captions")
+    if own and isinstance(listed, list) and listed[:1] == [own[0]]:  # as an import writes several
+        return _texts(fields, "captions")
+    return own
+
+
+def captions_of_file(text: str, caption: object) -> tuple[str, ...]:
+    """The captions of a text file beside an image, one a line; a text that ``caption`` repeats is one, as it is."""
+    text = text.strip()
+    return _distinct([text] if text == caption else map(str.strip, text.splitlines()))
+
+
+def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A text, or a list of some."""
+    value = fields.get(name)
+    return _distinct(_text({name: one}, name) for one in (value if isinstance(value, list) else [value]))
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, texts)))
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

@@ -199,6 +199,29 @@ def test_several_captions_are_kept_and_counted():
     assert found(parse(b'{"caption": 7}', b"a mug")) == [causes.CAPTION_FROM_TEXT, causes.LONG_FROM_SHORT]
 
 
+@pytest.mark.parametrize(
+    ("fields", "text", "short", "long", "captions"),
+    [
+        ({}, "a mug\n\n a cup \na mug\n", "a mug", "a mug", ("a mug", "a cup")),
+        ({"caption": "long"}, "a mug\r\na cup", "a mug", "long", ("a mug", "a cup")),
+        ({"caption": "a mug\na cup"}, "a mug\na cup\n", "a mug\na cup", "a mug\na cup", ()),
+        ({"caption": ["long", "longer"]}, "a mug\na cup", "a mug", "long", ("long", "longer")),
+        ({"short_caption": "own"}, "a mug\na cup", "own", "own", ()),
+        ({"text": ["a mug", "a cup"]}, None, "a mug", "a mug", ("a mug", "a cup")),
+        ({"short_caption": ["a mug", "a cup"], "caption": "long"}, None, "a mug", "long", ("a mug", "a cup")),
+        ({"short_caption": "a mug", "caption": "a mug a cup", "captions": ["a mug", "a cup"]}, None, "a mug",
+         "a mug a cup", ("a mug", "a cup")),
+        ({"short_caption": "mug", "caption": "long", "captions": ["a mug", "a cup"]}, None, "mug", "long", ()),
+    ],
+    ids=["lines", "lines beside a long one", "lines of one text", "both several", "own", "text", "short", "imported",
+         "others"],
+)  # fmt: skip
+def test_each_line_of_a_text_file_is_a_caption_and_lists_hold_several(fields, text, short, long, captions):
+    parsed = parse(fields, None if text is None else text.encode())
+    assert (parsed.short, parsed.long, parsed.captions) == (short, long, captions)
+    assert found(parsed).count(causes.SEVERAL_CAPTIONS) == bool(captions)
+
+
 words = st.text("mug \n\ud83d", max_size=5)
 anything = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | words,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fgclip_fast.data.causes import DAMAGED_SHARD, NO_IMAGE, NOT_JSON, NOT_UTF8
-from fgclip_fast.data.importers.source import FilePart, Options, Source, SourceRecord, stated_size
-from fgclip_fast.data.records import IMAGE_NAMES
+from fgclip_fast.data.importers.source import FilePart, Options, Source, SourceRecord, captioned, stated_size
+from fgclip_fast.data.records import IMAGE_NAMES, captions_of_file
 from fgclip_fast.data.tar import Damaged, members, split
 
 _TEXTS = ("txt", "text", "caption", "caption.txt")
@@ -89,7 +89,7 @@ def _record(key: str, place: tuple[str, int], parts: Mapping[str, FilePart]) -> 
         fields = dict(loaded) if isinstance(loaded, dict) else {}
         text = next((parts[kind].read() for kind in _TEXTS if kind in parts), None)
         if text is not None and not fields.get("short_caption"):
-            fields["short_caption"] = text.decode("utf-8-sig").strip()
+            fields = _with_text(fields, text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return SourceRecord(key, *place, None, None, bad=(NOT_UTF8, f"byte {error.start}"))
     except ValueError as error:
@@ -97,3 +97,12 @@ def _record(key: str, place: tuple[str, int], parts: Mapping[str, FilePart]) -> 
     if isinstance(fields.get("caption"), str) and fields["caption"] == fields.get("short_caption"):
         del fields["caption"]  # img2dataset writes the caption twice; as a long one it is a filled one
     return SourceRecord(key, *place, image, fields, stated_size(fields) if "bbox_info" in fields else None)
+
+
+def _with_text(fields: dict[str, Any], text: str) -> dict[str, Any]:
+    """Add the captions of a text file; a ``caption`` of the JSON that is no text, such as a number, yields to them."""
+    own = fields.get("caption")
+    made = captioned(captions_of_file(text, own))
+    if isinstance(own, str | list) and own:
+        made["caption"] = own
+    return {**{name: value for name, value in fields.items() if name != "caption"}, **made}

@@ -28,10 +28,10 @@ class Imported(NamedTuple):
 
 
 def import_records(
-    source: Path | Sequence[Path],
-    output: Path,
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
     *,
-    images: Path | None = None,
+    images: str | Path | None = None,
     format: str | None = None,
     boxes: BoxUnit | None = None,
     orientation: View | None = None,
@@ -69,7 +69,8 @@ def import_records(
         ValueError: an argument is wrong, boxes are ambiguous, or no record is usable.
         OSError: a file cannot be read or written.
     """
-    paths = (source,) if isinstance(source, Path) else tuple(source)
+    paths = tuple(map(Path, [source] if isinstance(source, str | Path) else source))
+    output, images = Path(output), None if images is None else Path(images)
     _check_arguments(images, output, format, val, shard_size, workers, template)
     given = Source(paths)
     options = Options(images, image_field, text_field, template)

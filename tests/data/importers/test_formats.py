@@ -266,6 +266,26 @@ def test_a_folder_of_img2dataset(tmp_path, drawn, importing):
     assert of(tmp_path / "photos") == "img2dataset" and importing(tmp_path / "photos")[0]["train"] == 20
 
 
+@pytest.mark.parametrize(
+    ("caption", "text", "kept"),
+    [
+        (2020, "2020", {"short_caption": "2020"}),
+        (float("nan"), "a mug", {"short_caption": "a mug"}),
+        (None, "a mug\na cup\n", {"short_caption": "a mug", "caption": "a mug a cup", "captions": ["a mug", "a cup"]}),
+        ("long", "a mug\na cup", {"short_caption": "a mug", "caption": "long", "captions": ["a mug", "a cup"]}),
+        ("a mug\na cup", "a mug\na cup", {"short_caption": "a mug\na cup"}),
+    ],
+    ids=["number", "not a number", "lines", "lines beside a long one", "lines of one text"],
+)
+def test_the_text_file_of_a_sample_holds_a_caption_a_line(tmp_path, drawn, importing, records_of, caption, text, kept):
+    image = tmp_path / "photos" / drawn[0].name
+    image.with_suffix(".txt").write_text(text)
+    image.with_suffix(".json").write_text(json.dumps({"caption": caption}))
+    assert importing(tmp_path / "photos", images=None, format="img2dataset")[0]["train"] == 1
+    (record,) = (record for _, record in records_of(tmp_path / "out"))
+    assert {name: record.get(name) for name in ("short_caption", "caption", "captions") if name in record} == kept
+
+
 def test_labels_of_numbers_are_no_captions(tmp_path, drawn):
     for d in drawn:
         (tmp_path / "photos" / d.name).with_suffix(".txt").write_text("0 0.5 0.5 0.1 0.1\n")
