@@ -1,11 +1,12 @@
 """Zero-shot classification: figures by hand, layouts of ImageNet, names and templates."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from fgclip_fast.evaluation import classes, zero_shot
+from fgclip_fast.evaluation import class_lists, classes, zero_shot
 from tests.evaluation.planted import Planted, grey, unit
 
 TEMPLATES = ["a photo of a {}.", "a drawing of a {}."]
@@ -107,6 +108,67 @@ def test_the_flat_validation_folder_of_imagenet_is_read_with_its_mapping(tmp_pat
     more = {"classes": tmp_path / "LOC_synset_mapping.txt", "templates": templates}
     figures = zero_shot.evaluate(model("cat", "dog"), tmp_path / "val", **more)
     assert figures.values["top1"] == 1.0 and "LOC_val_solution.csv" in figures.protocol
+
+
+def test_cocos_list_is_torchvisions_and_all_its_classes_compete(tmp_path, templates):
+    """Of 80 classes three have images, in folders named by name, with an underscore, and by COCO's number."""
+    peer = pytest.importorskip("torchvision.models._meta")
+    assert ["__background__", *(name or "N/A" for name in class_lists.COCO_NAMES)] == peer._COCO_CATEGORIES
+    for name, level in [("Traffic_Light/a", 0), ("toothbrush/b", 1), ("3/c", 2), ("toothbrush/d", 3)]:
+        grey(tmp_path / "val" / f"{name}.png", level)
+    (tmp_path / "val" / "not a class").mkdir()
+    names = [name for name in class_lists.COCO_NAMES if name]
+    planted = model(*names, **{name: [0.1] * 4 for name in names})
+    planted.texts |= {
+        t.replace("{}", name): unit(n) for n, name in enumerate(["traffic light", "toothbrush", "car", "hair drier"])
+        for t in TEMPLATES
+    }  # fmt: skip
+    figures = zero_shot.evaluate(planted, tmp_path / "val", classes=Path("coco"), templates=templates)
+    assert figures.values["top1"] == 3 / 4, "grey 3 is a toothbrush, and taken for a hair drier, which has no folder"
+    assert (figures.values["classes"], figures.values["classes_with_items"]) == (80, 3)
+    assert figures.values["by_class"]["2 car"] == 1.0 and figures.values["by_class"]["79 toothbrush"] == 0.5
+    assert figures.protocol.startswith("class folders among COCO's 80 classes: all images, 80 classes")
+
+
+@pytest.mark.parametrize("classes", ["lvis", "named"])
+def test_lviss_list_is_that_of_its_annotations(tmp_path, templates, classes):
+    """The names of a file of annotations in its order of identifiers, found or named."""
+    categories = [{"id": 7, "name": "flip-flop_(sandal)"}, {"id": 2, "name": "aerosol_can"}, {"id": 9, "name": "cat"}]
+    whole = {"images": [], "annotations": [], "categories": categories}
+    (tmp_path / "lvis").mkdir()
+    file = tmp_path / "lvis" / "lvis_v1_val.json"
+    file.write_text(json.dumps(whole))
+    (tmp_path / "val.txt").write_text("a.png 2\nb.png 7\n")
+    for number, name in enumerate("ab"):
+        grey(tmp_path / "val" / f"{name}.png", number)
+    planted = model("aerosol can", "flip-flop (sandal)", "cat")
+    chosen = file if classes == "named" else Path(classes)
+    figures = zero_shot.evaluate(planted, tmp_path / "val", classes=chosen, templates=templates)
+    assert figures.values["by_class"] == {"0 aerosol can": 1.0, "1 flip-flop (sandal)": 1.0, "2 cat": None}
+    assert "flat folder by val.txt among the 3 classes of lvis_v1_val.json" in figures.protocol
+
+
+def test_imagenets_list_takes_names_numbers_and_identifiers(tmp_path):
+    listed = class_lists.known(Path("imagenet"), [])
+    names = classes.imagenet_names()
+    assert listed.names == names and listed.rows_of(["tench", "7", "GREAT_WHITE_SHARK"]) == [0, 7, 2]
+    assert listed.rows_of(["missile"]) == [names.index("missile")] and names.count("missile") == 2
+    identifiers = [f"n{n:08d}" for n in range(1000)]
+    assert zero_shot._rows(identifiers, identifiers, Path("imagenet"), listed)[0] == names
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("coco", "COCO's 80 classes must have each class of the images, it has no 'dragon'"),
+        ("lvis", "LVIS's names are read from lvis_v1_val.json, which is not in .*; name it"),
+        ("objects365", "must be a file, or imagenet, coco or lvis, got objects365"),
+    ],
+)
+def test_a_list_that_is_not_there_is_refused(tmp_path, templates, classes, message):
+    grey(tmp_path / "val" / "dragon" / "a.png", 0)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        zero_shot.evaluate(model("cat"), tmp_path / "val", classes=Path(classes), templates=templates)
 
 
 def test_batch_size_and_limit(tmp_path, templates):
