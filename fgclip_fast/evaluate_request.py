@@ -32,8 +32,8 @@ class Request:
     images: str = ""
     """Folder of the images that the questions name; "": for fg-ovd the current one, else the one of the questions."""
     classes: str = ""
-    """File of class names: one a line in the order of the sorted folders, or folder and name. For zero-shot also a list
-    that folders name classes of: imagenet, coco, lvis, or a file of annotations in COCO's layout. "": the data set's."""
+    """File of class names: one a line in the order of the sorted folders, or folder and name. For zero-shot also a
+    list of which folders name classes: imagenet, coco, lvis, or annotations in COCO's layout. "": the data set's."""
     templates: str = ""
     """File of templates for class names, with {} in the place of the name. "": OpenAI's 80 for ImageNet."""
     text: Literal["auto", "short", "long"] = "auto"

@@ -191,14 +191,14 @@ def _sets(suite: str, task: Task) -> dict[str, Path]:
         raise ValueError(f"data: --suite {suite} needs --data, a file of questions or a folder of data sets")
     found, missing = published.find(suite, task.questions, only_public=task.several)
     for one in missing if task.share.first else ():
-        _tell_missing(f"{suite}/{one.name}", task.questions, one.source)
+        _tell_missing(f"{suite}/{one.name}", task.questions, one.source, one.size)
     return found
 
 
 @cache
-def _tell_missing(name: str, folder: Path, source: str) -> None:
+def _tell_missing(name: str, folder: Path, source: str, size: str) -> None:
     """Once in a process, which may ask several models about one folder."""
-    log.info("%s: not in %s; published at %s", name, folder, source)
+    log.info("%s: not in %s; published at %s (%s)", name, folder, source, size)
 
 
 SUITES = {

@@ -6,12 +6,12 @@ text path. Captions are taken as they are written, without a prompt; spaces at t
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fgclip_fast.evaluation import caption_lines
 from fgclip_fast.model.fgclip import Kind
 
 IMAGE_FIELDS = ("image", "filename", "image_file", "file_name", "filepath", "image_path", "img_path", "path")
@@ -22,7 +22,6 @@ SHARE_TEST = 1000
 """Records of ShareGPT4V's file that are the test set, its first."""
 CAPTIONS = 5
 """Captions of an image of COCO that are used, its first."""
-_TOKEN = re.compile(r"^(.+?)#(?:[a-z]+#)?\d+\s+(.+)$")
 
 Rows = Iterable[tuple[Any, Any]]
 """(image, caption or captions), unchecked."""
@@ -181,12 +180,11 @@ def _table(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _lines(path: Path, content: bytes, skipped: Counter[str]) -> tuple[str, Kind, Rows]:
-    """JSON lines, or Flickr30k's ``name.jpg#0<TAB>text``, not necessarily grouped by image."""
-    lines = [line for line in content.splitlines() if line.strip()]
-    if lines and _TOKEN.match(lines[0].decode("utf-8", "replace")):
-        matches = (_TOKEN.match(line.decode("utf-8", "replace")) for line in lines)
-        rows = ((match[1], match[2]) if match else (None, None) for match in matches)
-        return "token file, all images: all captions, short text path", "short", rows
+    """JSON lines, or lines of ``name.jpg#0<TAB>text``, not necessarily grouped by image."""
+    lines = [line for line in content.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
+    if lines and caption_lines.known(lines[0]):
+        protocol, rows = caption_lines.read(path, lines)
+        return protocol, "short", rows
     if not lines or not lines[0].lstrip().startswith(b"{"):
         raise ValueError(
             f"data: {path} must be JSON, JSON lines, CSV, TSV or lines of NAME#N and a text, it is neither"

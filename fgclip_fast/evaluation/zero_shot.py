@@ -100,9 +100,7 @@ def _layout(layout: str, listed: ClassList | None) -> str:
     return layout if listed is None else f"{layout} among {listed.about}"
 
 
-def _flat(
-    path: Path, mapping: Path, classes: Path | None, listed: ClassList | None, skipped: Counter[str]
-) -> Labelled:
+def _flat(path: Path, mapping: Path, classes: Path | None, listed: ClassList | None, skipped: Counter[str]) -> Labelled:
     """ImageNet's flat folder: each image's class by WordNet identifier, by number, or by a list's name."""
     labels = dict(_mapped(mapping))
     names, row = _rows_of_labels(sorted(set(labels.values())), mapping, classes, listed)

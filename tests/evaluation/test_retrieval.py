@@ -1,6 +1,7 @@
 """Retrieval: recall by hand, each published layout, captions that repeat, images that are missing."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -123,6 +124,12 @@ def layouts(folder):
     docci.append({"split": "train", "image_file": names[0], "description": "train", "example_id": 9})
     share = [{"image": f"sam/images/{names[n]}", "conversations": [{"value": "?"}, {"value": f"t{n}"}]} for n in three]
     tokens = [f"{names[n]}#{k}\tt{n}" for k in range(5) for n in three]
+    # Five rounds over the images, so lines of an image stand apart; no line break at the end.
+    coco_cn = [f"COCO_val2014_{n:012d}#zhm#{k}\tt{n}" for k in range(5) for n in three]
+    written = [f"COCO_val2014_{n:012d}#zhb#{k} t{n}" for n in (*three, 7) for k in range(1 + (n == 2))]
+    flickr_cna = [f"{n:012d}#{k}\tt{n}" for k in range(5) for n in three]
+    chinese = folder / "coco-cn-version1805v1.1"
+    write(chinese / "coco-cn_test.txt", "\n".join(f"COCO_val2014_{n:012d}" for n in three))
     blip = [{"image": f"val2014/COCO_val2014_{names[n]}", "caption": [f"t{n}"] * 5} for n in three]
     lines = "\n".join
     return {
@@ -132,22 +139,38 @@ def layouts(folder):
         "docci": (write(folder / "docci_descriptions.jsonlines", lines(map(json.dumps, docci))), 3, "long"),
         "sharegpt4v-1k": (write(folder / "share.json", share), 3, "long"),
         "token file": (write(folder / "results_20130124.token", lines(tokens)), 15, "short"),
+        "coco-cn lines of imageid.manually-translated-caption.txt, images of coco-cn_test.txt": (
+            write(chinese / "imageid.manually-translated-caption.txt", lines(coco_cn)), 15, "short",
+        ),
+        "coco-cn lines of imageid.human-written-caption.txt, images of coco-cn_test.txt": (
+            write(chinese / "imageid.human-written-caption.txt", lines(written)), 4, "short",
+        ),
+        "coco-cn lines of pair.txt, all images": (write(folder / "eval" / "pair.txt", lines(coco_cn)), 15, "short"),
+        "flickr30k-cna lines of flickr30k_cna_test.txt, all images": (
+            write(folder / "test" / "flickr30k_cna_test.txt", lines(flickr_cna)), 15, "short",
+        ),
         "urban1k": (folder, 3, "long"),
         "dci": (folder / "dci", 3, "long"),
     }  # fmt: skip
 
 
-LAYOUTS = "coco captions, karpathy, pairs of, docci, sharegpt4v-1k, token file, urban1k, dci"
+LAYOUTS = [
+    "coco captions", "karpathy", "pairs of", "docci", "sharegpt4v-1k", "token file", "urban1k", "dci",
+    "coco-cn lines of imageid.manually-translated-caption.txt, images of coco-cn_test.txt",
+    "coco-cn lines of imageid.human-written-caption.txt, images of coco-cn_test.txt",
+    "coco-cn lines of pair.txt, all images", "flickr30k-cna lines of flickr30k_cna_test.txt, all images",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", LAYOUTS.split(", "))
+@pytest.mark.parametrize("protocol", LAYOUTS)
 def test_each_published_layout_is_read(tmp_path, protocol):
     path, captions, kind = layouts(tmp_path)[protocol]
     planted = model(t0=unit(0), t1=unit(1), t2=unit(3))
-    figures, recall = asked(path, planted)
+    figures, recall = asked(path, planted, root=tmp_path)
     assert figures.protocol.startswith(protocol) and planted.kinds == {kind}, figures.protocol
     assert (figures.asked, figures.values["captions"], figures.skipped) == (3, captions, {})
-    assert recall == {"image_to_text_r@1": 2 / 3, "text_to_image_r@1": 2 / 3}, "image 2 ties with all captions"
+    right = (captions - 2 if captions == 4 else captions * 2 / 3) / captions
+    assert recall == {"image_to_text_r@1": 2 / 3, "text_to_image_r@1": right}, "image 2 ties with all captions"
 
 
 def test_another_text_path_than_the_protocols_is_said(tmp_path):
@@ -183,10 +206,28 @@ def test_a_file_of_no_known_layout_is_refused(tmp_path, name, content, message):
 def test_public_sets_are_found_in_a_folder_and_the_others_listed(tmp_path):
     layouts(tmp_path)
     found, missing = published.find("retrieval", tmp_path)
-    assert set(found) == {"coco", "coco-karpathy", "flickr30k", "docci", "dci"}
-    assert {one.name for one in missing} == {"urban1k", "sharegpt4v-1k"} and all(one.source for one in missing)
+    assert set(found) == {"coco", "coco-karpathy", "flickr30k", "docci", "dci", "coco-cn", "flickr30k-cna"}
+    assert found["coco-cn"].name == "imageid.manually-translated-caption.txt"
+    assert {one.name for one in missing} == {"urban1k", "sharegpt4v-1k"}
     own = write(tmp_path / "own" / "mine.csv", "image,caption")
     assert published.find("retrieval", own) == ({"mine": own}, [])
+
+
+def test_lines_in_chinese_sets_are_known_by_their_content_not_by_their_name(tmp_path):
+    """Lists of images and captions of other sets have like names; a renamed file is found."""
+    write(tmp_path / "coco-cn" / "coco-cn_train.txt", "COCO_train2014_000000000001\n")
+    write(tmp_path / "coco-cn" / "imageid.human-written-caption.txt", "COCO_val2014_000000000001#zhb#0\ta")
+    write(tmp_path / "flickr30k_cn_test.txt", "1000092795#zhb#0\ta")
+    assert not {"coco-cn", "flickr30k-cna"} & set(published.find("retrieval", tmp_path, only_public=True)[0])
+    mine = write(tmp_path / "coco-cn" / "renamed.txt", "COCO_val2014_000000000001#zhm#0\ta")
+    other = write(tmp_path / "CNA" / "my-test.txt", "1000092795#0\ta")
+    found = published.find("retrieval", tmp_path, only_public=True)[0]
+    assert found == {"coco-cn": mine, "flickr30k-cna": other}
+
+
+def test_every_public_set_has_a_place_and_a_size_or_says_that_it_is_unknown():
+    for one in published.SETS:
+        assert one.source and (published.UNKNOWN in one.size or re.search(r"\d [MG]B", one.size)), one.name
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 256])
