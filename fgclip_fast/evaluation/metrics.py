@@ -29,15 +29,18 @@ def recall_at(similarity: Tensor, targets: Tensor, ks: tuple[int, ...] = (1, 5, 
     return {f"r@{k}": (before < k).float().mean().item() for k in ks}
 
 
-def hits_at(queries: Tensor, answers: Tensor, ks: tuple[int, ...] = (1, 5, 10), chunk: int = 1024) -> list[Tensor]:
-    """Tell for each row whether its answer, in the same row, is among the k nearest.
+def hits_at(
+    queries: Tensor, answers: Tensor, ids: Tensor, ks: tuple[int, ...] = (1, 5, 10), chunk: int = 1024
+) -> list[Tensor]:
+    """Tell for each row whether its answer, in the same row, or one with the same id is among the k nearest.
 
-    Ties count against the answer. Queries are compared ``chunk`` at a time, so that memory grows with N and not with
-    its square.
+    Ties with other answers count against it. Queries are compared ``chunk`` at a time, so that memory grows with N and
+    not with its square.
 
     Args:
         queries: Tensor[N, D], unit rows.
         answers: Tensor[N, D], unit rows; the answer to query i is row i.
+        ids: Tensor[N], int64: rows of equal id are right for each other, as equal captions are.
         ks: the values of k.
         chunk: queries compared at a time.
 
@@ -47,8 +50,9 @@ def hits_at(queries: Tensor, answers: Tensor, ks: tuple[int, ...] = (1, 5, 10), 
     before = []
     for start in range(0, len(queries), chunk):
         similarity = queries[start : start + chunk] @ answers.T
-        own = similarity.diagonal(start)[:, None]
-        before.append((similarity >= own).sum(dim=1) - 1)
+        right = ids[start : start + chunk, None] == ids[None]
+        best = similarity.masked_fill(~right, -math.inf).amax(dim=1, keepdim=True)
+        before.append(((similarity >= best) & ~right).sum(dim=1))
     rank = torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
     return [rank < k for k in ks]
 

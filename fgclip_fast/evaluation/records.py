@@ -26,7 +26,10 @@ from fgclip_fast.ops import hard_negative_scores
 LossesOf = Callable[[Embeddings], Mapping[str, Tensor]]
 """The training objective: embeddings of a batch → name → unweighted term, Tensor[]; of them, the four are read."""
 RECALLS = (1, 5, 10)
-PROTOCOL = "own records: short path for regions, a tie with a negative is right, a tie in a ranking is wrong"
+PROTOCOL = (
+    "own records: short path for regions, a tie with a negative is right, a tie in a ranking is wrong, equal captions "
+    "are equally right"
+)
 
 
 def evaluate(
@@ -117,6 +120,7 @@ class _Part:
         rows: what each mean loss is a mean over: term → number of rows.
         losses: term → mean loss.
         embeddings: Tensor[n, D] each, fp32 unit rows: images, short and long captions.
+        ids: Tensor[n] each, of short and of long captions; equal captions have equal ones.
         counts: cause → defects of the records.
     """
 
@@ -129,6 +133,7 @@ class _Part:
     rows: dict[str, int]
     losses: dict[str, float]
     embeddings: tuple[Tensor, Tensor, Tensor] | None
+    ids: tuple[Tensor, Tensor] | None
     counts: Counter[str]
 
 
@@ -137,7 +142,7 @@ def _evaluate_part(
     model: FGCLIP, found: Sequence[Found], counts: Counter[str], losses_of: LossesOf | None, batch_size: int
 ) -> _Part:
     if not found:
-        return _Part([], [], [], [], [], [], {}, {}, None, counts)
+        return _Part([], [], [], [], [], [], {}, {}, None, None, counts)
     examples = [one.example for one in found]
     passes = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
     batches = [make_batch(own, model.tokenizer) for own in passes]
@@ -154,7 +159,8 @@ def _evaluate_part(
     embeddings = (_unit(e.image).cpu(), _unit(e.short).cpu(), _unit(e.long).cpu())
     names = [one.name for one in found]
     choices = groups, right_groups, regions, right_regions, right_phrases
-    return _Part(names, *choices, rows, losses, embeddings, counts)
+    ids = (e.short_ids.cpu(), e.long_ids.cpu())
+    return _Part(names, *choices, rows, losses, embeddings, ids, counts)
 
 
 def _choices_among_negatives(e: Embeddings, examples: Sequence[Example]) -> tuple[list[int], list[int]]:
@@ -207,9 +213,10 @@ def _figures(parts: Sequence[_Part], *, weights: Loss, counts: Counter[str]) -> 
     if len(names) > 1:
         columns = zip(*(part.embeddings for part in parts if part.embeddings is not None), strict=True)
         image, short, long = (torch.cat(column) for column in columns)
-        for kind, text in (("short", short), ("long", long)):
+        short_ids, long_ids = map(torch.cat, zip(*(part.ids for part in parts if part.ids is not None), strict=True))
+        for kind, text, ids in (("short", short, short_ids), ("long", long, long_ids)):
             for way, (queries, answers) in {"image_to_text": (image, text), "text_to_image": (text, image)}.items():
-                for k, hits in zip(RECALLS, hits_at(queries, answers, RECALLS), strict=True):
+                for k, hits in zip(RECALLS, hits_at(queries, answers, ids, RECALLS), strict=True):
                     name = f"{kind}_{way}_r@{k}"
                     values[name] = hits.float().mean().item()
                     outcomes[name] = by_image(names, hits.int().tolist(), [1] * len(names))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fgclip_fast.evaluation.metrics import interval, recall_at, retrieval
+from fgclip_fast.evaluation.metrics import hits_at, interval, recall_at, retrieval
 
 
 def test_recall_counts_rows_whose_target_is_near_the_top():
@@ -38,6 +38,19 @@ def test_retrieval_equals_a_loop():
     back = [(image @ text[t]).argmax() == owner[t] for t in range(12)]
     assert figures["image_to_text_r@1"] == pytest.approx(sum(map(int, hits)) / 7)
     assert figures["text_to_image_r@1"] == pytest.approx(sum(map(int, back)) / 12)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_hits_are_those_of_a_loop_and_rows_of_equal_id_are_right(chunk):
+    generator = torch.Generator().manual_seed(0)
+    queries, answers = torch.randn(9, 3, generator=generator), torch.randn(9, 3, generator=generator)
+    answers[4] = answers[1]  # a tie between other ids
+    ids = torch.tensor([0, 1, 2, 3, 4, 0, 2, 7, 0])
+    cosines = (queries @ answers.T).tolist()
+    for k, hits in zip((1, 2), hits_at(queries, answers, ids, (1, 2), chunk), strict=True):
+        for q in range(9):
+            best = max(cosines[q][a] for a in range(9) if ids[a] == ids[q])
+            assert hits[q] == (sum(cosines[q][a] >= best for a in range(9) if ids[a] != ids[q]) < k)
 
 
 def test_interval_is_wilsons():

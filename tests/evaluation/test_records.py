@@ -67,6 +67,18 @@ def test_equal_texts_of_an_image_are_equally_right(model):
     assert figures["region_top1_in_image"] == figures["phrase_top1_in_image"] == 1.0
 
 
+def test_equal_captions_are_equally_right_whichever_part_they_stand_in(model):
+    """Seventeen images and short captions stand twice, of two in different parts; each ties with its twin."""
+    twins = [example(number % 17)._replace(long=f"long {number}") for number in range(34)]
+    figures = records.evaluate_examples(model, twins)
+    once = records.evaluate_examples(model, twins[:17])
+    assert figures["short_text_to_image_r@1"] == once["short_text_to_image_r@1"] > 0
+    assert figures["short_image_to_text_r@1"] == once["short_image_to_text_r@1"] > 0
+    assert figures["long_text_to_image_r@1"] == 0, (
+        "long captions differ, and each ties with an image that is not its own"
+    )
+
+
 def test_validation_losses_are_means_of_the_objective(model):
     examples = [example(0), example(1)]
     figures = records.evaluate_examples(model, examples, losses_of=lambda e: objective(e, Loss())._asdict())
