@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from fgclip_fast import config_file, preflight, suites
 from fgclip_fast.config import Config, Data
-from fgclip_fast.config_rules import Device, Positive, check
+from fgclip_fast.config_rules import BelowOne, Device, Positive, check
 from fgclip_fast.scenes import locate
 from fgclip_fast.suites import SUITES, Task
 
@@ -40,6 +40,9 @@ class Request:
     """Path of captions: short (77 tokens), long (248), or auto, that of each protocol."""
     proposals: str = ""
     """ov-coco: JSON file of boxes in COCO's layout of results. "": the annotated boxes themselves."""
+    background: BelowOne[float | None] = None
+    """segmentation: a pixel is of the first class if no class has this share of the softmax of 40 cosines; 0: no
+    threshold. None: 0.1 for VOC's 21 and Context's 60 classes, as SCLIP, and 0 elsewhere."""
     against: str | None = None
     """Weights to compare with on the same questions: a run, a folder or file of weights, or init, the weights that the
     run started from."""
@@ -87,7 +90,7 @@ DESCRIPTION = "\n".join(
 def refuse_unused(request: Request) -> None:
     """Refuse an option that the suite does not read: its user would believe that the figures are of something else."""
     used = {option for name in request.suite if name in SUITES for option in SUITES[name].options}
-    for option in ("data", "images", "classes", "templates", "text", "proposals"):
+    for option in ("data", "images", "classes", "templates", "text", "proposals", "background"):
         if getattr(request, option) not in ("", None, "auto") and option not in used:
             readers = ", ".join(name for name, suite in SUITES.items() if option in suite.options)
             raise ValueError(f"{option} is for --suite {readers}, got it with --suite {' '.join(request.suite)}")
@@ -115,6 +118,7 @@ def task_of(request: Request) -> tuple[list[str], Task]:
         classes=Path(request.classes) if request.classes else None,
         templates=Path(request.templates) if request.templates else None,
         proposals=Path(request.proposals) if request.proposals else None,
+        background=request.background,
         kind=None if request.text == "auto" else request.text,
         several=not alone,
         batch_size=request.batch_size,

@@ -1,9 +1,6 @@
 """Ask a model the questions of several suites at once: each picture is decoded once and seen in one pass."""
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +12,11 @@ from torch import Tensor
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import PART, Share, parts_of
 from fgclip_fast.evaluation.text_rows import TextRows
+from fgclip_fast.evaluation.threads import ahead
 from fgclip_fast.inputs.boxes import Box
 from fgclip_fast.inputs.image import read
 from fgclip_fast.model.fgclip import FGCLIP, Kind
 
-AHEAD = 2
-"""Parts that are decoded while the model works on the one before."""
 MISSING = "missing or unreadable image"
 """The cause of what cannot be asked for want of its image."""
 
@@ -36,6 +32,7 @@ class Options:
         templates: file of templates for class names; None is OpenAI's 80.
         kind: the text path of captions; None is that of each protocol.
         proposals: file of boxes to be named; None is the annotated ones.
+        background: share of the softmax below which a pixel is of the first class; None is that of the protocol.
         batch_size: images a forward pass, up to :data:`~fgclip_fast.evaluation.share.PART`.
         limit: questions or records at most, for each file; None is all.
         share: the processes that divide the work; each must ask the same.
@@ -48,6 +45,7 @@ class Options:
     templates: Path | None = None
     kind: Kind | None = None
     proposals: Path | None = None
+    background: float | None = None
     batch_size: int = PART
     limit: int | None = None
     share: Share = field(default_factory=Share)
@@ -174,14 +172,7 @@ def decode_ahead(model: FGCLIP, parts: Sequence[Sequence[Picture]]) -> Iterator[
         except (OSError, ValueError):
             return None
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        waiting: deque[list[Future[Tensor | None]]] = deque()
-        for part in parts:
-            waiting.append([threads.submit(one, picture) for picture in part])
-            if len(waiting) > AHEAD:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
+    return ahead(parts, one)
 
 
 @dataclass(frozen=True)

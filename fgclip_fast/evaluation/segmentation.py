@@ -2,18 +2,18 @@
 
 The image is scaled so that its short side is one and a half windows; windows of the model's size move by half of it.
 A synonym is the unit mean of its unit embeddings in every template. Cosines are brought to pixels bilinearly, averaged
-where windows overlap, brought to the label's size, and the class of the nearest synonym is taken; there is no
-threshold and no refinement. As SCLIP does (arXiv 2312.01597), but from features that FG-CLIP trains.
+where windows overlap, brought to the label's size, and the class of the nearest synonym is taken, without refinement.
+Where the first class is a background, a pixel is of it, too, if no class has a share of the softmax of 40 cosines that
+reaches a threshold. As SCLIP does (arXiv 2312.01597), but from features that FG-CLIP trains.
 """
 
 import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,47 +22,42 @@ from PIL import Image
 from torch import Tensor
 
 from fgclip_fast.evaluation.asking import Alone, Options
-from fgclip_fast.evaluation.classes import read_templates
+from fgclip_fast.evaluation.classes import Templates, read_templates
 from fgclip_fast.evaluation.embedding import class_vectors
 from fgclip_fast.evaluation.figures import Figures, counted, origin
+from fgclip_fast.evaluation.labelled_pixels import IGNORED, Labelled, decode, read, read_classes
 from fgclip_fast.evaluation.metrics import mean_of_known
 from fgclip_fast.evaluation.share import parts_of
-from fgclip_fast.inputs.image import read as read_image
-from fgclip_fast.inputs.image_cost import FORMATS, check_size
+from fgclip_fast.evaluation.threads import ahead
 from fgclip_fast.model.fgclip import FGCLIP
 
-IGNORED = 255
-"""Label of pixels that are not asked."""
-CLASS_FILES = ("classes.txt", "objectInfo150.txt")
-"""Files of class names in the folder itself."""
-LISTS = {
-    "voc": ("cls_voc21.txt", "cls_voc20.txt"),
-    "context": ("cls_context60.txt", "cls_context59.txt"),
-    "ade": ("cls_ade20k.txt",),
-}
-"""Layout → files of class names as SCLIP and its successors call them, in the folder or in the one of all data sets."""
-VOC = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
-    "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor",
-)  # fmt: skip
-"""Names of VOC's classes, without the background."""
 IMAGE_PART = 4
 """Images of a part; each has a dozen windows."""
-LAYOUTS = (
-    ("voc", "JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt", False),
-    ("context", "JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext/val.txt", False),
-    ("ade", "images/validation", "annotations/validation", None, True),
-    ("images and labels", "images", "labels", None, False),
-)
-"""Name, folders of images and of labels, list of images, and whether label 0 is ignored and others count from 1."""
+SCALE = 40.0
+"""Factor of the cosines before the softmax of which the threshold is a share: SCLIP's default."""
+BACKGROUND = 0.1
+"""The threshold where none is given: SCLIP's for VOC21 and Context60."""
+WITH_BACKGROUND = {("voc", 21), ("context", 60)}
+"""Layouts and numbers of classes of which the first is a background."""
+WITHOUT_BACKGROUND = {("voc", 20), ("context", 59)}
+"""Those that leave it out, with label 0."""
 
 
-class Labelled(NamedTuple):
-    """Images with labels of their pixels."""
+@dataclass(frozen=True)
+class _Classes:
+    """What pixels are compared with.
 
-    layout: str
-    pairs: list[tuple[Path, Path]]
+    Attributes:
+        vectors: Tensor[S, D], unit rows, of the synonyms.
+        owner: int64 Tensor[S], the class of each.
+        zero_ignored: whether label 0 is not asked, and others count from 1.
+        background: the share of the softmax that a class needs, or else the pixel is of the first; 0 for none.
+    """
+
+    vectors: Tensor
+    owner: Tensor
     zero_ignored: bool
+    background: float
 
 
 def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
@@ -72,9 +67,11 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
         model: the model, on its device.
         path: a folder in VOC's, Context's or ADE's layout, or with ``images/`` and ``labels/`` of equal names.
         options: ``classes`` names a file with a class a line, its synonyms after ", "; without it one of
-            :data:`CLASS_FILES` or :data:`LISTS` is read, and VOC has names of its own. With one line less than VOC's or
-            Context's labels have, label 0 is ignored: VOC20, Context59. ``batch_size`` counts windows, ``limit``
-            images.
+            :data:`~fgclip_fast.evaluation.labelled_pixels.CLASS_FILES` or
+            :data:`~fgclip_fast.evaluation.labelled_pixels.LISTS` is read, and VOC has names of its own. With one line
+            less than VOC's or Context's labels have, label 0 is ignored: VOC20, Context59. ``background`` is the
+            threshold of the first class; None is :data:`BACKGROUND` for VOC21 and Context60, and none elsewhere.
+            ``batch_size`` counts windows, ``limit`` images.
 
     Raises:
         ValueError: the folder has no known layout, or the classes do not fit it.
@@ -83,16 +80,14 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
     skipped = Counter[str]()
     found = read(path, skipped)
     names = read_classes(path, found.layout, options.classes, options.root)
-    zero_ignored = found.zero_ignored or (found.layout, len(names)) in (("voc", 20), ("context", 59))
-    synonyms = [synonym for own in names for synonym in own]
-    owner = torch.tensor([number for number, own in enumerate(names) for _ in own])
     prompts = read_templates(options.templates)
-    vectors = class_vectors(model, synonyms, prompts.texts, options).to(model.device)
+    classes = _classes(model, found, names, prompts, options)
     pairs = list(islice(found.pairs, options.limit))
+    parts = parts_of(len(pairs), IMAGE_PART)
+    decoded = ahead([pairs[part.start : part.stop] for part in options.share.mine(parts)], decode)
 
     def ask(part: range) -> list[Tensor | None]:
-        own = pairs[part.start : part.stop]
-        return [_count(model, pair, vectors, owner, zero_ignored, options.batch_size) for pair in own]
+        return [one and _count(model, *one, classes, options.batch_size) for one in next(decoded)]
 
     def figures(parts: list[list[Tensor | None]]) -> Figures:
         matrices = [matrix for part in parts for matrix in part]
@@ -100,81 +95,68 @@ def measure(model: FGCLIP, path: Path, options: Options) -> Figures:
         good = {str(i): m for (i, _), m in zip(pairs, matrices, strict=True) if m is not None}
         return _figures([own[0] for own in names], good, skipped)
 
-    measured = options.share.measure(parts_of(len(pairs), IMAGE_PART), ask, figures, "images with labels")
-    size = model.config.vision.image_size
-    protocol = (
-        f"{found.layout}, {len(names)} classes{', label 0 ignored' if zero_ignored else ''}: short side "
-        f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {prompts.about} a synonym, no threshold"
-    )
+    measured = options.share.measure(parts, ask, figures, "images with labels")
+    protocol = _protocol(found.layout, len(names), classes, model.config.vision.image_size, prompts)
     named = hashlib.sha256("\n".join(map(", ".join, names)).encode()).hexdigest()[:16]
     data = {**origin(path), "images": len(found.pairs), "classes": named, "templates": prompts.described()}
     return replace(measured, protocol=protocol, data=data)
 
 
-evaluate = Alone(measure, ("classes", "templates"), dense=True)
+evaluate = Alone(measure, ("classes", "templates", "background"), dense=True)
 """Evaluate a model by this suite alone."""
 
 
-def read(path: Path, skipped: Counter[str]) -> Labelled:
-    """Read the names of images and labels; arguments and errors are those of :func:`measure`."""
-    for layout, images, labels, listed, zero_ignored in LAYOUTS:
-        if not (path / images).is_dir() or not (path / labels).is_dir() or (listed and not (path / listed).is_file()):
-            continue
-        by_stem = {image.stem: image for image in sorted((path / images).iterdir())}
-        wanted = (
-            (path / listed).read_text().split() if listed else sorted(p.stem for p in (path / labels).glob("*.png"))
-        )
-        pairs = [(by_stem[stem], path / labels / f"{stem}.png") for stem in wanted if stem in by_stem]
-        skipped["missing or unreadable image or label"] += len(wanted) - len(pairs)
-        return Labelled(layout, pairs, zero_ignored)
-    rows = "; ".join(f"{images}/ and {labels}/ ({name})" for name, images, labels, *_ in LAYOUTS)
-    raise ValueError(f"data: {path} must hold {rows}, it has none of them")
+def _classes(
+    model: FGCLIP, found: Labelled, names: Sequence[Sequence[str]], prompts: Templates, options: Options
+) -> _Classes:
+    kind = (found.layout, len(names))
+    zero_ignored = found.zero_ignored or kind in WITHOUT_BACKGROUND
+    usual = BACKGROUND if kind in WITH_BACKGROUND else 0.0
+    background = usual if options.background is None else options.background
+    vectors = class_vectors(model, [synonym for own in names for synonym in own], prompts.texts, options)
+    owner = torch.tensor([number for number, own in enumerate(names) for _ in own])
+    return _Classes(vectors.to(model.device), owner, zero_ignored, 0.0 if zero_ignored else background)
 
 
-def read_classes(path: Path, layout: str, classes: Path | None = None, root: Path | None = None) -> list[list[str]]:
-    """Read the synonyms of each class: from ``classes``, from a file beside the images or in ``root``, or VOC's own.
-
-    Raises:
-        ValueError: no file names the classes.
-        OSError: a file cannot be read.
-    """
-    beside = [path / name for name in CLASS_FILES]
-    beside += [top / name for name in LISTS.get(layout, ()) for top in (path, *([] if root is None else [root]))]
-    file = classes or next((one for one in beside if one.is_file()), None)
-    if file is None and layout == "voc":
-        return [[name] for name in VOC]
-    if file is None:
-        names = ", ".join((*CLASS_FILES, *LISTS.get(layout, ())))
-        raise ValueError(f"classes: {path} has none of {names}, so give a file, one class a line")
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if lines and lines[0].split()[:2] == ["Idx", "Ratio"]:  # ADE's own table, whose last column is the name
-        lines = [line.split("\t")[-1] for line in lines[1:]]
-    return [[one.strip() for one in line.split(", ") if one.strip()] for line in lines]
+def _protocol(layout: str, count: int, classes: _Classes, size: int, prompts: Templates) -> str:
+    threshold = "no threshold"
+    if classes.background:
+        threshold = f"first class below {classes.background:g} of the softmax of {SCALE:g} cosines"
+    return (
+        f"{layout}, {count} classes{', label 0 ignored' if classes.zero_ignored else ''}: short side "
+        f"{3 * size // 2}, windows of {size} by steps of {size // 2}, {prompts.about} a synonym, {threshold}"
+    )
 
 
-def _count(
-    model: FGCLIP, pair: tuple[Path, Path], vectors: Tensor, owner: Tensor, zero_ignored: bool, batch_size: int
-) -> Tensor | None:
-    """Count the pixels of an image by true class and predicted class: int64 Tensor[C, C]; None if it cannot be read."""
-    try:
-        image = read_image(pair[0])
-        with Image.open(pair[1], formats=FORMATS) as opened:
-            check_size(*opened.size)
-            label = torch.from_numpy(np.array(opened).astype(np.int64))
-    except (OSError, ValueError):
-        return None
-    if label.ndim != 2:
-        return None
-    if zero_ignored:
+def _count(model: FGCLIP, image: Image.Image, label: Tensor, classes: _Classes, batch_size: int) -> Tensor:
+    """Count the pixels of an image by true class and predicted class: int64 Tensor[C, C]."""
+    if classes.zero_ignored:
         label = torch.where(label == 0, IGNORED, label - 1)
-    predicted = owner[_synonyms(model, image, vectors, (label.shape[0], label.shape[1]), batch_size)]
-    count = int(owner.max()) + 1
+    cosines = _cosines(model, image, classes.vectors, batch_size)
+    cosines = F.interpolate(cosines[None], (label.shape[0], label.shape[1]), mode="bilinear")[0]
+    predicted = _predict(cosines, classes.owner, classes.background)
+    count = int(classes.owner.max()) + 1
     known = label < count  # also leaves out the label 255
     return torch.bincount(label[known] * count + predicted[known], minlength=count * count).reshape(count, count)
 
 
-def _synonyms(model: FGCLIP, image: Image.Image, vectors: Tensor, shape: tuple[int, int], batch_size: int) -> Tensor:
-    """The nearest synonym of each pixel, int64 Tensor[H, W]."""
+def _predict(cosines: Tensor, owner: Tensor, background: float) -> Tensor:
+    """The class of each pixel, int64 Tensor[H, W] on the CPU.
+
+    Args:
+        cosines: Tensor[S, H, W].
+        owner: int64 Tensor[S], the class of each synonym.
+        background: a class's nearest synonym needs this share of the softmax over all synonyms; 0 asks for none.
+    """
+    predicted = owner[cosines.argmax(dim=0).cpu()]
+    if not background:
+        return predicted
+    share = (SCALE * cosines).softmax(dim=0).amax(dim=0).cpu()
+    return torch.where(share < background, 0, predicted)
+
+
+def _cosines(model: FGCLIP, image: Image.Image, vectors: Tensor, batch_size: int) -> Tensor:
+    """Cosines of each pixel of the scaled image with each synonym, means over windows: Tensor[S, H, W]."""
     size = model.config.vision.image_size
     scale = 1.5 * size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
@@ -190,7 +172,7 @@ def _synonyms(model: FGCLIP, image: Image.Image, vectors: Tensor, shape: tuple[i
         for (y, x), found in zip(own, cosines, strict=True):
             total[:, y : y + size, x : x + size] += F.interpolate(found[None], (size, size), mode="bilinear")[0]
             copies[y : y + size, x : x + size] += 1
-    return F.interpolate((total / copies)[None], shape, mode="bilinear")[0].argmax(dim=0).cpu()
+    return total / copies
 
 
 def _starts(length: int, size: int) -> Iterator[int]:

@@ -1,14 +1,15 @@
-"""Figures that other packages compute too, on the same embeddings: CLIP_benchmark's and torchmetrics'."""
+"""Figures that others' code computes too, on the same embeddings: CLIP_benchmark's, torchmetrics', SCLIP's windows."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from fgclip_fast.evaluation import retrieval, segmentation, zero_shot
-from tests.evaluation.planted import STEP, Planted, grey
+from tests.evaluation.planted import SIDE, STEP, Planted, grey
 
 WIDTH, LEVELS = 6, 24
 
@@ -111,11 +112,50 @@ def test_mean_intersection_over_union_is_that_of_torchmetrics(tmp_path, monkeypa
         predictions.append(before(*arguments))
         return predictions[-1]
 
-    before = segmentation._synonyms
-    monkeypatch.setattr(segmentation, "_synonyms", kept)
+    before = segmentation._predict
+    monkeypatch.setattr(segmentation, "_predict", kept)
     mine = segmentation.evaluate(planted, tmp_path, templates=tmp_path / "t.txt").values
     peer = classification.MulticlassJaccardIndex(4, average=None, ignore_index=segmentation.IGNORED)
     found = peer(torch.stack(predictions), torch.stack(labels)).tolist()
     assert list(mine["iou_by_class"].values())[:3] == pytest.approx(found[:3]) and found[3] == 0
     assert mine["iou_by_class"]["3 cow"] is None and mine["miou"] == pytest.approx(sum(found[:3]) / 3)
     assert 0.1 < mine["miou"] < 0.9
+
+
+def as_sclip(model, pixels, vectors, owner, shape, threshold):
+    """SCLIP's inference in plain loops (its clip_segmentor.py): windows, their mean, softmax, classes, background."""
+    size, stride = SIDE, SIDE // 2
+    height, width = pixels.shape[1:]
+    total, copies = np.zeros((len(vectors), height, width)), np.zeros((height, width))
+    for i in range(-(-max(height - size, 0) // stride) + 1):
+        for j in range(-(-max(width - size, 0) // stride) + 1):
+            bottom, right = min(i * stride + size, height), min(j * stride + size, width)
+            window = np.s_[..., max(bottom - size, 0) : bottom, max(right - size, 0) : right]
+            patches = model.encode_dense(torch.from_numpy(pixels[window])[None])[0]
+            logits = (patches @ vectors.T).permute(2, 0, 1)[None]
+            total[window] += F.interpolate(logits, (size, size), mode="bilinear")[0].numpy()
+            copies[window] += 1
+    logits = F.interpolate(torch.from_numpy(total / copies)[None], shape, mode="bilinear")[0]
+    shares = (40 * logits).softmax(dim=0)
+    of_class = torch.stack([shares[owner == c].amax(dim=0) for c in range(int(owner.max()) + 1)])
+    return torch.where(of_class.amax(dim=0) < threshold, 0, of_class.argmax(dim=0))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("size", [(64, 64), (97, 64), (64, 150), (40, 33)])
+def test_segmentation_is_that_of_sclips_sliding_windows(size, threshold):
+    random = np.random.default_rng(0)
+    planted = Planted(dict(enumerate(vectors(256 // STEP + 1, 0))), {})
+    text = F.normalize(torch.tensor(vectors(6, 1)), dim=-1)
+    owner = torch.tensor([0, 1, 1, 2, 3, 3])
+    blocks = np.kron(random.integers(0, LEVELS, (20, 20)), np.ones((8, 8)))[: size[1], : size[0]].astype(np.uint8)
+    image = Image.fromarray(np.stack([STEP * blocks] * 3, axis=-1))
+    scale = 48 / min(size)
+    scaled = image.resize([max(SIDE, round(side * scale)) for side in size], Image.Resampling.BICUBIC)
+    shape = (size[1] + 3, size[0] + 5)
+    theirs = as_sclip(planted, np.array(scaled).transpose(2, 0, 1), text, owner, shape, threshold)
+    cosines = F.interpolate(segmentation._cosines(planted, image, text, 3)[None], shape, mode="bilinear")[0]
+    mine = segmentation._predict(cosines, owner, threshold)
+    # Of thousands of pixels a few lie where two classes are equal to the last digit: theirs are sums in fp64.
+    assert mine.shape == theirs.shape == shape and (mine != theirs).float().mean() < 1e-3
+    assert len(mine.unique()) > 1

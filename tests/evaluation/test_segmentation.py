@@ -1,12 +1,15 @@
 """Zero-shot segmentation: intersection over union by hand, ignored labels, synonyms, published layouts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fgclip_fast import suites
 from fgclip_fast.config import Data
-from fgclip_fast.evaluation import segmentation
+from fgclip_fast.evaluation import labelled_pixels, segmentation
 from fgclip_fast.suites import Task
 from tests.evaluation.planted import STEP, Planted, unit
 
@@ -88,6 +91,41 @@ def test_voc_takes_its_list_and_leaves_the_background_out_for_twenty_classes(tmp
     assert figures.values["miou"] == miou
 
 
+@pytest.mark.parametrize(
+    ("background", "right"),
+    [(None, (0, 1)), (0.0, (0, 1)), (0.24, (0, 1)), (0.26, (1, 1)), (0.998, (1, 1)), (0.999, (1, 0))],
+)
+def test_pixels_without_a_class_of_enough_share_are_background(tmp_path, background, right):
+    """The sky is equally near to four classes, the cat has cosine 0.2 with one text, its own, and 0 with four.
+
+    So the share of the nearest is 1/4, whatever the factor, and exp(40 x 0.2) / (exp(40 x 0.2) + 4) = 0.99866.
+    """
+    for name, level in (("sky", 0), ("cat", 1)):
+        halves(tmp_path / "images" / f"{name}.png", level, level)
+        label(tmp_path / "labels" / f"{name}.png", level, level)
+    (tmp_path / "classes.txt").write_text("sky\ncat\ndog\nbird\ncow\n")
+    (tmp_path / "t.txt").write_text("a {}")
+    texts = {f"a {name}": unit(n, 6) for n, name in enumerate(("sky", "cat", "dog", "bird", "cow"))}
+    planted = Planted({0: [0, 0.5, 0.5, 0.5, 0.5, 0], 1: [0, 0.2, 0, 0, 0, 0.96**0.5]}, texts)
+    more = {} if background is None else {"background": background}
+    figures = segmentation.evaluate(planted, tmp_path, templates=tmp_path / "t.txt", **more)
+    found = {name: hits for name, (hits, _) in figures.outcomes["pixel_accuracy"].items()}
+    assert {name.split("/")[-1]: hits for name, hits in found.items()} == {
+        "sky.png": 64 * 64 * right[0], "cat.png": 64 * 64 * right[1]
+    }  # fmt: skip
+    wanted = f"first class below {background:g} of the softmax of 40 cosines" if background else "no threshold"
+    assert figures.protocol.endswith(wanted)
+
+
+def test_the_threshold_is_of_the_nearest_synonym_and_of_the_first_class():
+    """Two synonyms of one class share a softmax of 1/2 each: neither has 0.6 of it, though the class would have all."""
+    cosines = torch.tensor([[[0.1, 0.1]], [[0.9, 0.9]], [[0.9, 0.1]]])
+    owner = torch.tensor([0, 1, 1])
+    assert segmentation._predict(cosines, owner, 0.0).tolist() == [[1, 1]]
+    assert segmentation._predict(cosines, owner, 0.4).tolist() == [[1, 1]]
+    assert segmentation._predict(cosines, owner, 0.6).tolist() == [[0, 1]]
+
+
 def voc(path, folder="SegmentationClass", listed="Segmentation"):
     """One image, whose left half is the first class and whose right half is the second."""
     halves(path / "JPEGImages" / "a.jpg")
@@ -103,7 +141,7 @@ def test_voc_has_names_of_its_own_and_other_sets_a_file_of_theirs(tmp_path):
     voc(sets / "VOC2010", "SegmentationClassContext", "SegmentationContext")
     (tmp_path / "cls_context59.txt").write_text("\n".join(["sky", "grass, lawn", *(f"class {n}" for n in range(57))]))
     (tmp_path / "t.txt").write_text("a {}")
-    names = [*segmentation.VOC, "sky", "grass", "lawn", *(f"class {n}" for n in range(57))]
+    names = [*labelled_pixels.VOC, "sky", "grass", "lawn", *(f"class {n}" for n in range(57))]
     planted = Planted(
         {n: unit(n) for n in range(2)},
         {f"a {name}": unit({"aeroplane": 0, "sky": 0, "bicycle": 1, "lawn": 1}.get(name, 3)) for name in names},
@@ -116,9 +154,15 @@ def test_voc_has_names_of_its_own_and_other_sets_a_file_of_theirs(tmp_path):
     assert "voc, 20 classes, label 0 ignored" in found["segmentation/voc"].protocol
     assert "context, 59 classes, label 0 ignored" in found["segmentation/context"].protocol
     assert len({figures.data["classes"] for figures in found.values()}) == 2
-    (tmp_path / "cls_voc21.txt").write_text("\n".join(["sky", *segmentation.VOC]))
+    (tmp_path / "cls_voc21.txt").write_text("\n".join(["sky", *labelled_pixels.VOC]))
     found = suites.evaluate(planted, ["segmentation"], task)
-    assert "voc, 21 classes:" in found["segmentation/voc"].protocol
+    assert "voc, 21 classes:" in (protocol := found["segmentation/voc"].protocol)
+    assert protocol.endswith("first class below 0.1 of the softmax of 40 cosines"), "SCLIP's threshold for VOC21"
+    found = suites.evaluate(planted, ["segmentation"], replace(task, background=0.0))
+    assert found["segmentation/voc"].protocol.endswith("no threshold")
+    found = suites.evaluate(planted, ["segmentation"], replace(task, background=0.3))
+    assert found["segmentation/voc"].protocol.endswith("first class below 0.3 of the softmax of 40 cosines")
+    assert found["segmentation/context"].protocol.endswith("no threshold"), "label 0 is not asked"
 
 
 def test_batch_size_does_not_matter(folder):
