@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.measure import DEVICE, by_turns, peak_bytes
 from fgclip_fast.ops import contrastive_loss, contrastive_torch
+from fgclip_fast.ops.linear import onednn_is_faster
 
 D = 512
 PEER_UP_TO = 16384  # of 32768 pairs open_clip would hold 38 GB
@@ -128,4 +129,6 @@ def report(benchmark, N: int, plan: str, ours, peers, ratios: dict[str, float]) 
           f"{products_share:.2f} x the time of its products; extra MiB: {memory}")  # fmt: skip
     if N == 8192 and DEVICE == "cpu":
         assert ratios["open_clip"] >= AT_LEAST[plan] and products_share <= AT_MOST
-        assert plan == "kept" or extra["ours"] <= 0.05 * extra["open_clip"]
+        # oneDNN copies what MKL reads as it lies.
+        share = 0.1 if onednn_is_faster() else 0.05
+        assert plan == "kept" or extra["ours"] <= share * extra["open_clip"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from fgclip_fast.config_model import Packing
 from fgclip_fast.inputs.tokenizer import Tokens
 from fgclip_fast.ops.prefix_tree import prefix_tree
-from fgclip_fast.ops.tree import Tree
+from fgclip_fast.ops.tree import TILE, Tree
 
 
 class Texts(NamedTuple):
@@ -36,17 +36,19 @@ class Texts(NamedTuple):
         paths = lengths[: self.shorts], lengths[self.shorts :]
         return sum(len(path) * int(path.max()) for path in paths if len(path))
 
-    def packed(self, packing: Packing = "prefix-tree") -> "Texts":
+    def packed(self, packing: Packing = "prefix-tree", multiple: int = TILE) -> "Texts":
         """The same texts, which must be on the CPU, packed for the text tower.
 
         Args:
             packing: "prefix-tree": each shared beginning is computed once. "padding-free": each text stands alone.
                 "none": without a tree.
+            multiple: the tree is filled up to a multiple of this many tokens, so that kernels which are tuned for a
+                size meet few; on a CPU 1 will do.
         """
         if packing == "none":
             return self._replace(tree=None)
         share = packing == "prefix-tree"
-        return self._replace(tree=prefix_tree(self.token, self.offsets, self.shorts, share=share))
+        return self._replace(tree=prefix_tree(self.token, self.offsets, self.shorts, share=share, multiple=multiple))
 
     def to(self, device: torch.device | str) -> "Texts":
         """Copy the texts to a device."""

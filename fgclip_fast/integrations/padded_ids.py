@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokens
-from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH
+from fgclip_fast.ops.tree import EOS, LONG_LENGTH, SHORT_LENGTH, TILE
 
 
 def padded(tokens: Tokens, length: int | None = None) -> Tensor:
@@ -34,7 +34,7 @@ def packed(ids: Tensor, long: bool) -> Texts:
     if longest > most:
         path = "long" if long else "short"
         raise ValueError(f"input_ids: a text of the {path} path has at most {most} tokens, got one of {longest}")
-    return Texts(token, offsets, 0 if long else len(ids)).packed().to(ids.device)
+    return Texts(token, offsets, 0 if long else len(ids)).packed(multiple=1 if ids.is_cpu else TILE).to(ids.device)
 
 
 def unpad(ids: Tensor) -> Tokens:

@@ -20,6 +20,7 @@ from fgclip_fast.model.attention import Attend
 from fgclip_fast.model.product_weights import ProductWeights, product_dtype, product_weights
 from fgclip_fast.ops import activation_linear, add_layer_norm, norm_linear, split_joint
 from fgclip_fast.ops.activation_linear import Kind
+from fgclip_fast.ops.linear import linear, product
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,7 +135,7 @@ class Block(nn.Module):
     def finish(self, residual: Tensor, mixed: Tensor, weights: ProductWeights) -> Stream:
         """The output projection and the MLP, for each token by itself: Tensor[..., width] each."""
         norm, mlp = self.layer_norm2, self.mlp
-        update, bias = F.linear(mixed, weights.out), self.self_attn.out_proj.bias
+        update, bias = linear(mixed, weights.out), self.self_attn.out_proj.bias
         residual, hidden = norm_linear(residual, update, bias, norm.weight, norm.bias, [weights.fc1], None, norm.eps)
         again = partial(self._hidden, residual.detach(), weights.fc1.detach())
         with _made_again(hidden, again) if self.recompute == "mlp" else nullcontext():
@@ -145,7 +146,7 @@ class Block(nn.Module):
     def _hidden(self, residual: Tensor, weight: Tensor) -> Tensor:
         """The MLP's first product of the residual stream, without its bias: Tensor[..., hidden]."""
         norm = self.layer_norm2
-        return F.linear(add_layer_norm(residual, None, None, norm.weight, norm.bias, norm.eps, weight.dtype)[1], weight)
+        return product(add_layer_norm(residual, None, None, norm.weight, norm.bias, norm.eps, weight.dtype)[1], weight)
 
 
 def _made_again(tensor: Tensor, make: Callable[[], Tensor]) -> torch.autograd.graph.saved_tensors_hooks:

@@ -20,7 +20,7 @@ from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
 from fgclip_fast.model import boxes as box_lists
 from fgclip_fast.model import processor_files, weights
 from fgclip_fast.model.network import Network
-from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
+from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH, TILE
 
 log = logging.getLogger("fgclip_fast")
 
@@ -161,7 +161,7 @@ class FGCLIP(Network):
         parts = []
         for part in _passes(tokens):
             shorts = len(part.offsets) - 1 if kind == "short" else 0
-            packed = Texts(*part, shorts).packed().to(self.device)
+            packed = Texts(*part, shorts).packed(multiple=1 if self.device.type == "cpu" else TILE).to(self.device)
             parts.append(self.encode_tokens(packed)[kind == "long"])
         return self._joined(parts, normalize).index_select(0, row.to(self.device))  # in backward one order of sums
 

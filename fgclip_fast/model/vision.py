@@ -1,7 +1,6 @@
 """The vision tower: one pass gives the global feature and the dense ones."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgclip_fast.config_model import Model, Vision
@@ -10,6 +9,7 @@ from fgclip_fast.model.attention import Attend, full
 from fgclip_fast.model.block import Block, Encoder, Stream
 from fgclip_fast.model.product_weights import product_dtype
 from fgclip_fast.ops import add_layer_norm
+from fgclip_fast.ops.linear import linear
 
 
 class VisionTower(nn.Module):
@@ -60,7 +60,7 @@ class PatchEmbeddings(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Tensor[B, 3, S, S], uint8 or normalised, -> Tensor[B, 1 + HW, width]."""
-        patches = F.linear(self._patches(pixels), self.patch_embedding.weight.flatten(1))
+        patches = linear(self._patches(pixels), self.patch_embedding.weight.flatten(1))
         first = self.class_embedding.expand(patches.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
@@ -89,8 +89,8 @@ class LastBlock(Block):
         residual, normed = add_layer_norm(*stream, norm.weight, norm.bias, norm.eps, weights.out.dtype)
         weight, bias = (x[0] if len(x) == 1 else torch.cat(list(x)) for x in (weights.qkv, weights.qkv_bias))
         (q_weight, kv_weight), (q_bias, kv_bias) = (x.split([len(x) // 3, len(x) // 3 * 2]) for x in (weight, bias))
-        q = F.linear(normed[:, :1], q_weight, q_bias)
-        k, v = F.linear(normed, kv_weight, kv_bias).chunk(2, dim=-1)
+        q = linear(normed[:, :1], q_weight, q_bias)
+        k, v = linear(normed, kv_weight, kv_bias).chunk(2, dim=-1)
         mixed = attend(*(x.unflatten(-1, (attention.heads, -1)) for x in (q, k, v))).flatten(-2)
         if not dense:
             return self.finish(residual[:, :1], mixed, weights)

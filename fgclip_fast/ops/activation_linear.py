@@ -3,10 +3,10 @@
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fgclip_fast.ops import native, reference
+from fgclip_fast.ops.linear import product
 
 Kind = Literal["quick_gelu", "gelu"]
 
@@ -46,16 +46,16 @@ class _ActivationLinear(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, bias: Tensor, weight: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(hidden, bias, weight)
         ctx.kind = kind
-        return F.linear(_forward(hidden, bias, kind), weight)
+        return product(_forward(hidden, bias, kind), weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         hidden, bias, weight = ctx.saved_tensors
         rows = grad_out.reshape(-1, len(weight))
-        grad = (rows @ weight).view(hidden.shape)
+        grad = product(rows, weight.T).view(hidden.shape)
         active, grad_bias = _backward(grad, hidden, bias, ctx.kind)  # in place: grad is now that of hidden
-        grad_weight = rows.T @ active.view(-1, weight.shape[1]) if ctx.needs_input_grad[2] else None
+        grad_weight = product(rows.T, active.view(-1, weight.shape[1]).T) if ctx.needs_input_grad[2] else None
         return grad, grad_bias, grad_weight, None
 
 

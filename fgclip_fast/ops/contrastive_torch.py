@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fgclip_fast.ops import native
 from fgclip_fast.ops.contrastive_engine import Ids, Lse
+from fgclip_fast.ops.linear import add_product, write_product
 
 if TYPE_CHECKING:
     from fgclip_fast import _native
@@ -71,7 +72,7 @@ class Logits:
 
     def _product(self, chunk: slice) -> Tensor:
         logits = self.kept[chunk] if self._is_kept(chunk) else self.scratch[: chunk.stop - chunk.start]
-        return torch.mm(self.rows[chunk], self.columns.T, out=logits)
+        return write_product(logits, self.rows[chunk], self.columns)
 
     def _summarise(self, logits: Tensor, chunk: slice, rows: Lse, columns: Lse, positive: Tensor) -> None:
         """Turn products into logits, fill the chunk's rows of ``rows`` and ``positive``, add to the columns' sums."""
@@ -158,9 +159,9 @@ def whole(
     grad_text = torch.zeros_like(columns if with_text else columns[:0])
     for chunk, weights in logits.gradients(row_lse, column_lse) if any(wanted) else ():
         if with_image:
-            torch.mm(weights, columns, out=grad_image[chunk])
+            write_product(grad_image[chunk], weights, columns.T)
         if with_text:
-            grad_text.addmm_(weights.T, rows[chunk])
+            add_product(grad_text, weights.T, rows[chunk].T)
     grad_scale = _finish(grad_image, rows, logits.row_inverse, scale)
     _finish(grad_text, columns, logits.column_inverse, scale)
     nothing = scale.new_empty(0)
@@ -186,7 +187,7 @@ def own_gradient(
     logits = logits_of(_operand(rows), _operand(columns), scale, ids, first)
     grad = torch.empty_like(logits.rows)
     for chunk, weights in logits.gradients(row_lse, column_lse):
-        torch.mm(weights, logits.columns, out=grad[chunk])
+        write_product(grad[chunk], weights, logits.columns.T)
     return grad, _finish(grad, logits.rows, logits.row_inverse, scale)
 
 

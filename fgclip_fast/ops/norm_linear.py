@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fgclip_fast.ops.add_layer_norm import add_norm, add_norm_backward, check
+from fgclip_fast.ops.linear import add_product, product
 
 
 def norm_linear(
@@ -69,7 +69,7 @@ class _NormLinear(torch.autograd.Function):
         ctx.save_for_backward(total, statistics, norm_weight, norm_bias, *weights)
         ctx.update_dtype = None if update is None else update.dtype
         ctx.set_materialize_grads(False)
-        return total, *(F.linear(normed, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+        return total, *(product(normed, weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -85,7 +85,7 @@ class _NormLinear(torch.autograd.Function):
         )
         rows = normed.view(-1, total.shape[-1])
         grad_weights = [
-            grad.T @ rows if grad is not None and wants else None
+            product(grad.T, rows.T) if grad is not None and wants else None
             for grad, wants in zip(grads, wants_weight, strict=True)
         ]
         grad_biases = [
@@ -100,5 +100,5 @@ def _sum_of_products(grads: Sequence[Tensor | None], weights: Sequence[Tensor], 
     total: Tensor | None = None
     for grad, weight in zip(grads, weights, strict=True):
         if grad is not None:
-            total = grad @ weight if total is None else total.addmm_(grad, weight)
+            total = product(grad, weight.T) if total is None else add_product(total, grad, weight.T)
     return weights[0].new_zeros(shape) if total is None else total.view(shape)
