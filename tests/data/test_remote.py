@@ -7,9 +7,10 @@ import sys
 import threading
 from dataclasses import replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import forkserver
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import fsspec
 import pytest
@@ -127,6 +128,61 @@ def test_shards_of_s3_are_read(cache, stored, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"s3://bucket/nowhere/\*\.tar names no tar file"):
         fingerprint("s3://bucket/nowhere/*.tar")
     server.stop()
+
+
+class GoogleStorage(BaseHTTPRequestHandler):
+    """The calls of Google Cloud Storage's JSON API that read: list a bucket, describe an object, send its bytes."""
+
+    folder: Path
+
+    def do_GET(self):
+        address = urlsplit(self.path)
+        bucket, _, name = unquote(address.path.rpartition("storage/v1/b/")[2]).partition("/o")
+        name, file = name.removeprefix("/"), self.folder / name.rpartition("/")[2]
+        query = dict(parse_qsl(address.query))
+        if name and not (name == f"set/{file.name}" and file.is_file()):
+            self._send(404, b"{}")
+        elif query.get("alt") == "media":
+            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            self._send(206, file.read_bytes()[int(first) : int(last) + 1 if last else None])
+        else:
+            found = [file] if name else sorted(self.folder.glob("*.tar"))
+            items = [self._about(bucket, f"set/{one.name}", one) for one in found]
+            items = [item for item in items if item["name"].startswith(query.get("prefix", ""))]
+            self._send(200, json.dumps(items[0] if name else {"items": items}).encode())
+
+    def _about(self, bucket, name, file):
+        day = "2026-01-01T00:00:00.000Z"
+        times = {"generation": "1", "updated": day, "timeCreated": day}
+        link = f"http://{self.headers['Host']}/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+        return {"bucket": bucket, "name": name, "size": str(file.stat().st_size), "mediaLink": link, **times}
+
+    def _send(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_shards_of_google_storage_are_read(cache, stored, monkeypatch):
+    pytest.importorskip("gcsfs")
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Stored", (GoogleStorage,), {"folder": stored})) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
+        for pattern in ("{0..5}.tar", "*.tar", ""):
+            assert fingerprint(f"gs://bucket/set/{pattern}") == fingerprint(str(stored))
+        here, _ = batches(stored)
+        there, _ = batches("gs://bucket/set/*.tar", workers=1)
+        assert equal(here, there)
+        with pytest.raises(FileNotFoundError, match=r"gs://bucket/nowhere/\*\.tar names no tar file"):
+            fingerprint("gs://bucket/nowhere/*.tar")
+        server.shutdown()
 
 
 def test_a_set_has_the_fingerprint_of_its_files(cache, stored):
