@@ -203,7 +203,9 @@ class Config:
     keep: Positive[int] = 2
     """Number of newest checkpoints to keep."""
     wandb: Name[str | None] = None
-    """Project at Weights & Biases that the figures are sent to, too. None: TensorBoard and log.jsonl alone."""
+    """Project at Weights & Biases that the figures are sent to, too. None: not there."""
+    trackio: Name[str | None] = None
+    """Project in Trackio that the figures are sent to, too. None: not there."""
     max_skipped: NotNegative[int] = 20
     """Stop after this many steps in a row whose gradient is not finite, which change nothing; 0: never."""
     dry_run: bool = False

@@ -31,6 +31,7 @@ _NO_SETTINGS = (
     "output",
     "resume",
     "wandb",
+    "trackio",
     "init",
     "trust_file",
     "dry_run",

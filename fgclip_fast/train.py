@@ -33,10 +33,11 @@ from fgclip_fast.run_parts import Parts
 from fgclip_fast.run_state import State, machine_of, order_of, settings_of
 from fgclip_fast.suites import Task
 from fgclip_fast.trainer import Trainer
-from fgclip_fast.training import checkpoint, distributed, lora, optim, out_of_memory, start, wandb_run
+from fgclip_fast.training import checkpoint, distributed, lora, optim, out_of_memory, start, trackers
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.interruption import Interruption
+from fgclip_fast.training.trackers import Trackers
 from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger("fgclip_fast")
@@ -72,7 +73,7 @@ def train(config: Config) -> Run:
 
 def _train(config: Config, lock: Lock) -> Run:
     lora.check(config.lora)
-    wandb_run.check(config.wandb)
+    trackers.check(config)
     processes = distributed.start(preflight.device(config.device))
     config, saved = run_folder.place(config, processes, lock)
     general = suites.general(Path(config.forgetting)) if config.forgetting else []
@@ -89,18 +90,22 @@ def _train(config: Config, lock: Lock) -> Run:
     best = Best(parts.run, config.keep_best, config.patience, done, writes=processes.first)
     run_folder.make(parts.run, parts.config, processes, lock, parts.steps, done, data)
     agree_batch_size(config.batch_size, processes.group, processes.device)
-    with distributed.explained(processes), Interruption() as interruption:
-        trainer = Trainer(parts, state, best, done, interruption)
-        trainer.run()
-        figures = trainer.figures
-        if trainer.step == trainer.steps:
-            try:
-                figures = _evaluated(parts, trainer, best, general)
-            except Stopped:
-                log.info("interrupted: %s is trained and saved; `fgclip evaluate %s` measures it", *[parts.run] * 2)
-    state.average.swap()
-    lora.merge(parts.model)
-    distributed.stop(processes)
+    with trackers.opened(parts.run, parts.config, done, processes.first) as tracking:
+        with distributed.explained(processes), Interruption() as interruption:
+            trainer = Trainer(parts, state, best, done, interruption, tracking)
+            trainer.run()
+            figures, evaluated = trainer.figures, False
+            if trainer.step == trainer.steps:
+                try:
+                    figures, evaluated = _evaluated(parts, trainer, best, general), True
+                except Stopped:
+                    log.info("interrupted: %s is trained and saved; `fgclip evaluate %s` measures it",
+                             *[parts.run] * 2)  # fmt: skip
+        state.average.swap()
+        lora.merge(parts.model)
+        distributed.stop(processes)
+        if evaluated and tracking:
+            _tell(tracking, parts, trainer.step, figures)
     log.info("%s: %d of %d steps done", parts.run, trainer.step, trainer.steps)
     return Run(parts.run, parts.model, trainer.state.config, figures)
 
@@ -139,6 +144,17 @@ def _evaluated(parts: Parts, trainer: Trainer, best: Best, general: Sequence[str
         figures_file.save_outcomes(run, found, parts.source, step)
         best.show()
     return figures
+
+
+def _tell(tracking: Trackers, parts: Parts, step: int, figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Send the figures of the end, and those of the weights that the run started from, to the trackers."""
+    from fgclip_fast import report  # here, since a run without trackers needs none of it
+
+    before = report.before(parts.run, parts.model.device)
+    for name, values in figures.items():
+        tracking.write(step, f"evaluation/{name}", values)
+        started = values["against"]["figures"] if "against" in values else before.get(name, {})
+        tracking.write(step, f"before/{name}", started)
 
 
 def _forgetting(

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.run_parts import Parts
 from fgclip_fast.run_state import State, machine_of
 from fgclip_fast.suites import Task
-from fgclip_fast.training import checkpoint, grad_cache, optim, out_of_memory, wandb_run
+from fgclip_fast.training import checkpoint, grad_cache, optim, out_of_memory
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.distributed import StopFlag
 from fgclip_fast.training.divergence import SkippedSteps
@@ -22,6 +22,7 @@ from fgclip_fast.training.interruption import Interrupted, Interruption
 from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.saver import Saver
 from fgclip_fast.training.timing import Stopwatch
+from fgclip_fast.training.trackers import Trackers
 
 log = logging.getLogger("fgclip_fast")
 
@@ -42,6 +43,7 @@ class Trainer:
         best: keeps the best checkpoint.
         done: steps that were taken before.
         interruption: ends the run after a step.
+        trackers: where figures go, too.
 
     Attributes:
         state: as given; its config changes where steps need smaller passes.
@@ -51,7 +53,9 @@ class Trainer:
         figures: of the last validation.
     """
 
-    def __init__(self, parts: Parts, state: State, best: Best, done: int, interruption: Interruption) -> None:
+    def __init__(
+        self, parts: Parts, state: State, best: Best, done: int, interruption: Interruption, trackers: Trackers
+    ) -> None:
         config, processes = parts.config, parts.processes
         self.state, self.step, self.steps, self.figures = state, done, parts.steps, dict[str, dict[str, Any]]()
         self.task = Task(
@@ -67,10 +71,9 @@ class Trainer:
         self._began, self._groups, self._failed = done, 0, ""
         self._skips = SkippedSteps(config.max_skipped)
         self._saver = Saver(config.checkpoint_every, config.checkpoint_minutes)
-        name = config.wandb if processes.first else None
-        wandb = wandb_run.WandbRun(parts.run, name, asdict(config), done) if name else None
+        self._trackers = trackers
         self._monitor = Monitor(
-            parts.run, parts.steps, done, processes=processes.world_size, writes=processes.first, wandb=wandb
+            parts.run, parts.steps, done, processes=processes.world_size, writes=processes.first, trackers=trackers
         )
         self._watch = Stopwatch(parts.model, self._monitor.note, processes.device, done)
 
@@ -130,6 +133,7 @@ class Trainer:
         config = replace(config, micro_batch_size=out_of_memory.smaller(config.images_per_pass))
         parts.loader.set_micro_batch_size(config.images_per_pass)
         config_file.save(config, parts.run / "config.yaml")
+        self._trackers.set_config(self.step, {"micro_batch_size": config.micro_batch_size})
         log.warning("step %d is taken again, with the same gradient, in passes of %d images, and those that follow it "
                     "too", self.step + 1, config.images_per_pass)  # fmt: skip
         self.state = replace(self.state, config=config, machine=machine_of(config, parts.processes))

@@ -7,19 +7,21 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from fgclip_fast import config_file, suites, trainer
+from fgclip_fast import command_line, config_file, suites, trainer
 from fgclip_fast import train as command
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.cost import fit, here
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report import files
+from fgclip_fast.suites import Task
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint, grad_cache, out_of_memory
 from fgclip_fast.training.freezing import HELD
@@ -60,6 +62,32 @@ def test_a_run_leaves_config_log_checkpoints_and_figures(config):
     loaded = pretrained.load(run.path)
     for (name, a), b in zip(run.model.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """A stand-in for the package of Weights & Biases, with what it was told."""
+    logged, config = {}, {}
+    fields = SimpleNamespace(update=lambda values, **_: config.update(values))
+
+    def init(**settings):
+        config.update(settings["config"])
+        return SimpleNamespace(log=logged.update, finish=lambda **_: None, define_metric=lambda *_, **__: None,
+                               config=fields)  # fmt: skip
+
+    package = SimpleNamespace(init=init, logged=logged, config=config)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    return package
+
+
+def test_a_tracker_is_told_the_figures_of_the_end_and_of_the_start(config, wandb, tmp_path):
+    FGCLIP(SMALL).save(tmp_path / "start")
+    run = train(replace(config, steps=2, init=str(tmp_path / "start"), wandb="mugs"))
+    top1 = "records/hard_negative_top1"
+    assert wandb.logged[f"evaluation/{top1}"] == run.figures["records"]["hard_negative_top1"]
+    began = suites.evaluate(pretrained.load(tmp_path / "start"), ["records"], Task(data=config.data))["records"]
+    assert wandb.logged[f"before/{top1}"] == began.values["hard_negative_top1"]
+    assert wandb.logged["step"] == 2 and wandb.logged["train/total"] == losses(run.path)[2]
 
 
 def test_a_script_without_a_main_guard_trains(config, tmp_path):
@@ -194,7 +222,7 @@ def test_a_step_that_runs_out_of_memory_names_the_way_out(
     assert raised.value.__cause__ is error
 
 
-def test_a_step_out_of_memory_is_taken_again_in_smaller_passes(config, monkeypatch, tmp_path, caplog):
+def test_a_step_out_of_memory_is_taken_again_in_smaller_passes(config, monkeypatch, tmp_path, caplog, wandb):
     config = replace(config, steps=2, data=replace(config.data, regions=1))  # so that regions are left out, and counted
     small = train(replace(config, micro_batch_size=2, output=str(tmp_path / "small")))
     backward = grad_cache.backward
@@ -207,7 +235,8 @@ def test_a_step_out_of_memory_is_taken_again_in_smaller_passes(config, monkeypat
         return backward(network, embed, batches, losses_of)
 
     monkeypatch.setattr(grad_cache, "backward", limited)
-    run = train(config)
+    run = train(replace(config, wandb="mugs"))
+    assert wandb.config["batch_size"] == 4 and wandb.config["micro_batch_size"] == 2
     assert [int(n) for n in re.findall("in passes of (\\d+) images", caplog.text)] == [2]
     assert losses(run.path) == losses(small.path) and records(run.path) == records(small.path)
     for a, b in zip(run.model.parameters(), small.model.parameters(), strict=True):
@@ -411,6 +440,26 @@ def test_a_run_may_keep_the_fine_scales_that_it_starts_from(config, tmp_path):
     reset = train(replace(config, output=str(tmp_path / "reset"), **again)).model
     assert kept.logit_scale_hardneg == first.model.logit_scale_hardneg != first.model.logit_scale
     assert reset.logit_scale_hardneg == first.model.logit_scale
+
+
+@pytest.mark.parametrize("preset", ["finetune-vit-b16", "finetune-vit-l14-336"])
+def test_a_fine_tuning_preset_counts_in_epochs_and_keeps_the_scales(shards, tmp_path, preset):
+    start = FGCLIP(SMALL)
+    with torch.no_grad():
+        start.logit_scale_finegraind.fill_(1.5), start.logit_scale_hardneg.fill_(2.5)
+    start.save(tmp_path / "start")
+    words = f"--preset {preset} --init {tmp_path}/start --data.train {shards}/train-*.tar --data.val {shards}/val-*.tar"
+    words += f" --output {tmp_path}/run --data.workers 0 --batch-size 12 --device cpu --precision fp32"
+    config = command_line.parse(words.split())
+    assert config.epochs == 10 and config.loss.mask_equal_texts
+    run = train(replace(config, epochs=4))
+    lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    rates = [line["lr"] / config.optim.lr for line in lines if line["kind"] == "train"]
+    assert len(rates) == 4 * 5 and rates[:2] == [0.5, 1.0] and sorted(rates[1:], reverse=True) == rates[1:]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [5, 10, 15]
+    model = run.model
+    assert model.logit_scale_finegraind.item() == pytest.approx(1.5, abs=1e-3)
+    assert model.logit_scale_hardneg.item() == pytest.approx(2.5, abs=1e-3)
 
 
 def test_own_training_shards_are_not_validated_on_the_embedded_set(config):

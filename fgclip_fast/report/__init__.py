@@ -1,12 +1,12 @@
 """The report: one HTML file that shows what a run has learned, or how two runs differ."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["write", "write_comparison"]
+__all__ = ["before", "write", "write_comparison"]
 
 
 def write(run: Path, device: "torch.device | str" = "cpu") -> Path:
@@ -46,3 +46,21 @@ def write_comparison(run: Path, other: Path, device: "torch.device | str" = "cpu
     from fgclip_fast.report import compare
 
     return compare.write(run, other, device)
+
+
+def before(run: Path, device: "torch.device | str" = "cpu") -> dict[str, dict[str, Any]]:
+    """Evaluate the weights that a run started from on what it evaluates at its end; the report shows these figures.
+
+    Args:
+        run: folder of the run.
+        device: where the weights are evaluated, unless the run's folder keeps the figures already.
+
+    Returns:
+        suite → figures; empty without validation data or where the weights are gone.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or is not a run.
+    """
+    from fgclip_fast.report import files, untrained
+
+    return untrained.figures(files.read(run), device)

@@ -1,4 +1,4 @@
-"""Write the log of a run in a thread of its own: ``log.jsonl``, TensorBoard, W&B and what people are shown."""
+"""Write the log of a run in a thread of its own: ``log.jsonl``, TensorBoard, trackers and what people are shown."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fgclip_fast.progress import Progress
-from fgclip_fast.training.wandb_run import WandbRun
+from fgclip_fast.training.trackers import Trackers
 from fgclip_fast.whole_file import finite, write_whole
 from fgclip_fast.whole_folder import flush
 
@@ -29,22 +29,22 @@ class LogWriter:
         steps: number of steps of the whole run.
         done: steps done before; the log is truncated after them, so that a resumed run has one history.
         quiet: show no progress.
-        wandb: the run at W&B, if there is one.
+        trackers: where figures go, too; the caller closes them.
     """
 
-    def __init__(self, run: Path, steps: int, done: int, *, quiet: bool, wandb: WandbRun | None = None) -> None:
+    def __init__(self, run: Path, steps: int, done: int, *, quiet: bool, trackers: Trackers | None = None) -> None:
         truncate_log(run / LOG, done)
         self._path = run / LOG
         self._path.touch()
         self._unwritten: list[bytes] = []
         self._board: SummaryWriter | None = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
-        self._wandb = wandb
+        self._trackers = trackers or Trackers()
         self._progress = Progress(steps, done, quiet=quiet)
         self._thread = ThreadPoolExecutor(1, "log")
         self._last: Future[None] | None = None
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Write the figures of a step; all go into the log, numbers also to TensorBoard and W&B."""
+        """Write the figures of a step; all go into the log, numbers also to TensorBoard and trackers."""
         self._wait()
         self._last = self._thread.submit(self._write, step, kind, dict(values))
 
@@ -70,8 +70,6 @@ class LogWriter:
             self._thread.shutdown()
             self._progress.close()
             self._to_board(lambda board: board.close())
-            if self._wandb is not None:
-                self._wandb.close()
 
     def _wait(self) -> None:
         last, self._last = self._last, None
@@ -85,8 +83,7 @@ class LogWriter:
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         for name, value in numbers.items():
             self._to_board(lambda board, n=name, v=value: board.add_scalar(f"{kind}/{n}", v, step))
-        if self._wandb is not None:
-            self._wandb.write(step, kind, numbers)
+        self._trackers.write(step, kind, numbers)
         if kind == "train":
             self._progress.update(step, _line(values))
         elif kind == "validation":

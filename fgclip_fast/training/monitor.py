@@ -18,7 +18,7 @@ from fgclip_fast.training.divergence import Spikes
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LogWriter
 from fgclip_fast.training.objective import Losses
-from fgclip_fast.training.wandb_run import WandbRun
+from fgclip_fast.training.trackers import Trackers
 
 log = logging.getLogger("fgclip_fast")
 
@@ -33,7 +33,7 @@ class Monitor:
         processes: number of processes, each of which records as many images and about as many tokens.
         writes: False for a process that records nothing.
         quiet: show no progress.
-        wandb: the run at W&B, if there is one.
+        trackers: where figures go, too; the caller closes them.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Monitor:
         processes: int = 1,
         writes: bool = True,
         quiet: bool = False,
-        wandb: WandbRun | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self._processes = processes
         self._spikes = Spikes()
-        self._writer = LogWriter(run, steps, done, quiet=quiet, wandb=wandb) if writes else None
+        self._writer = LogWriter(run, steps, done, quiet=quiet, trackers=trackers) if writes else None
         self._pending: tuple[int, HostCopy, dict[str, float]] | None = None
         self._waited = self._images = self._tokens = 0.0
         self._since = time.perf_counter()
