@@ -13,9 +13,11 @@ together have 11,357 groups over the same images, 6.65 an image, each seen once:
 
 import json
 import random
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from statistics import mean
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -139,68 +141,81 @@ class AsReleased:
         return torch.stack([F.pad(row, (0, LENGTH - len(row)), value=EOS) for row in rows]).long()
 
 
-@pytest.mark.parametrize("images", [8, pytest.param(80, marks=pytest.mark.slow)])
-def test_fg_ovd(benchmark, images, tmp_path):
+class Models(NamedTuple):
+    """One set of random weights, asked in both ways."""
+
+    ours: FGCLIP
+    released: AsReleased
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Models:
     torch.manual_seed(0)
-    model = FGCLIP(B16).eval()
-    peer = released_model(B16, tmp_path)
-    peer.load_state_dict(model.state_dict())
-    path = write_slice(tmp_path, images)
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    released = AsReleased(peer)
+    ours = FGCLIP(B16).eval()
+    peer = released_model(B16, tmp_path_factory.mktemp("released"))
+    peer.load_state_dict(ours.state_dict())
+    return Models(ours, AsReleased(peer))
 
-    def theirs() -> list[int]:
-        heap.return_large_tensors()
-        return [released.rank(record, tmp_path) for record in records]
 
-    def ours() -> list[int]:
+def compare(benchmark: Any, ours: Callable[[], object], theirs: Callable[[], object], what: str, bar: float) -> None:
+    """Equal answers first, then time by turns; ``what`` was asked, ``bar`` is the ratio that must be reached."""
+
+    def kept() -> object:
         heap.keep_freed_memory("cpu")  # as the command does
-        answers = fg_ovd.answer(model, path, tmp_path)
-        pairs = zip(answers.lines, answers.ranks, strict=True)
-        return [rank for _, rank in sorted((line.number, rank) for line, rank in pairs)]
+        return ours()
 
-    assert ours() == theirs() and len(records) == 2 * images + -(-images // 12)
-    ratios = by_turns(benchmark, ours, {"released": theirs}, ROUNDS)
+    def returned() -> object:
+        heap.return_large_tensors()
+        return theirs()
+
+    assert kept() == returned()
+    ratios = by_turns(benchmark, kept, {"released": returned}, ROUNDS)
     if benchmark.enabled:
         took, ratio = benchmark.stats["median"], ratios["released"]
         benchmark.extra_info.update(peer=f"released way, transformers {transformers.__version__}", ratio=ratio)
-        tokens = mean(len(row) for r in islice(records, 8) for row in [released.tokenizer(r["neg_expression"], 77)[0]])
-        print(f"\n{len(records)} groups over {images} images, {tokens / 10:.1f} tokens a text: "
-              f"{ratio * took:.1f} s -> {took:.2f} s, {ratio:.1f} x the released way")  # fmt: skip
-        assert ratio >= BAR
+        print(f"\n{what}: {ratio * took:.1f} s -> {took:.2f} s, {ratio:.1f} x the released way")
+        assert ratio >= bar
 
 
-@pytest.mark.parametrize("images", [8, pytest.param(80, marks=pytest.mark.slow)])
-def test_the_four_files_of_fg_ovd(benchmark, images, tmp_path):
+IMAGES = pytest.mark.parametrize("images", [8, pytest.param(80, marks=pytest.mark.slow)])
+
+
+@IMAGES
+def test_fg_ovd(benchmark, models, images, tmp_path):
+    path = write_slice(tmp_path, images)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(records) == 2 * images + -(-images // 12)
+
+    def theirs() -> list[int]:
+        return [models.released.rank(record, tmp_path) for record in records]
+
+    def ours() -> list[int]:
+        answers = fg_ovd.answer(models.ours, path, tmp_path)
+        pairs = zip(answers.lines, answers.ranks, strict=True)
+        return [rank for _, rank in sorted((line.number, rank) for line, rank in pairs)]
+
+    rows = [models.released.tokenizer(record["neg_expression"], LENGTH)[0] for record in islice(records, 8)]
+    tokens = mean(map(len, rows)) / 10
+    what = f"{len(records)} groups over {images} images, {tokens:.1f} tokens a text"
+    compare(benchmark, ours, theirs, what, BAR)
+
+
+@IMAGES
+def test_the_four_files_of_fg_ovd(benchmark, models, images, tmp_path):
     """The released script is started once for each file; the command asks all four together."""
-    torch.manual_seed(0)
-    model = FGCLIP(B16).eval()
-    peer = released_model(B16, tmp_path)
-    peer.load_state_dict(model.state_dict())
     records = write_levels(tmp_path, images)
-    released = AsReleased(peer)
     task = Task(data=Data(train="", val=""), questions=tmp_path, images=tmp_path)
 
     def theirs() -> dict[str, dict[str, tuple[int, int]]]:
-        heap.return_large_tensors()
-        ranks = {level: [released.rank(record, tmp_path) for record in own] for level, own in records.items()}
+        ranks = {level: [models.released.rank(r, tmp_path) for r in own] for level, own in records.items()}
         return {
-            level: by_image(
-                [record["img_path"] for record in own], [rank == 0 for rank in ranks[level]], [1] * len(own)
-            )
+            level: by_image([r["img_path"] for r in own], [rank == 0 for rank in ranks[level]], [1] * len(own))
             for level, own in records.items()
         }
 
     def ours() -> dict[str, dict[str, tuple[int, int]]]:
-        heap.keep_freed_memory("cpu")  # as the command does
-        found = suites.evaluate(model, ["fg-ovd"], task)
+        found = suites.evaluate(models.ours, ["fg-ovd"], task)
         return {name.removeprefix("fg-ovd/"): figures.outcomes["top1"] for name, figures in found.items()}
 
-    assert ours() == theirs()
-    ratios = by_turns(benchmark, ours, {"released": theirs}, ROUNDS)
-    if benchmark.enabled:
-        took, ratio = benchmark.stats["median"], ratios["released"]
-        benchmark.extra_info.update(peer=f"released way, transformers {transformers.__version__}", ratio=ratio)
-        print(f"\n{sum(map(len, records.values()))} groups of four files over {images} images: "
-              f"{ratio * took:.1f} s -> {took:.2f} s, {ratio:.1f} x the released way")  # fmt: skip
-        assert ratio >= BAR_OF_FOUR
+    groups = sum(map(len, records.values()))
+    compare(benchmark, ours, theirs, f"{groups} groups of four files over {images} images", BAR_OF_FOUR)

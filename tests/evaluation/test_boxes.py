@@ -83,6 +83,15 @@ def test_lvis_images_of_train2017_are_not_of_the_protocol(folder):
     assert figures.asked == 6 and figures.skipped == {}
 
 
+def test_of_classes_that_tie_the_first_is_chosen(folder):
+    """Cat and bird have one embedding: a cat's box is a cat, and a bird's is a cat, too."""
+    planted = model()
+    planted.texts["a bird"] = planted.texts["a cat"]
+    rows = [annotation(0, LEFT, 1), annotation(0, LEFT, 7)]
+    figures = boxes.evaluate(planted, write(folder, rows), templates=folder / "t.txt")
+    assert figures.values["by_class"] == {"0 cat": 1.0, "1 traffic light": None, "2 bird": 0.0, "3 cow": None}
+
+
 def test_order_batch_and_limit(folder):
     one = boxes.evaluate(model(), write(folder, SIX), templates=folder / "t.txt").values
     turned = boxes.evaluate(model(), write(folder, SIX[::-1]), templates=folder / "t.txt", batch_size=1).values

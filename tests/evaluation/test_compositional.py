@@ -64,6 +64,24 @@ def test_winoground_scores_of_texts_images_and_groups(tmp_path):
     assert figures.values["chance"]["group"] == 1 / 6
 
 
+def test_cases_of_aro_and_winoground_without_their_images_are_counted(tmp_path):
+    """Of Winoground's case one of two images is there; a broken file of ARO costs both cases that ask about it."""
+    grey(tmp_path / "images" / "ex_0.png", 0)
+    case = {"image_0": "ex_0", "image_1": "ex_1", "caption_0": "a", "caption_1": "b"}
+    (tmp_path / "examples.jsonl").write_text(json.dumps(case))
+    figures = compositional.evaluate(model(a=unit(0), b=unit(1)), tmp_path / "examples.jsonl")
+    assert figures.asked == 0 and figures.skipped == {"missing or unreadable image": 1}
+    (tmp_path / "1.png").write_bytes(b"broken")
+    grey(tmp_path / "2.png", 0)
+    base = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 20, "bbox_h": 20, "true_caption": "a", "false_caption": "b"}
+    cases = [{**base, "image_path": name, "relation_name": "on"} for name in ("1.png", "1.png", "2.png", "3.png")]
+    figures = compositional.evaluate(
+        model(a=unit(0), b=unit(1)), write(tmp_path / "visual_genome_relation.json", cases)
+    )
+    assert figures.asked == 1 and figures.values["top1"] == 1.0
+    assert figures.skipped == {"missing or unreadable image": 3}
+
+
 @pytest.mark.parametrize("content", [{"0": {"caption": "a"}}, [1, 2], {}])
 def test_another_file_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match="must hold cases of SugarCrepe"):

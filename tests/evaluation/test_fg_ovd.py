@@ -62,6 +62,17 @@ def test_answers_equal_plain_cosines(model, tmp_path):
     assert answers.figures().values["top1"] == right / 6
 
 
+def test_questions_may_have_any_number_of_negatives(model, tmp_path):
+    """One, two and ten: each is right as among its own texts alone, and chance is the mean of 1/2, 1/3 and 1/11."""
+    lines = [line(neg_expression=[f"a mug {k}" for k in range(n)], bbox=[n, 5, 20, 30]) for n in (1, 2, 10)]
+    together = fg_ovd.answer(model, write(tmp_path, *lines), tmp_path)
+    by_number = {asked.number: rank for asked, rank in zip(together.lines, together.ranks, strict=True)}
+    for number, one in enumerate(lines):
+        (tmp_path / "one.jsonl").write_text(json.dumps(one))
+        assert fg_ovd.answer(model, tmp_path / "one.jsonl", tmp_path).ranks == [by_number[number]]
+    assert together.chance == pytest.approx((1 / 2 + 1 / 3 + 1 / 11) / 3)
+
+
 def test_a_tie_with_the_right_text_counts_as_right(model, tmp_path):
     cut = "a mug " * 80
     tie = line(pos_expression=[cut + "red"], neg_expression=[cut + "blue", cut + "green"])

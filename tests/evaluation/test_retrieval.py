@@ -10,7 +10,9 @@ import torch
 
 from fgclip_fast.evaluation import published, retrieval
 from fgclip_fast.evaluation.metrics import answers_before
+from fgclip_fast.model.fgclip import FGCLIP
 from tests.evaluation.planted import Planted, grey, unit
+from tests.models import MINI
 
 
 @pytest.fixture
@@ -185,6 +187,22 @@ def test_order_of_a_file_batch_and_limit(folder):
     one = asked(write(folder / "p.json", records), planted)[0].values
     assert asked(write(folder / "p.json", records[::-1]), planted, batch_size=1)[0].values == one
     assert asked(write(folder / "p.json", records), planted, limit=2)[0].asked == 2
+
+
+def test_captions_over_77_tokens_lose_their_end_on_the_short_path_alone(folder):
+    """Two captions that differ in their last word only tie once they are cut; the third, a short one, is itself."""
+    torch.manual_seed(0)
+    long = "a very small red mug " * 20
+    records = [{"image": f"{n}.png", "caption": text} for n, text in enumerate([long + "left", long + "right", "two"])]
+    path = write(folder / "p.json", records)
+    with pytest.warns(UserWarning, match="2 of 3 texts were cut to 77 tokens"):
+        short, _ = asked(path, network := FGCLIP(MINI))
+    assert (short.asked, short.skipped) == (3, {})
+    rows = network.encode_text([long + "left", long + "right"])
+    assert torch.equal(rows[0], rows[1]) and short.values["text_to_image_r@1"] <= 2 / 3
+    rows = network.encode_text([long + "left", long + "right"], kind="long")
+    assert not torch.equal(rows[0], rows[1])
+    assert asked(path, network, kind="long")[0].asked == 3
 
 
 @pytest.mark.parametrize(

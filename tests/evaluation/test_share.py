@@ -167,6 +167,8 @@ def test_one_two_and_four_processes_give_the_same_json(folder, alone):
     assert alone["records"]["images"] == 69 and alone["fg-ovd/questions"]["questions"] == 79
     assert alone["fg-ovd/questions"]["skipped"] == {"malformed line": 1, "missing or unreadable image": 1}
     assert {name.split("/")[0] for name in alone} == {"records", "fg-ovd", *PUBLIC}
+    # Levels are files in FG-OVD's format.
+    assert {"records", "fg-ovd", "levels", "ov-coco", *PUBLIC} == set(suites.SUITES), "every suite is asked here"
     assert all(suite["of"]["asked"] > 0 for suite in alone.values())
     mp.spawn(divided, (folder,), nprocs=4)
     for world in (2, 4):
