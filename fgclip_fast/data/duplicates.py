@@ -3,8 +3,9 @@
 Each image has three hashes of 64 bits: two of shape (difference hashes: is a cell brighter than its neighbour, along
 rows and along columns of an 8 x 8 grid), and one of colour (for each quadrant, the steps that its mean redness, its
 mean blueness and its mean brightness exceed). Two images are near-duplicates if each hash differs in at most
-:data:`DISTANCE` bits: the same picture resized or saved again, not another picture of the same thing, nor the same
-drawing in another colour.
+:data:`DISTANCE` bits, and those of shape in no more than a share of the bits that are set: the same picture resized or
+saved again, not another picture of the same thing, nor the same drawing in another colour. Even areas set no bits of
+shape, so that of two drawings on white few could differ.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ from torch import Tensor
 
 DISTANCE = 3
 """Bits by which each of the three hashes may differ."""
+_SET = 4  # bits that are set in either hash of shape, for each bit by which the two may differ
+_NEIGHBOURS = 64  # images that one is compared with of those that look alike in a band, nearest in order first
 SIZE = 72
 """Side of the squashed image of which hashes are taken: 8 and 9 cells fit."""
 # Sum over a cell's 72 pixels of three bytes: two levels of brightness, so that even areas give no random bits.
@@ -83,7 +86,11 @@ def _bits(differences: np.ndarray) -> int:
 
 
 def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of pairs of near hashes [M, 3]: those of which each agrees in a band are compared."""
+    """Indices of pairs of near hashes [M, 3], in order: those of which each agrees in a band are compared.
+
+    Of many that agree, as drawings on white do, each is compared with the next ones in the order of the hashes, so that
+    the time stays linear.
+    """
     found: list[tuple[np.ndarray, np.ndarray]] = []
     in_bands = hashes.view(np.uint16).reshape(-1, 3, _BANDS)
     for bands in product(range(_BANDS), repeat=3):
@@ -93,11 +100,11 @@ def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(masked, kind="stable")
         masked = masked[order]
         left, step = np.arange(len(order) - 1), 1
-        while len(left):
+        while len(left) and step <= _NEIGHBOURS:
             left = left[left + step < len(order)]
             left = left[masked[left] == masked[left + step]]
             pair = order[left], order[left + step]
-            near = (_distance(hashes[pair[0]], hashes[pair[1]]) <= DISTANCE).all(1)
+            near = _near(hashes[pair[0]], hashes[pair[1]])
             found.append((pair[0][near], pair[1][near]))
             step += 1
     if not found:
@@ -105,9 +112,19 @@ def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    bits = np.unpackbits((a ^ b).view(np.uint8), axis=-1)
-    return bits.reshape(*a.shape, 64).sum(-1)
+def _near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """True where the hashes [P, 3] of two images differ in few bits."""
+    different = _ones(a ^ b)
+    near = different <= DISTANCE
+    near[:, :2] &= different[:, :2] * _SET <= _ones(a[:, :2] | b[:, :2])
+    found: np.ndarray = np.logical_and.reduce(near, axis=1)
+    return found
+
+
+def _ones(words: np.ndarray) -> np.ndarray:
+    """Number of bits that are set in each word."""
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1)
+    return bits.reshape(*words.shape, 64).sum(-1)
 
 
 def _components(first: np.ndarray, second: np.ndarray, nodes: int) -> np.ndarray:

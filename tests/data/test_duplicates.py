@@ -4,8 +4,10 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+from fgclip_fast.data import duplicates
 from fgclip_fast.data.decode import decode
 from fgclip_fast.data.duplicates import DISTANCE, SIZE, groups, hashes_of
 
@@ -71,6 +73,23 @@ def test_drawings_that_differ_only_in_colour_stay_apart_and_their_copies_do_not(
     copies = [again(image, scale, quality) for image in images for scale, quality in ((0.5, 80), (1.3, 60))]
     digests = np.random.default_rng(0).integers(0, 256, (18, 16), dtype=np.uint8)
     assert groups(digests, hashes(images + copies)).tolist() == [*range(6), *(i for i in range(6) for _ in range(2))]
+
+
+def test_many_drawings_on_white_are_no_chain_of_near_duplicates_and_are_not_all_compared(monkeypatch):
+    random, images, compared = np.random.default_rng(0), [], []
+    for _ in range(1000):
+        image = Image.new("RGB", (SIZE, SIZE), "white")
+        pen = ImageDraw.Draw(image)
+        for _ in range(random.integers(1, 4)):
+            (x, y), (width, height) = random.integers(8, 50, 2).tolist(), random.integers(8, 24, 2).tolist()
+            shape = pen.ellipse if random.random() < 0.5 else pen.rectangle
+            shape((x, y, x + width, y + height), fill=tuple(random.integers(0, 256, 3).tolist()))
+        images.append(hashes_of(torch.from_numpy(np.array(image)).permute(2, 0, 1)))
+    near = duplicates._near
+    monkeypatch.setattr(duplicates, "_near", lambda a, b: (compared.append(len(a)), near(a, b))[1])
+    found = groups(random.integers(0, 256, (1000, 16), dtype=np.uint8), np.array(images, np.uint64))
+    assert np.bincount(found).max() <= 20, "hundreds were, when even areas counted as agreement"
+    assert 0 < sum(compared) <= 1000 * 64 * duplicates._NEIGHBOURS
 
 
 def test_no_images_are_no_groups():
