@@ -102,10 +102,13 @@ class Round:
             log.info("turned images with boxes: by their stated sizes %d refer to the upright and %d to the stored"
                      " picture, %d do not tell", *views[:3])  # fmt: skip
         if views.unknown and view is None:
+            some = f"1 image, {views.example}, has"
+            if views.unknown > 1:
+                some = f"{views.unknown} images, such as {views.example}, have"
             raise ValueError(
                 f"data import: --orientation must say whether boxes refer to the upright or to the stored picture,"
-                f" since {views.unknown} images, such as {views.example}, have an EXIF rotation, and no annotated"
-                " width and height tells"
+                f" since {some} an EXIF rotation, and no annotated width and height tells; most tools show pictures"
+                " upright while boxes are drawn: --orientation upright"
             )
         boxes, unit = self._looked.boxes.plus(self._looked.unknown[view == "stored"]), unit or self._before["boxes"]
         if boxes.boxes and unit is None:

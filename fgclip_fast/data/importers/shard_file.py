@@ -1,19 +1,20 @@
 """The second pass over records, in worker processes: write one shard whole, with a report of what was left out."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fgclip_fast.data.causes import DROPPED, BadRecord
+from fgclip_fast.data.causes import DROPPED, BadRecord, Defect
 from fgclip_fast.data.importers.box_unit import BoxUnit, as_fractions
 from fgclip_fast.data.importers.look import Refusal, box_numbers, checked, refusal
 from fgclip_fast.data.importers.picture import Picture, View, turned_upright, view_of
 from fgclip_fast.data.importers.source import SourceRecord
 from fgclip_fast.data.records import parse
 from fgclip_fast.data.shards import ShardWriter
-from fgclip_fast.inputs.boxes import BadBox, numbers
+from fgclip_fast.inputs.boxes import REASONS, BadBox, numbers
 from fgclip_fast.whole_file import write_json
 
 
@@ -57,12 +58,22 @@ def write_shard(path: Path, records: Sequence[tuple[int, SourceRecord]], meaning
             defects = parse(fields).defects
             causes.update(defect.cause for defect in defects)
             dropped += [
-                refusal(number, record, *defect, part="region") for defect in defects if defect.cause in DROPPED
+                refusal(number, record, defect.cause, _in_numbers_of_source(defect, record), part="region")
+                for defect in defects
+                if defect.cause in DROPPED
             ]
             shard.write(f"{number:08d}", **{found.kind: encoded, "json": json.dumps(fields).encode()})
         report = Report(len(records), causes, dropped)
         write_json(report_of(path), report, indent=None)
     return report
+
+
+def _in_numbers_of_source(defect: Defect, record: SourceRecord) -> str:
+    """The detail of a region's defect; of a bad box with the numbers that the user will search for."""
+    number = re.match(r"region (\d+):", defect.detail)
+    if defect.cause not in REASONS or number is None:
+        return defect.detail
+    return f"{defect.detail}; in the source {record.fields['bbox_info'][int(number[1])]['bbox']!r:.80}"
 
 
 def report_of(shard: Path) -> Path:

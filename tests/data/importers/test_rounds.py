@@ -1,9 +1,11 @@
 """An import goes on after a stop with the same bytes, tries refused records again, and keeps copies on one side."""
 
+import contextlib
 import csv
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,18 +68,34 @@ def test_a_stopped_import_goes_on_with_the_same_bytes(tmp_path, records, importi
 
 @pytest.mark.slow
 def test_killed_at_random_moments_by_any_number_of_workers(tmp_path, records, importing):
-    importing(records, "whole", val=0.3, shard_size=3)
+    rows = records.read_text().splitlines()
+    records.write_text("\n".join(rows * 300))  # so that the work takes longer than its start
     words = [sys.executable, "-m", "fgclip_fast.data", "import", records, "--images", tmp_path / "photos", "--val",
-             0.3, "--shard-size", 3, "--output", tmp_path / "parts", "--workers"]  # fmt: skip
-    moments = random.Random(0)
-    for attempt in range(20):
-        process = subprocess.Popen([*map(str, words), str(1 + attempt % 3)], start_new_session=True)
-        time.sleep(moments.uniform(1.0, 6.0))
-        process.send_signal(signal.SIGKILL if attempt % 2 else signal.SIGINT)
+             0.3, "--shard-size", 100, "--output"]  # fmt: skip
+    whole = begun([*words, tmp_path / "whole", "--workers", 2])
+    since = time.monotonic()
+    assert whole.wait() == 0
+    span, moments, kills, ends = time.monotonic() - since, random.Random(0), 0, 0
+    parts = tmp_path / "parts"
+    while kills < 20 or not (parts / "import.json").exists():
+        if (parts / "import.json").exists():
+            assert digests(parts) == digests(tmp_path / "whole")
+            shutil.rmtree(parts)
+            ends += 1
+        process = begun([*words, parts, "--workers", 1 + kills % 3])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert process.wait(moments.uniform(0, span) if kills < 20 else None) == 0
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL if kills % 2 else signal.SIGINT)
         process.wait()
-    if not (tmp_path / "parts" / "import.json").exists():
-        subprocess.run([*map(str, words), "2"], check=True)
-    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    assert digests(parts) == digests(tmp_path / "whole"), f"after {ends} imports were as they should be"
+
+
+def begun(words):
+    """Start an import, and return its process when it has recognised the source."""
+    process = subprocess.Popen([*map(str, words)], stderr=subprocess.PIPE, start_new_session=True, text=True)
+    assert process.stderr is not None and "INFO json" in process.stderr.readline()
+    return process
 
 
 def test_other_arguments_are_not_mixed_into_an_import(tmp_path, records, importing, monkeypatch):
