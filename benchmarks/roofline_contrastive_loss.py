@@ -13,9 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgclip_fast.cost.rules import cost_of
-from fgclip_fast.kernels import contrastive_engine as engine
-from fgclip_fast.kernels import contrastive_gradient, contrastive_lse
-from fgclip_fast.kernels import contrastive_tuning as tuning
+from fgclip_fast.kernels import (
+    contrastive_engine as engine,
+    contrastive_gradient,
+    contrastive_lse,
+    contrastive_tuning as tuning,
+)
 from fgclip_fast.kernels.contrastive_side import Side
 from fgclip_fast.ops.contrastive_engine import mean_loss
 

@@ -6,8 +6,7 @@ from datetime import timedelta
 from html import escape
 from typing import Any
 
-from rich import get_console
-from rich import progress as rich_progress
+from rich import get_console, progress as rich_progress
 
 INTERVAL = 30
 """Seconds between two plain lines."""

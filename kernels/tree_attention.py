@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fgclip_fast.kernels.launch import on_own_device
-from fgclip_fast.kernels.launch import rows as rows_of
+from fgclip_fast.kernels.launch import on_own_device, rows as rows_of
 
 MAX_HEAD_DIM = 128
 """Wider heads do not fit into registers."""

@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fgclip_fast.kernels.launch import on_own_device
-from fgclip_fast.kernels.launch import rows as rows_of
+from fgclip_fast.kernels.launch import on_own_device, rows as rows_of
 from fgclip_fast.kernels.tree_attention import (
     LOG2E,
     TreeArrays,

@@ -22,8 +22,7 @@ from typing import Any
 import torch
 import torch._dynamo  # what every optimizer imports when it is made
 
-from fgclip_fast import command_line, config_file
-from fgclip_fast import train as command
+from fgclip_fast import command_line, config_file, train as command
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fgclip_fast import __main__ as fgclip
-from fgclip_fast import command
+from fgclip_fast import __main__ as fgclip, command
 
 NAMES = [name for group in fgclip.COMMANDS.values() for name in group]
 

@@ -14,8 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fgclip_fast import command_line, config_file, suites, trainer
-from fgclip_fast import train as command
+from fgclip_fast import command_line, config_file, suites, train as command, trainer
 from fgclip_fast.config import Config, Data, Optim
 from fgclip_fast.cost import fit, here
 from fgclip_fast.model import pretrained

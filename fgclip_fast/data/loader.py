@@ -14,6 +14,7 @@ from fgclip_fast import config
 from fgclip_fast.config_model import Packing
 from fgclip_fast.data.copies import warn_of_little_room
 from fgclip_fast.data.dali import Dali, available
+from fgclip_fast.data.file_order import examples as examples  # programs of earlier versions take it from here
 from fgclip_fast.data.index import extents
 from fgclip_fast.data.mixture import MixedOrder, Source
 from fgclip_fast.data.order import Order

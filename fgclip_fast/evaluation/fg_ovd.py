@@ -21,8 +21,7 @@ from torch import Tensor
 from fgclip_fast.data.causes import Defect
 from fgclip_fast.data.negatives import distinct
 from fgclip_fast.evaluation import fg_ovd_json
-from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, ask
-from fgclip_fast.evaluation.asking import regions as regions_of
+from fgclip_fast.evaluation.asking import MISSING, Alone, Exam, Options, Picture, ask, regions as regions_of
 from fgclip_fast.evaluation.embedding import embed_texts
 from fgclip_fast.evaluation.figures import Figures, by_image, counted, origin
 from fgclip_fast.evaluation.metrics import interval

@@ -17,8 +17,7 @@ from fgclip_fast.config_model import Model
 from fgclip_fast.inputs.image import ImageInput, Transform, width_and_height
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens
-from fgclip_fast.model import boxes as box_lists
-from fgclip_fast.model import processor_files, weights
+from fgclip_fast.model import boxes as box_lists, processor_files, weights
 from fgclip_fast.model.network import Network
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH, TILE
 

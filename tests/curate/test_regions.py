@@ -18,8 +18,7 @@ from fgclip_fast.model import processor_files
 from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.grammar import phrase
 from fgclip_fast.scenes.write import jpeg, record_of, scene_of
-from tests.curate.shards import contents, records, write
-from tests.curate.shards import jpeg as plain
+from tests.curate.shards import contents, jpeg as plain, records, write
 from tests.curate.stub import Stub
 
 SCENES = range(4)

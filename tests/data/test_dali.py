@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from fgclip_fast.config import Data
-from fgclip_fast.data import causes, dali
-from fgclip_fast.data import loader as loader_module
+from fgclip_fast.data import causes, dali, loader as loader_module
 from fgclip_fast.data.dali import Dali
 from fgclip_fast.data.decode import decode, encoded_or_decoded
 from fgclip_fast.data.loader import Loader

@@ -16,8 +16,7 @@ import simplejpeg
 import torch
 
 from fgclip_fast.config import Data
-from fgclip_fast.data import causes, workers
-from fgclip_fast.data import loader as loader_module
+from fgclip_fast.data import causes, loader as loader_module, workers
 from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.index import index
 from fgclip_fast.data.loader import Loader

@@ -17,8 +17,7 @@ import pytest
 import torch
 
 from fgclip_fast.config import Data
-from fgclip_fast.data import copies as copying
-from fgclip_fast.data import remote
+from fgclip_fast.data import copies as copying, remote
 from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.fingerprint import fingerprint
 from fgclip_fast.data.index import index

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import fgclip_fast
-from fgclip_fast.export import __main__ as export
-from fgclip_fast.export import f_vit, probe
+from fgclip_fast.export import __main__ as export, f_vit, probe
 from fgclip_fast.model.fgclip import FGCLIP
 from tests.models import MINI
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import fgclip_fast
-from fgclip_fast.export import __main__ as export
-from fgclip_fast.export import onnx_graphs
+from fgclip_fast.export import __main__ as export, onnx_graphs
 from fgclip_fast.export.onnx_model import OnnxModel
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.ops.tree import EOS, SHORT_LENGTH

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from benchmarks.roofline_contrastive_loss import counted_launches
-from fgclip_fast.kernels import contrastive_engine as engine
-from fgclip_fast.kernels import contrastive_gradient as gradient
-from fgclip_fast.kernels import contrastive_lse as lse
-from fgclip_fast.kernels import contrastive_side as sides
-from fgclip_fast.kernels import contrastive_tuning as tuning
+from fgclip_fast.kernels import (
+    contrastive_engine as engine,
+    contrastive_gradient as gradient,
+    contrastive_lse as lse,
+    contrastive_side as sides,
+    contrastive_tuning as tuning,
+)
 from fgclip_fast.kernels.lse import Lse
 from fgclip_fast.ops import reference
 from fgclip_fast.ops.contrastive_engine import mean_loss

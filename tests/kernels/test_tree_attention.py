@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from fgclip_fast.kernels import tree_attention as kernels
-from fgclip_fast.kernels import tree_attention_backward as backward_kernels
+from fgclip_fast.kernels import tree_attention as kernels, tree_attention_backward as backward_kernels
 from fgclip_fast.ops import tree_attention
 from fgclip_fast.ops.tree import TILE
 from tests.ahead_of_time import ARCHITECTURES, MULTIPROCESSORS, fake_cuda, recorded_launches

@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgclip_fast.kernels import contrastive_engine
-from fgclip_fast.kernels import contrastive_tuning as tuning
+from fgclip_fast.kernels import contrastive_engine, contrastive_tuning as tuning
 from fgclip_fast.ops import contrastive_loss, contrastive_torch, native, reference
 from tests import exactness
 from tests.exactness import assert_same_bits, error, with_gradients

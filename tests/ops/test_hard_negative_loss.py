@@ -4,8 +4,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fgclip_fast.kernels import hard_negative_loss as kernels
 from fgclip_fast.ops import hard_negative_loss, hard_negative_scores, native, reference

@@ -4,8 +4,7 @@ from itertools import accumulate, pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fgclip_fast.ops import native, reference
 from fgclip_fast.ops.prefix_tree import prefix_tree

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fgclip_fast.training import log_writer
-from fgclip_fast.training import monitor as monitor_module
+from fgclip_fast.training import log_writer, monitor as monitor_module
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LOG, LogWriter, truncate_log
 from fgclip_fast.training.monitor import Monitor, peak_memory
