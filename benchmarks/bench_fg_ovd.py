@@ -1,7 +1,7 @@
 """FG-OVD with B/16, against the released way of asking it: equal ranks record by record, then time.
 
 pytest benchmarks/bench_fg_ovd.py --benchmark-only -s            # 17 groups of 1 + 10 texts over 8 images; four files
-pytest benchmarks/bench_fg_ovd.py --benchmark-only -s -m slow    # ten times as many
+pytest benchmarks/bench_fg_ovd.py --benchmark-only -s -m slow    # three times as many
 
 The released way asks one record after another: it decodes and embeds the image anew for each, and pads all texts to 77
 tokens. FG-OVD has 3,545 groups over 1,707 images, 2.08 an image, and so has this slice.
@@ -9,6 +9,7 @@ Weights are random, fp32. By operations, with texts of this vocabulary at the re
 GFLOP of a record asked so, hence 5.7 x is all that sharing it among 2.08 records could give if texts cost nothing;
 with them (51 tokens a group in the tree of all texts, 847 padded) it is 4.7 x. Hard, medium, easy and trivial
 together have 11,357 groups over the same images, 6.65 an image, each seen once: 12.9 x, 18 x if texts cost nothing.
+On AMD's CPUs with AVX512 our products are oneDNN's, which are faster there than MKL's: more than operations say.
 """
 
 import json
@@ -48,7 +49,7 @@ SIZES = [(640, 480), (640, 427), (480, 640), (500, 375)]
 """Sides of COCO's images, width first."""
 LENGTH = 77
 ROUNDS = 3
-BAR, BAR_OF_FOUR = 3.0, 8.0  # times faster than the released way, at least: one file, all four
+BAR, BAR_OF_FOUR = 7.0, 10.0  # times faster than the released way, at least: one file, all four
 
 
 def expressions(draw: random.Random, changes: int = 1) -> list[str]:
@@ -177,7 +178,7 @@ def compare(benchmark: Any, ours: Callable[[], object], theirs: Callable[[], obj
         assert ratio >= bar
 
 
-IMAGES = pytest.mark.parametrize("images", [8, pytest.param(80, marks=pytest.mark.slow)])
+IMAGES = pytest.mark.parametrize("images", [8, pytest.param(24, marks=pytest.mark.slow)])
 
 
 @IMAGES
