@@ -83,7 +83,7 @@ def write_negatives(
     """Write each shard again, under its name in ``output``, with negatives for its regions.
 
     A first pass counts the words of all texts. Beside what :func:`~fgclip_fast.curate.running.run` writes comes
-    ``without_negatives.csv``, a line for each region that got none.
+    ``without_negatives.csv``, a line for each region that got none; an import's ``refused.csv`` is taken along.
 
     Args:
         shards: their file names must differ; or units of them.
@@ -106,6 +106,10 @@ def write_negatives(
         without = (row for row in rows_of(outcome) if row.region is not None)
         table.writerows((shard, row.key, row.region, row.detail, row.cause) for row in without)
     write_whole(output / "without_negatives.csv", lines.getvalue())
+    listed = [shard.parent / "refused.csv" for shard in shards if isinstance(shard, Path)][:1]
+    for file in listed:
+        if file.is_file() and not (output / file.name).exists():
+            write_whole(output / file.name, file.read_text("utf-8"))
     return counts
 
 

@@ -17,6 +17,7 @@ from fgclip_fast.inspection.findings import (
     truncated,
     warnings,
 )
+from fgclip_fast.inspection.refused import refused
 from fgclip_fast.inspection.samples import Reader, Shown, Triple
 from fgclip_fast.inspection.survey import Survey
 from fgclip_fast.report import charts
@@ -47,6 +48,7 @@ def write(survey: Survey, path: Path) -> list[Warning]:
             _triples(reader.triples(TRIPLES)),
             texts(survey),
             sizes(survey),
+            _refused(survey),
             _left_out(survey, reader),
             _duplicates(survey, found, reader),
         ],
@@ -60,11 +62,13 @@ def figures(survey: Survey) -> dict[str, str]:
     part, found = survey.part, duplicates(survey)
     counts = [f"{sum(survey.split[a.shard] == name for a in part.addresses):,} {name}" for name in survey.splits]
     regions = int(part.regions.sum())
+    before = sum(count for count, _ in refused(survey.shards).values())
+    by_import = f", and {before:,} by the import" if before else ""
     return {
         "images": ", ".join(counts),
         "regions": f"{regions:,}, {regions / len(part.addresses):.1f} an image",
         "with negatives": f"{int((part.boxes[:, 3] > 0).sum()):,}",
-        "left out": f"{sum(part.causes[cause] for cause in BAD):,}",
+        "left out": f"{sum(part.causes[cause] for cause in BAD):,}{by_import}",
         "duplicates": f"{found.inside:,} inside splits, {found.across:,} groups across",
     }
 
@@ -159,6 +163,13 @@ def sizes(survey: Survey) -> str:
         parts.append(charts.histogram("Size of boxes, patches", patches, [0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16]))
         parts.append(charts.histogram("Negatives of a region", part.boxes[:, 3], [0, 1, 2, 3, 5, 10, 11]))
     return section("sizes", "Images and regions in numbers", f'<div class="charts">{"".join(parts)}</div>')
+
+
+def _refused(survey: Survey) -> str:
+    """What the import refused, of which no shard holds the picture."""
+    rows = [(cause, f"{n:,}", "; ".join(named)) for cause, (n, named) in refused(survey.shards).items()]
+    title = "Refused by the import"
+    return section("refused", title, table(["cause", "records", "the first of them"], rows, title)) if rows else ""
 
 
 def _left_out(survey: Survey, reader: Reader) -> str:

@@ -69,7 +69,7 @@ def test_a_stopped_import_goes_on_with_the_same_bytes(tmp_path, records, importi
 @pytest.mark.slow
 def test_killed_at_random_moments_by_any_number_of_workers(tmp_path, records, importing):
     rows = records.read_text().splitlines()
-    records.write_text("\n".join(rows * 300))  # so that the work takes longer than its start
+    records.write_text("\n".join(rows * 100))  # so that the work takes longer than its start
     words = [sys.executable, "-m", "fgclip_fast.data", "import", records, "--images", tmp_path / "photos", "--val",
              0.3, "--shard-size", 100, "--output"]  # fmt: skip
     whole = begun([*words, tmp_path / "whole", "--workers", 2])
