@@ -69,11 +69,11 @@ def main() -> None:
     if not (shards / "negatives.json").exists():
         write_pictures(chosen.output / "plain")
         write_negatives(expand(str(chosen.output / "plain")), shards, Negatives(), workers=1)
-    figures = {"before": _kept(chosen.output / "before.json", lambda: _before(chosen.run, shards, chosen.limit))}
+    figures = {"before": kept(chosen.output / "before.json", lambda: _before(chosen.run, shards, chosen.limit))}
     for number, (name, way) in enumerate(WAYS.items()):
         data = replace(way.data, train=str(shards / "train-*.tar"), val=str(shards / "val-*.tar"), workers=0)
         config = replace(way, init=chosen.run, data=data, threads=1, output=str(chosen.output / f"run-{number}"))
-        figures[name] = _kept(chosen.output / f"{number}.json", lambda c=config: _after(c, shards, chosen.limit))
+        figures[name] = kept(chosen.output / f"{number}.json", lambda c=config: _after(c, shards, chosen.limit))
     print(table(figures))
     print(f"\n{os.cpu_count()} cores, {platform.processor() or platform.machine()}, torch {torch.__version__}")
 
@@ -130,12 +130,11 @@ def measured(model: FGCLIP, shards: Path, limit: int | None) -> dict[str, Any]:
     data = replace(PRESETS["tiny"].data, train="", val=str(shards / "val-*.tar"))
     new = suites.evaluate(model, ["records"], Task(data=data))["records"].values
     model.eval()
-    return {"new": new["hard_negative_top1"], **levels_of(model, limit)}
+    return {"new": new["hard_negative_top1"], **levels_of(model, limit, embedded() / "levels")}
 
 
-def levels_of(model: FGCLIP, limit: int | None) -> dict[str, float]:
-    """Top-1 of a model on levels of the embedded set."""
-    folder = embedded() / "levels"
+def levels_of(model: FGCLIP, limit: int | None, folder: Path) -> dict[str, float]:
+    """Top-1 of a model on levels of the embedded set, in its folder ``levels``."""
     files = {name: folder / "unseen" / f"{name}.jsonl" for name in LEVELS}
     return {
         name: fg_ovd.evaluate(model, file, folder / "images", limit=limit).values["top1"]
@@ -143,7 +142,8 @@ def levels_of(model: FGCLIP, limit: int | None) -> dict[str, float]:
     }
 
 
-def _kept(path: Path, measure: Any) -> dict[str, Any]:
+def kept(path: Path, measure: Any) -> dict[str, Any]:
+    """The figures in a file, measured and written if it does not exist."""
     if not path.exists():
         write_json(path, measure())
     found: dict[str, Any] = json.loads(path.read_text())
