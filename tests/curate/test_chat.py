@@ -18,40 +18,23 @@ from fgclip_fast.curate.pixels import sendable
 from fgclip_fast.curate.truth import is_true_of
 from fgclip_fast.curate.units import shards_of
 from fgclip_fast.data.shards import ShardWriter
-from fgclip_fast.scenes.write import jpeg, record_of, scene_of
+from fgclip_fast.scenes.write import record_of, scene_of
 from tests.curate.shards import contents, records, region, write
-from tests.curate.stub import Stub
-
-SCENES = range(9)
-JPEGS = [jpeg(scene_of("train", i)) for i in SCENES]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Stub(SCENES) as stub:
-        yield stub
+from tests.curate.stub import no_trouble
 
 
 @pytest.fixture
-def stub(server):
-    """The server, without trouble and with nothing answered yet."""
-    server.trouble, server.requests, server.most_at_once = lambda number, question: "", 0, 0
-    server.answered.clear()
-    return server
-
-
-@pytest.fixture
-def units(tmp_path):
+def units(server, tmp_path):
     """Two shards of scenes without texts; every third has an alt text."""
-    return scenes_without_texts(tmp_path / "mine")
+    return scenes_without_texts(server, tmp_path / "mine")
 
 
-def scenes_without_texts(folder):
+def scenes_without_texts(server, folder):
     for shard in range(2):
         with ShardWriter(folder / f"a-{shard}.tar") as target:
-            for i in SCENES[5 * shard : 5 * shard + 5]:
+            for i, image in [*server.jpegs.items()][5 * shard : 5 * shard + 5]:
                 beside = {} if i % 3 else {"txt": f"alt text {i}".encode()}
-                target.write(f"{i}", jpg=JPEGS[i], **beside)
+                target.write(f"{i}", jpg=image, **beside)
     return shards_of(sorted(folder.glob("*.tar")))
 
 
@@ -59,7 +42,8 @@ def scenes_without_texts(folder):
 def whole(server, tmp_path_factory):
     """The shards of a run in which nothing goes wrong."""
     folder = tmp_path_factory.mktemp("whole")
-    run(captions(server), scenes_without_texts(folder / "mine"), folder / "out")
+    server.forget()
+    run(captions(server), scenes_without_texts(server, folder / "mine"), folder / "out")
     return contents(folder / "out")
 
 
@@ -69,6 +53,7 @@ def captions(stub, **settings):
 
 
 def test_each_image_gets_a_caption_and_keeps_its_alt_text(stub, units, tmp_path):
+    stub.delay = 0.05
     counts = run(captions(stub), units, tmp_path / "out")
     for i, fields in enumerate(records(tmp_path / "out")):
         true = record_of(scene_of("train", i), "train", i)
@@ -102,8 +87,7 @@ def test_faults_that_stay_cost_their_image_until_it_is_tried_again(stub, units, 
     counts = run(stage, units, tmp_path / "out")
     assert all(counts[f"records failed: {cause}"] == 1 for cause in causes.values())
     assert len(records(tmp_path / "out")) == 4
-    stub.trouble = lambda number, question: ""
-    stub.answered.clear()
+    stub.forget()
     assert run(stage, units, tmp_path / "out")["records failed"] == 5 and not stub.answered
     assert not run(stage, units, tmp_path / "out", retry_failed=True)["records failed"]
     assert stub.answered == dict.fromkeys(bad, 1) and contents(tmp_path / "out") == whole
@@ -146,7 +130,7 @@ def test_a_server_that_is_down_or_refuses_the_model_ends_the_run(stub, units, tm
 
 def test_captions_that_records_bring_are_kept(stub, tmp_path):
     fields = {"caption": "A long caption of its own.", "short_caption": "short"}
-    units = shards_of([write(tmp_path / "a.tar", fields, images=JPEGS[:1])])
+    units = shards_of([write(tmp_path / "a.tar", fields, images=[stub.jpegs[0]])])
     assert run(captions(stub), units, tmp_path / "kept")["records that kept their caption"] == 1
     assert records(tmp_path / "kept") == [fields]
     run(captions(stub, replace=True), units, tmp_path / "new")
@@ -202,7 +186,7 @@ def test_a_region_without_usable_negatives_stays_and_is_asked_for_again(stub, tm
     assert "short_expr_negs" not in car
     (_, outcome), = OutputFolder(tmp_path / "out", "negatives").outcomes()  # fmt: skip
     assert [(row.region, row.cause) for row in rows_of(outcome) if row.status == FAILED] == [(1, texts.EMPTY)]
-    stub.trouble = lambda number, question: ""
+    stub.trouble = no_trouble
     run(stage, units, tmp_path / "out", retry_failed=True)
     assert len(records(tmp_path / "out")[0]["bbox_info"][1]["short_expr_negs"]) == 8
     counts = run(ChatNegatives(chat=stage.chat, count=40), units, tmp_path / "many")

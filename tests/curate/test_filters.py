@@ -51,6 +51,10 @@ def test_another_language_is_told():
 def test_overlap_and_suppression_agree_with_counting_cells():
     ours = boxes.overlaps([(0.0, 0.0, 0.5, 0.5), (0.25, 0.0, 0.75, 0.5), (0.8, 0.8, 1.0, 1.0)])
     np.testing.assert_allclose(ours, [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 1]])
+    rng = np.random.default_rng(0)
+    many = [(*low, *(low + side)) for low, side in zip(rng.random((9, 2)), rng.random((9, 2)) + 0.01, strict=True)]
+    pairs = [[boxes.overlap(one, other) for other in many] for one in many]
+    np.testing.assert_allclose(pairs, boxes.overlaps(many), rtol=1e-12)
     found = boxes.suppressed([(0, 0, 0.5, 0.5), (0.01, 0, 0.5, 0.5), (0.6, 0.6, 1, 1)], [0.5, 0.9, 0.5], 0.6)
     assert found == [1, 2] and boxes.suppressed([], [], 0.5) == []
 

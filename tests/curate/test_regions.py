@@ -17,27 +17,19 @@ from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import processor_files
 from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.grammar import phrase
-from fgclip_fast.scenes.write import jpeg, record_of, scene_of
-from tests.curate.shards import contents, jpeg as plain, records, write
-from tests.curate.stub import Stub
+from fgclip_fast.scenes.write import record_of, scene_of
+from tests.curate.shards import contents, jpeg, records, write
 
 SCENES = range(4)
 
 
-@pytest.fixture(scope="module")
-def stub():
-    with Stub(SCENES) as server:
-        yield server
-
-
 @pytest.fixture
-def units(tmp_path):
+def units(server, tmp_path):
     """A shard of scenes with the phrases of their captions."""
     with ShardWriter(tmp_path / "mine" / "a.tar") as shard:
         for i in SCENES:
-            scene = scene_of("train", i)
-            fields = {"caption": record_of(scene, "train", i)["caption"]}
-            shard.write(f"{i}", jpg=jpeg(scene), json=json.dumps(fields).encode())
+            fields = {"caption": record_of(scene_of("train", i), "train", i)["caption"]}
+            shard.write(f"{i}", jpg=server.jpegs[i], json=json.dumps(fields).encode())
     run(Phrases(), shards_of([tmp_path / "mine" / "a.tar"]), tmp_path / "phrases", workers=1)
     return shards_of([tmp_path / "phrases" / "a.tar"])
 
@@ -77,14 +69,13 @@ def test_records_without_phrases_and_answers_that_do_not_fit_are_named(stub, uni
     assert not run(regions(stub), units, tmp_path / "out", retry_failed=True)["records failed"]
     stub.trouble = lambda number, question: "500"
     assert run(regions(stub, most=2), units, tmp_path / "down")[f"records failed: {endpoint.NO_ANSWER}"] == 4
-    stub.trouble = lambda number, question: ""
 
 
 def test_boxes_found_before_a_stop_are_not_asked_for_again(stub, units, tmp_path):
     run(regions(stub), units, tmp_path / "out")
     whole = contents(tmp_path / "out")
     (tmp_path / "out" / "a.tar").unlink()
-    stub.answered.clear()
+    stub.forget()
     run(regions(stub), units, tmp_path / "out")
     assert contents(tmp_path / "out") == whole and not stub.answered
 
@@ -147,7 +138,7 @@ def calm(model):
 def test_a_detector_of_transformers_runs_in_this_process(models, tmp_path, name):
     phrases = [{form: text for form in ("bare", "short", "long")} for text in ("a red mug", "a blue car")]
     fields = [{"phrases": phrases}, {"phrases": phrases[:1]}, {"phrases": phrases}]
-    images = [plain((9, 9, blue), (80, 60)) for blue in (50, 120, 200)]
+    images = [jpeg((9, 9, blue), (80, 60)) for blue in (50, 120, 200)]
     units = shards_of([write(tmp_path / "a.tar", *fields, images=images)])
     every = {"confidence": 0.0, "smallest": 0.0, "largest": 1.0, "overlap": 1.0, "most": 99}
     for batch in (1, 3):
