@@ -20,16 +20,26 @@ def overlaps(boxes: Sequence[Box]) -> np.ndarray:
     return inside / (areas[:, None] + areas[None, :] - inside)
 
 
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes; for few boxes faster than arrays."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = ((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (one, other))
+    return width * height / (sum(areas) - width * height)
+
+
 def suppressed(boxes: Sequence[Box], scores: Sequence[float], limit: float) -> list[int]:
     """Non-maximum suppression: of boxes that overlap by more than ``limit`` (IoU) the one with the highest score stays.
 
     Returns:
         The positions of those that stay, the highest score first; of equal scores the earlier box comes first.
     """
-    overlap = overlaps(boxes)
+    shared = overlaps(boxes)
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
-        if all(overlap[i, other] <= limit for other in kept):
+        if all(shared[i, other] <= limit for other in kept):
             kept.append(i)
     return kept
 

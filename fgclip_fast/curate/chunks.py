@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fgclip_fast.curate.attributes import Value
 from fgclip_fast.curate.nouns import Noun, nouns
-from fgclip_fast.curate.phrase import DETERMINERS, GROUPS, Token, is_number, is_stop, table, tokens_of, values_in
+from fgclip_fast.curate.phrase import DETERMINERS, GROUPS, Token, is_action, is_number, is_stop, tokens_of, values_in
 from fgclip_fast.curate.rules import sounds_like_vowel
 
 
@@ -144,7 +144,7 @@ def _goes_on(words: Sequence[str], begin: int, at: int, covered: Mapping[int, Se
         return False
     if at == begin or at in covered:
         return True
-    if any(value.kind == "action" for value in table().get(word, ())):
+    if is_action(word):
         return False
     if at - 1 in covered or nouns().find(words[at - 1]) is None:
         return True  # "a brightly colored parrot"

@@ -18,7 +18,7 @@ from fgclip_fast.data.duplicates import SIZE, digest_of, groups, hashes_of
 from fgclip_fast.data.negatives import distinct, normal_form
 from fgclip_fast.data.records import IMAGE_NAMES, part_name
 from fgclip_fast.data.shards import Sample
-from fgclip_fast.inputs.boxes import checked, numbers
+from fgclip_fast.inputs.boxes import Box, checked, numbers
 
 NEAR_DUPLICATE = "image equal or nearly equal to an earlier one"
 TRUE_NEGATIVE = "negative that is true"
@@ -93,37 +93,39 @@ class Filter(Stage):
 
     def _regions(self, fields: dict[str, Any], counts: Counter[str]) -> Iterator[LeftRegion]:
         """Keep the good regions of a record, and yield the others with their causes."""
-        kept: list[dict[str, Any]] = []
+        kept: list[_Boxed] = []
         for i, region in regions_of(fields):
             counts["regions"] += 1
             cause = self._fault(region, kept)
             if cause is None:
-                kept.append(region)
+                kept.append((region, checked(numbers(region["bbox"]))))
                 continue
             counts["regions dropped"] += 1
             counts[f"regions dropped: {cause}"] += 1
             yield LeftRegion(i, cause, expression(region))
-        for region in kept:
-            _negatives(region, kept, counts)
+        for region, box in kept:
+            others = [other for other, at in kept if other is not region and boxes.overlap(box, at) >= _SAME_BOX]
+            _negatives(region, others, counts)
         if "bbox_info" in fields:
-            fields["bbox_info"] = kept
+            fields["bbox_info"] = [region for region, _ in kept]
 
-    def _fault(self, region: dict[str, Any], kept: list[dict[str, Any]]) -> str | None:
+    def _fault(self, region: dict[str, Any], kept: list["_Boxed"]) -> str | None:
         if not expression(region) and not region.get("long_expr"):
             return NO_TEXT
         fault = boxes.fault_of(region.get("bbox"), self.smallest, self.largest)
         if fault is None and kept:
-            together = [checked(numbers(one["bbox"])) for one in (*kept, region)]
-            if boxes.overlaps(together)[-1, :-1].max() >= self.overlap:
+            box = checked(numbers(region["bbox"]))
+            if any(boxes.overlap(box, other) >= self.overlap for _, other in kept):
                 return boxes.DUPLICATE
         return fault
 
 
 _CAPTIONS = ("caption", "short_caption")
+_Boxed = tuple[dict[str, Any], Box]  # a region and its box, checked
 
 
-def _negatives(region: dict[str, Any], regions: list[dict[str, Any]], counts: Counter[str]) -> None:
-    """Keep the negatives of a region that are false of it and different."""
+def _negatives(region: dict[str, Any], same: list[dict[str, Any]], counts: Counter[str]) -> None:
+    """Keep the negatives of a region that are false of it and different; ``same`` are other regions of its box."""
     given = region.get("short_expr_negs")
     if not has_negatives(region) or not isinstance(given, dict | list):
         return
@@ -131,7 +133,7 @@ def _negatives(region: dict[str, Any], regions: list[dict[str, Any]], counts: Co
     written = [one for one in (given.values() if isinstance(given, dict) else given) if isinstance(one, str)]
     different, defects = distinct(text, written)
     counts.update(f"negatives dropped: {defect.cause}" for defect in defects)
-    others = {normal_form(expression(other)) for other in regions if other is not region and _one_box(region, other)}
+    others = {normal_form(expression(other)) for other in same}
     kept = []
     for negative in different:
         cause = TRUE_OF_ANOTHER if normal_form(negative) in others else None
@@ -142,11 +144,6 @@ def _negatives(region: dict[str, Any], regions: list[dict[str, Any]], counts: Co
     counts["groups"] += bool(kept)
     region["short_expr_negs"] = {str(n): negative for n, negative in enumerate(kept)}
     region["flag_short_neg"] = int(bool(kept))
-
-
-def _one_box(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    both = [checked(numbers(region["bbox"])) for region in (one, other)]
-    return bool(boxes.overlaps(both)[0, 1] >= _SAME_BOX)
 
 
 def _marks(sample: Sample) -> str | None:

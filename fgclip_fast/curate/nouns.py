@@ -53,9 +53,13 @@ class Nouns:
         self._irregular: dict[str, str] = {}
         for lemma, plural in rows:
             self._irregular.setdefault(plural, lemma)
+        self._found = lru_cache(maxsize=2**16)(self._find)
 
     def find(self, word: str) -> Noun | None:
         """Find the noun that a word in lower case names; None if the lexicon does not have it."""
+        return self._found(word)
+
+    def _find(self, word: str) -> Noun | None:
         if word in _ONE_FORM:
             return Noun(word, None)
         if word in self._irregular:

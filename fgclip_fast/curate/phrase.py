@@ -82,7 +82,11 @@ def values_in(words: Sequence[str]) -> tuple[Found, dict[int, tuple[Value, ...]]
 
 def slots_of(text: str) -> list[Slot]:
     """Find the attributes of a text, in order, and behind them its head noun if the lexicon has it."""
-    tokens = tokens_of(text)
+    return slots_in(tokens_of(text))
+
+
+def slots_in(tokens: Sequence[Token]) -> list[Slot]:
+    """The same of the tokens of a text."""
     words = [token.word for token in tokens]
     found, covered = values_in(words)
     slots = []
@@ -90,7 +94,7 @@ def slots_of(text: str) -> list[Slot]:
         usable = tuple(value for value in values if _stands(value, words, start, end, covered))
         if usable:
             slots.append(Slot(tokens[start].start, tokens[end - 1].end, usable[0].kind, usable))
-    taken = [slot.start for slot in slots]
+    taken = {slot.start for slot in slots}
     head = _head(words, covered, {i for i, token in enumerate(tokens) if token.start in taken})
     if head is not None:
         start, end, noun = head
@@ -104,7 +108,15 @@ def table() -> dict[str, tuple[Value, ...]]:
     return attributes.values()
 
 
+@lru_cache(maxsize=1)
+def _first_words() -> frozenset[str]:
+    """The words that values of attributes begin with."""
+    return frozenset(name.split()[0] for name in table())
+
+
 def _longest(words: Sequence[str], at: int) -> tuple[int, tuple[Value, ...]]:
+    if words[at].partition("-")[0] not in _first_words():
+        return 0, ()
     for length in range(min(_LONGEST_VALUE, len(words) - at), 0, -1):
         name = " ".join(words[at : at + length]).replace("-", " ")
         if name in table():
@@ -201,7 +213,17 @@ def _head(words: Sequence[str], covered: Mapping[int, Sequence[Value]], used: se
 
 def is_number(word: str) -> bool:
     """True for "two", "several" and the like."""
-    return any(value.kind == "count" for value in table().get(word, ()))
+    return word in _of_kind("count")
+
+
+def is_action(word: str) -> bool:
+    """True for "sits", "sitting" and the like."""
+    return word in _of_kind("action")
+
+
+@lru_cache(maxsize=2)
+def _of_kind(kind: str) -> frozenset[str]:
+    return frozenset(name for name, values in table().items() if any(value.kind == kind for value in values))
 
 
 def _belongs(words: Sequence[str], at: int, covered: Mapping[int, Sequence[Value]]) -> bool:
@@ -214,7 +236,7 @@ def _belongs(words: Sequence[str], at: int, covered: Mapping[int, Sequence[Value
         # "a bucket full of sand" ends with its noun; "a wine glass" goes on.
         after_noun = not begins and at - 1 not in covered and nouns().find(words[at - 1]) is not None
         return _is_material(covered[at]) or not after_noun
-    if not begins and any(value.kind == "action" for value in table().get(word, ())):
+    if not begins and is_action(word):
         return False
     if word.endswith(("ing", "ed")) and not begins:
         follows = words[at + 1] if at + 1 < len(words) else ""

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import heapify, heappop
 from itertools import combinations
 from random import Random
 from typing import Literal, NamedTuple
@@ -75,12 +76,14 @@ class Rules:
         self._noun_swaps = noun_swaps
         self._noun_share = noun_share
         self._seed = seed
-        self._drawn: dict[tuple[str, str, str], list[Value]] = {}
+        self._drawn: dict[tuple[str, str, str], list[Swap]] = {}
+        self._of_noun: dict[tuple[str, bool], list[Swap]] = {}
         spelled = {word: sum(n for name, n in (counts or {}).items() if word in name) for word in ("grey", "gray")}
         other_spelling = "grey" if spelled["gray"] > spelled["grey"] else "gray"
         for value in (value for each in table().values() for value in each):
             if value.drawn and other_spelling not in value.words:
-                self._drawn.setdefault((value.kind, value.dimension, value.form), []).append(value)
+                swap = Swap(value.words, value, self._weight(value.kind, value.words))
+                self._drawn.setdefault((value.kind, value.dimension, value.form), []).append(swap)
 
     def negatives(self, text: str, place: str, count: int = 10) -> list[Negative]:
         """Write up to ``count`` different negatives of a text.
@@ -153,7 +156,7 @@ class Rules:
 
     def _swaps(self, slot: Slot, attributes: Sequence[Slot]) -> list[Swap]:
         """The values that contradict a slot, and every other value that the text names in the same dimension."""
-        swaps = []
+        swaps: list[Swap] = []
         for value in slot.values:
             named = [
                 other.shades
@@ -161,17 +164,20 @@ class Rules:
                 for other in attribute.values
                 if (other.kind, other.dimension) == (value.kind, value.dimension)
             ]
-            for drawn in self._drawn.get((value.kind, value.dimension, value.form), ()):
-                if not any(drawn.shades & shades for shades in named):
-                    swaps.append(Swap(drawn.words, drawn, self._weight(drawn.kind, drawn.words)))
+            taken = frozenset().union(*named)
+            drawn = self._drawn.get((value.kind, value.dimension, value.form), ())
+            swaps += [swap for swap in drawn if swap.value and swap.value.shades.isdisjoint(taken)]
         return swaps
 
     def _nouns(self, slot: Slot) -> list[Swap]:
         assert slot.noun is not None
-        return [
-            Swap(nouns().plural(lemma) if slot.noun.plural else lemma, None, self._weight("noun", lemma))
-            for lemma in nouns().contradicting(slot.noun.lemma)
-        ]
+        name = slot.noun.lemma, bool(slot.noun.plural)
+        if name not in self._of_noun:
+            self._of_noun[name] = [
+                Swap(nouns().plural(lemma) if slot.noun.plural else lemma, None, self._weight("noun", lemma))
+                for lemma in nouns().contradicting(slot.noun.lemma)
+            ]
+        return self._of_noun[name]
 
     def _weight(self, kind: str, words: str) -> float:
         if self._counts is not None:
@@ -244,10 +250,15 @@ def _agree(changes: Sequence[tuple[Slot, Swap]]) -> bool:
 def _shuffled(options: Sequence[tuple[Slot, Sequence[Swap]]], rng: Random) -> Iterator[list[tuple[Slot, Swap]]]:
     """Yield each single change once, in a random order by weight; all slots have the same share."""
     keyed = []
-    for slot, swaps in options:
+    for number, (_, swaps) in enumerate(options):
         total = sum(swap.weight for swap in swaps)
-        keyed += [(rng.expovariate(swap.weight / total), slot.start, swap.words, slot, swap) for swap in swaps]
-    yield from ([(slot, swap)] for *_, slot, swap in sorted(keyed, key=lambda entry: entry[:3]))
+        # rng.expovariate without its call; few of the many are taken, so a heap is sorted no further than that.
+        keyed += [(-math.log(1.0 - rng.random()) / (swap.weight / total), number, i) for i, swap in enumerate(swaps)]
+    heapify(keyed)
+    while keyed:
+        _, number, i = heappop(keyed)
+        slot, swaps = options[number]
+        yield [(slot, swaps[i])]
 
 
 ALL_KINDS = (*KINDS, "noun", "text")

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from fgclip_fast.curate.nouns import nouns
-from fgclip_fast.curate.phrase import DETERMINERS, Slot, slots_of, tokens_of
+from fgclip_fast.curate.phrase import DETERMINERS, Slot, slots_in, slots_of, tokens_of
 
 _LINKS = frozenset(["of", "with", "in", "on", "at", "and", "made", "is", "that", "which", "are", "from"])
 
@@ -39,10 +39,10 @@ def _agrees(other: Slot, own: list[Slot]) -> bool:
 @lru_cache(maxsize=256)
 def _read(text: str) -> tuple[list[Slot], set[str]]:
     """The slots of a text, and the words that no slot covers."""
-    slots = slots_of(text)
-    covered = [(slot.start, slot.end) for slot in slots]
-    words = (token for token in tokens_of(text) if token.word.isalnum())
-    return slots, {token.word for token in words if not any(start <= token.start < end for start, end in covered)}
+    tokens = tokens_of(text)
+    slots = slots_in(tokens)
+    covered = {at for slot in slots for at in range(slot.start, slot.end)}
+    return slots, {token.word for token in tokens if token.word.isalnum() and token.start not in covered}
 
 
 def changed_kinds(text: str, negative: str) -> tuple[str, ...]:
