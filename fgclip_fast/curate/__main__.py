@@ -14,6 +14,7 @@ from fgclip_fast.curate import recipe as recipes
 from fgclip_fast.curate.captions import Captions
 from fgclip_fast.curate.chat import Chat
 from fgclip_fast.curate.chat_negatives import ChatLevel, ChatNegatives
+from fgclip_fast.curate.cluster import Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
@@ -39,6 +40,7 @@ def images(
     shard_size: int = 1000,
     retry_failed: bool = False,
     workers: int | None = None,
+    ray: Cluster = Cluster(),  # noqa: B008
 ) -> None:
     """Make shards of images, for the next stages: of a folder, or of the tar files in it.
 
@@ -50,10 +52,11 @@ def images(
         shard_size: images of a shard.
         retry_failed: try images again that could not be read.
         workers: processes; None: one for each core that this process may use.
+        ray: a Ray cluster in their place.
     """
     if shard_size < 1:
         raise ValueError(f"curate images: --shard-size must be at least 1 image, got {shard_size}")
-    _run(Images(), images_in(source, shard_size), output, workers, retry_failed)
+    _run(Images(), images_in(source, shard_size), output, workers, retry_failed, ray)
 
 
 def negatives(
@@ -67,6 +70,7 @@ def negatives(
     prompts: Path | None = None,
     retry_failed: bool = False,
     workers: int | None = None,
+    ray: Cluster = Cluster(),  # noqa: B008
 ) -> None:
     """Write hard negatives for the regions of shards. Run again, it goes on where it was interrupted.
 
@@ -80,6 +84,7 @@ def negatives(
         prompts: folder with an edited prompt, which `fgclip curate prompts` writes; with --method chat.
         retry_failed: ask again for regions that got no usable answer; with --method chat.
         workers: processes, with --method rules; None: one for each core that this process may use.
+        ray: a Ray cluster in their place.
     """
     _check_workers("negatives", workers)
     if method == "chat":
@@ -88,9 +93,10 @@ def negatives(
             raise ValueError(f"curate negatives: --level must be {', '.join(levels)} with chat, got {stage.level}")
         level = cast(ChatLevel, stage.level)
         asking = ChatNegatives(chat=chat, count=stage.count, level=level, replace=stage.replace, prompts=prompts)
-        _run(asking, shards_of(list_shards("shards", shards)), output, workers, retry_failed)
+        _run(asking, shards_of(list_shards("shards", shards)), output, workers, retry_failed, ray)
         return
-    counts = _interruptible("negatives", lambda: write_negatives(list_shards("shards", shards), output, stage, workers))
+    paths = list_shards("shards", shards)
+    counts = _interruptible("negatives", lambda: write_negatives(paths, output, stage, workers, ray))
     print(f"{output}: {counts['regions with new negatives']} of {counts['regions']} regions have new negatives")
     for name in sorted(name for name in counts if name.startswith(("regions ", "bad ", "shards ")) and counts[name]):
         print(f"  {counts[name]:8d}  {name}")
@@ -186,8 +192,9 @@ def _command(kind: type[StageT]) -> Callable[..., None]:
         stage: Annotated[kind, arg(name="")],  # type: ignore[valid-type]
         retry_failed: bool = False,
         workers: int | None = None,
+        ray: Cluster = Cluster(),  # noqa: B008
     ) -> None:
-        _run(stage, shards_of(list_shards("shards", shards)), output, workers, retry_failed)
+        _run(stage, shards_of(list_shards("shards", shards)), output, workers, retry_failed, ray)
 
     command.__doc__ = f"""{kind.__doc__}
 
@@ -197,13 +204,18 @@ def _command(kind: type[StageT]) -> Callable[..., None]:
         stage: its settings.
         retry_failed: try the records again that failed.
         workers: processes of a stage that asks no model; None: one for each core that this process may use.
+        ray: a Ray cluster in their place.
     """
     return command
 
 
-def _run(stage: Stage, units: Sequence[Unit], output: Path, workers: int | None, retry_failed: bool) -> None:
+def _run(
+    stage: Stage, units: Sequence[Unit], output: Path, workers: int | None, retry_failed: bool, ray: Cluster
+) -> None:
     _check_workers(stage.name, workers)
-    counts = _interruptible(stage.name, lambda: run(stage, units, output, workers=workers, retry_failed=retry_failed))
+    counts = _interruptible(
+        stage.name, lambda: run(stage, units, output, workers=workers, retry_failed=retry_failed, cluster=ray)
+    )
     _print(output, counts)
     if isinstance(stage, Captions | ChatNegatives) and stage.chat.cost(counts):
         print(f"  {stage.chat.cost(counts):8.2f}  US dollars of tokens")

@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FILE = "answers.sqlite"
+"""Its name in the folder of what continuation needs."""
+
 
 class Answer(NamedTuple):
     """An answer, or why there is no usable one."""
@@ -23,18 +26,23 @@ class Answer(NamedTuple):
     """What it was first asked for; others that need the same answer do not pay for it."""
 
 
+_PUT = """INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
+    SET answer = excluded.answer, time = excluded.time WHERE json_extract(answers.answer, '$[1]') != ''"""
+
+
 class Answers:
     """The answers of one stage. A kill at any moment loses none that was put.
 
     Args:
         file: the SQLite file; several processes may use it.
         again: forget answers with a fault, so that they are asked for again.
+        shared: processes of several machines use it, which cannot share the memory of a write-ahead log.
     """
 
-    def __init__(self, file: Path, again: bool) -> None:
+    def __init__(self, file: Path, again: bool, shared: bool = False) -> None:
         self._again, self._began = again, time.time()
         self._base = sqlite3.connect(file, timeout=60, isolation_level=None)
-        self._base.execute("PRAGMA journal_mode=WAL")
+        self._base.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared else 'WAL'}")
         self._base.execute("PRAGMA synchronous=NORMAL")
         self._base.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer TEXT, time REAL)")
 
@@ -46,9 +54,10 @@ class Answers:
         answer = Answer(*json.loads(row[0]))
         return None if answer.fault and self._again and row[1] < self._began else answer
 
-    def put(self, key: bytes, answer: Answer) -> None:
-        """Keep an answer."""
-        self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, json.dumps(answer), time.time()))
+    def put(self, key: bytes, answer: Answer) -> Answer:
+        """Keep an answer, unless another process has kept a usable one meanwhile; return the one that is kept."""
+        self._base.execute(_PUT, (key, json.dumps(answer), time.time()))
+        return self.get(key) or answer
 
     def close(self) -> None:
         """Close the file."""

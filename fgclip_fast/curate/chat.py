@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fgclip_fast.config_rules import NotNegative, Positive, check
-from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
+from fgclip_fast.curate.answers import FILE, Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.endpoint import Calls, open_client
 from fgclip_fast.curate.pixels import sendable
 from fgclip_fast.curate.prompts import digest_of as prompt_digest
@@ -113,9 +113,8 @@ class Asker:
                 self._asking[key] = asyncio.create_task(self._asked(prompt, form, fault_of, image))
                 self._asking[key].add_done_callback(lambda _: self._asking.pop(key))
             answer = (await self._asking[key])._replace(owner=owner)
-            if self._answers.get(key) is None:  # another may have waited for the same answer
-                self._answers.put(key, answer)
-            answer = self._answers.get(key) or answer
+            # Another may have waited for the same answer.
+            answer = self._answers.get(key) or self._answers.put(key, answer)
         if answer.owner == owner:
             counts.update({"requests": answer.requests, "tokens in": answer.tokens_in, "tokens out": answer.tokens_out})
         if answer.fault:
@@ -155,13 +154,12 @@ class Asker:
 
 
 @asynccontextmanager
-async def asker(chat: Chat, state: Path, again: bool) -> AsyncIterator[Asker]:
+async def asker(chat: Chat, answers: Answers) -> AsyncIterator[Asker]:
     """Open a connection.
 
     Args:
         chat: the model and its address.
-        state: folder for the answers.
-        again: ask again where an earlier answer could not be used.
+        answers: where they are kept; closed in the end.
 
     Raises:
         ValueError: openai is not installed, or no model is named.
@@ -169,7 +167,6 @@ async def asker(chat: Chat, state: Path, again: bool) -> AsyncIterator[Asker]:
     if not chat.model:
         raise ValueError("curate: chat.model must name the server's model, got ''")
     client = open_client(chat.url, chat.key, chat.timeout, chat.retries)
-    answers = Answers(state / "answers.sqlite", again)
     try:
         yield Asker(chat, client, answers)
     finally:
@@ -202,9 +199,11 @@ class ChatStage(AskingStage):
         return self.chat.concurrency
 
     @asynccontextmanager
-    async def session(self, state: Path, again: bool) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
+    async def session(
+        self, state: Path, again: bool, shared: bool = False
+    ) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
         """Connects to the model."""
-        async with asker(self.chat, state, again) as model:
+        async with asker(self.chat, Answers(state / FILE, again, shared)) as model:
             yield partial(self.answered, model)
 
     async def answered(self, model: Asker, item: Item) -> Done:

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -78,20 +77,19 @@ class Detection:
                 if left.cause != UNFIT:
                     raise
                 answer = Answer("", left.cause, left.detail)
-            self._answers.put(key, answer)
+            answer = self._answers.put(key, answer)
         if answer.fault:
             raise LeftOut(answer.fault, answer.detail, again=True)
         return [Found(tuple(box), phrase, score) for box, phrase, score in json.loads(answer.content)]
 
 
 @asynccontextmanager
-async def detection(detector: Detector, state: Path, again: bool) -> AsyncIterator[Detection]:
+async def detection(detector: Detector, answers: Answers) -> AsyncIterator[Detection]:
     """Open a detector.
 
     Args:
         detector: its settings.
-        state: folder for the answers.
-        again: detect again where an earlier answer could not be used.
+        answers: where they are kept; closed in the end.
 
     Raises:
         ValueError: neither a model nor a url is named, or a package is missing.
@@ -104,7 +102,6 @@ async def detection(detector: Detector, state: Path, again: bool) -> AsyncIterat
         from fgclip_fast.curate.zero_shot import ZeroShot  # here, since it imports torch and transformers
 
         backend = ZeroShot(detector.model, detector.device, detector.batch)
-    answers = Answers(state / "answers.sqlite", again)
     try:
         yield Detection(detector, backend, answers)
     finally:

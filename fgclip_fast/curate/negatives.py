@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fgclip_fast.config_rules import NotNegative, Positive, ShareOrZero
+from fgclip_fast.curate.cluster import Cluster
 from fgclip_fast.curate.folder import OutputFolder, rows_of
 from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import NOUN_SHARE, Level, NounSwaps, Rules, count_values
@@ -78,7 +79,11 @@ class Negatives(Stage):
 
 
 def write_negatives(
-    shards: Sequence[Path] | Sequence[Unit], output: Path, stage: Negatives, workers: int | None = None
+    shards: Sequence[Path] | Sequence[Unit],
+    output: Path,
+    stage: Negatives,
+    workers: int | None = None,
+    cluster: Cluster = Cluster(),  # noqa: B008
 ) -> Counter[str]:
     """Write each shard again, under its name in ``output``, with negatives for its regions.
 
@@ -90,6 +95,7 @@ def write_negatives(
         output: a folder; that of the shards themselves replaces each of them, once the new one is whole.
         stage: the negatives that are wanted.
         workers: processes; None: one for each core that this process may use.
+        cluster: Ray, if it has workers, in their place.
 
     Returns:
         The counts of ``negatives.json``.
@@ -98,7 +104,7 @@ def write_negatives(
         ValueError: two shards have one name, or ``output`` holds other shards or negatives of other settings.
     """
     units = [ShardUnit(shard) if isinstance(shard, Path) else shard for shard in shards]
-    counts = run(stage, units, output, workers=workers)
+    counts = run(stage, units, output, workers=workers, cluster=cluster)
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
     table.writerow(("shard", "key", "region", "text", "cause"))

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from fgclip_fast.config_file import mapping, nearest, validated
 from fgclip_fast.curate.captions import Captions
 from fgclip_fast.curate.chat_negatives import ChatNegatives
+from fgclip_fast.curate.cluster import Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
@@ -28,7 +29,7 @@ STAGES: dict[str, type[Stage] | type[Shards]] = {
     "shards": Shards,
 }
 """Name → stage; ``negatives`` with ``method: chat`` are :class:`ChatNegatives`."""
-_KEYS = ("source", "output", "shard_size", "chat", "stages")
+_KEYS = ("source", "output", "shard_size", "chat", "ray", "stages")
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,24 @@ class Recipe:
         output: folder of the stages' folders ``0-images``, ``1-captions``, ….
         stages: in order.
         shard_size: images of a shard, where the source is a folder of images.
+        clusters: where each stage runs; empty: all on this machine.
+        cluster: where the images of a folder are read.
     """
 
     source: str
     output: Path
     stages: tuple[Stage | Shards, ...]
     shard_size: int = 1000
+    clusters: tuple[Cluster, ...] = ()
+    cluster: Cluster = field(default_factory=Cluster)
 
-    def folders(self) -> list[tuple[Stage | Shards, Path]]:
-        """The stages, that of the images first if there is one, with their folders."""
-        first = [(Images(), self.output / "0-images")] if self.has_images else []
+    def folders(self) -> list[tuple[Stage | Shards, Path, Cluster]]:
+        """The stages, that of the images first if there is one, with their folders and where they run."""
+        first = [(Images(), self.output / "0-images", self.cluster)] if self.has_images else []
+        clusters = self.clusters or (Cluster(),) * len(self.stages)
         return first + [
-            (stage, self.output / f"{number}-{stage.name}") for number, stage in enumerate(self.stages, start=1)
+            (stage, self.output / f"{number}-{stage.name}", cluster)
+            for number, (stage, cluster) in enumerate(zip(self.stages, clusters, strict=True), start=1)
         ]
 
     @property
@@ -78,7 +85,10 @@ def read(path: Path) -> Recipe:
                 raise ValueError(f"{key} is missing")
         if not isinstance(values["stages"], list):
             raise ValueError(f"stages must be a list, got {values['stages']!r:.80}")
-        stages = tuple(_entry(entry, path.parent, values.get("chat") or {}) for entry in values["stages"])
+        entries = [_entry(entry) for entry in values["stages"]]
+        ray = values.get("ray") or {}
+        clusters = tuple(_cluster(ray, given.pop("ray", None), name) for name, given in entries)
+        stages = tuple(_stage(name, given, path.parent, values.get("chat") or {}) for name, given in entries)
         last = [number for number, stage in enumerate(stages, start=1) if isinstance(stage, Shards)]
         if last and last != [len(stages)]:
             raise ValueError("shards must be the last stage")
@@ -86,19 +96,14 @@ def read(path: Path) -> Recipe:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"shard_size must be a number of images above 0, got {size!r}")
         local = source if "://" in source else str(path.parent / Path(source).expanduser())
-        return Recipe(local, path.parent / Path(str(values["output"])).expanduser(), stages, size)
+        output = path.parent / Path(str(values["output"])).expanduser()
+        return Recipe(local, output, stages, size, clusters, _cluster(ray, None, "images"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _entry(entry: Any, home: Path, chat: Any) -> Stage | Shards:
-    """A stage of a list's entry: its name, or a mapping of its name to its settings.
-
-    Args:
-        entry: as YAML gives it.
-        home: folder that paths start from.
-        chat: settings of the chat model that a stage does not give itself.
-    """
+def _entry(entry: Any) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a list's entry: the name alone, or a mapping of it to its settings."""
     if isinstance(entry, str):
         entry = {entry: None}
     if not isinstance(entry, dict) or len(entry) != 1:
@@ -107,9 +112,32 @@ def _entry(entry: Any, home: Path, chat: Any) -> Stage | Shards:
     if name not in STAGES:
         raise ValueError(f"unknown stage {nearest(name, STAGES)}")
     values = {} if values is None else values
-    if not isinstance(values, dict) or not isinstance(chat, dict):
-        raise ValueError(f"{name} and chat must be mappings of settings, got {values!r:.80} and {chat!r:.80}")
-    kind, values = STAGES[name], dict(values)
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} must be a mapping of settings, got {values!r:.80}")
+    return name, dict(values)
+
+
+def _cluster(common: Any, own: Any, name: str) -> Cluster:
+    """Where a stage runs: by its own settings, or those of the recipe."""
+    if not isinstance(common, dict) or not isinstance(own, dict | None):
+        raise ValueError(f"ray and {name}.ray must be mappings of settings, got {common!r:.80} and {own!r:.80}")
+    values = {**common, **(own or {})}
+    _check_keys(Cluster, values, "ray")
+    return validated(Cluster, values)
+
+
+def _stage(name: str, values: dict[str, Any], home: Path, chat: Any) -> Stage | Shards:
+    """A stage of its settings.
+
+    Args:
+        name: of the stage.
+        values: its settings.
+        home: folder that paths start from.
+        chat: settings of the chat model that a stage does not give itself.
+    """
+    if not isinstance(chat, dict):
+        raise ValueError(f"chat must be a mapping of settings, got {chat!r:.80}")
+    kind = STAGES[name]
     if name == "negatives" and "method" in values:
         method = values.pop("method")
         if method not in ("rules", "chat"):
@@ -117,7 +145,7 @@ def _entry(entry: Any, home: Path, chat: Any) -> Stage | Shards:
         kind = ChatNegatives if method == "chat" else Negatives
     if values.get("prompts"):
         values["prompts"] = str(home / values["prompts"])
-    if chat and any(field.name == "chat" for field in fields(kind)):
+    if chat and any(one.name == "chat" for one in fields(kind)):
         values["chat"] = {**chat, **(values.get("chat") or {})}
     _check_keys(kind, values, name)
     try:
@@ -130,7 +158,7 @@ def _entry(entry: Any, home: Path, chat: Any) -> Stage | Shards:
 def _check_keys(kind: Any, values: Mapping[str, Any], path: str) -> None:
     """Refuse keys that a dataclass does not have, in it and in the dataclasses of its fields."""
     hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
+    known = [one.name for one in fields(kind)]
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{path}.{key} is unknown: {nearest(key, known)}")
@@ -155,13 +183,13 @@ def run_recipe(
     """
     units: Sequence[Unit]
     units = images_in(Path(recipe.source), recipe.shard_size) if recipe.has_images else shards_of(expand(recipe.source))
-    for stage, folder in recipe.folders():
+    for stage, folder, cluster in recipe.folders():
         if isinstance(stage, Shards):
             counts = stage.write([unit.path for unit in units if unit.path is not None], folder, workers)
         elif isinstance(stage, Negatives):
-            counts = write_negatives(units, folder, stage, workers)
+            counts = write_negatives(units, folder, stage, workers, cluster)
         else:
-            counts = run(stage, units, folder, workers=workers, retry_failed=retry_failed)
+            counts = run(stage, units, folder, workers=workers, retry_failed=retry_failed, cluster=cluster)
         told(stage.name, folder, counts)
         if not isinstance(stage, Shards):
             units = shards_of([folder / unit.name for unit in units])

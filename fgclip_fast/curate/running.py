@@ -6,20 +6,17 @@ A shard is written whole or not at all, and its outcome after it. A stage that a
 
 import asyncio
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from fgclip_fast.curate.folder import DONE, OutputFolder, Row, digest, has_tables, read_json
-from fgclip_fast.curate.results import Result, items, outcome, outcome_of
-from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
+from fgclip_fast.curate.answers import FILE, Answers
+from fgclip_fast.curate.cluster import Asking, Cluster, Computing, Looking, on_cluster
+from fgclip_fast.curate.folder import OutputFolder, digest, has_tables, read_json
+from fgclip_fast.curate.stage import AskingStage, Stage
 from fgclip_fast.curate.units import Unit
+from fgclip_fast.curate.writing import look_at, write_asking, write_unit
 from fgclip_fast.data.processes import cores, in_order
-from fgclip_fast.data.records import part_name
-from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.progress import Progress
 from fgclip_fast.whole_file import write_json
 
@@ -33,6 +30,7 @@ def run(
     *,
     workers: int | None = None,
     retry_failed: bool = False,
+    cluster: Cluster = Cluster(),  # noqa: B008
 ) -> Counter[str]:
     """Write a shard for each unit, and what became of each record beside it.
 
@@ -45,6 +43,7 @@ def run(
         output: a folder.
         workers: processes of a stage that computes; None: one for each core that this process may use.
         retry_failed: write the shards that lack failed records again; records that did not fail are not asked for.
+        cluster: Ray, if it has workers, in the place of the processes of this machine.
 
     Returns:
         The counts of all shards.
@@ -60,15 +59,18 @@ def run(
                     " 'fgclip_fast[curate]'", stage.name)  # fmt: skip
     with folder.alone():
         if stage.looks:
-            _look(stage, units, folder, workers)
+            _look(stage, units, folder, workers, cluster)
         known = known_digest(folder)
         rest = [unit for unit in units if not folder.is_done(unit, known, retry_failed)]
         progress = Progress(len(units), len(units) - len(rest))
         try:
-            if isinstance(stage, AskingStage):
-                asyncio.run(write_asking(stage, rest, folder, retry_failed, _shown(progress, units, rest)))
+            show = _shown(progress, units, rest)
+            if cluster.workers:
+                _write_on_cluster(stage, rest, folder, known, retry_failed, cluster, show)
+            elif isinstance(stage, AskingStage):
+                asyncio.run(_write_here(stage, rest, folder, retry_failed, show))
             else:
-                _write_computing(stage, rest, folder, known, workers, _shown(progress, units, rest))
+                _write_computing(stage, rest, folder, known, workers, show)
         finally:
             progress.close()
     counts = folder.counts()
@@ -93,7 +95,7 @@ def _shown(progress: Progress, units: Sequence[Unit], rest: Sequence[Unit]) -> C
     return show
 
 
-def _look(stage: Stage, units: Sequence[Unit], folder: OutputFolder, workers: int | None) -> None:
+def _look(stage: Stage, units: Sequence[Unit], folder: OutputFolder, workers: int | None, cluster: Cluster) -> None:
     """Make the first pass, over the shards that are new or changed since the last one."""
     known = folder.state / "known.json"
     if known.exists() and all(folder.holds(unit) for unit in units):
@@ -105,18 +107,15 @@ def _look(stage: Stage, units: Sequence[Unit], folder: OutputFolder, workers: in
     progress = Progress(len(units), len(units) - len(missing))
     try:
         tasks = ((stage, unit, looked / f"{unit.name}.json") for unit in missing)
-        read = in_order(_look_at, tasks, processes, *_named(stage))
+        read: Iterable[object] = in_order(look_at, tasks, processes, *_named(stage))
+        if cluster.workers:
+            read = on_cluster(Looking(stage, folder), missing, cluster, f"curate {stage.name}")
         for done, _ in enumerate(read, start=len(units) - len(missing) + 1):
             progress.update(done, "shards looked at")
     finally:
         progress.close()
     found = ((unit.name, read_json(looked / f"{unit.name}.json")[1]) for unit in units)
     write_json(known, stage.decide(found), indent=None)
-
-
-def _look_at(stage: Stage, unit: Unit, path: Path) -> None:
-    state = unit.state()
-    write_json(path, [state, stage.look(unit.samples())], indent=None)
 
 
 def _named(stage: Stage) -> tuple[str, str]:
@@ -137,113 +136,29 @@ def _write_computing(
         show(counts)
 
 
-def write_unit(stage: Stage, unit: Unit, folder: OutputFolder, known: str, processes: int = 1) -> Counter[str]:
-    """Write the shard of one unit, and return its counts.
-
-    Args:
-        stage: one that computes.
-        unit: the input.
-        folder: the output.
-        known: digest of what the first pass has found.
-        processes: of the whole run, which share its time.
-    """
-    start = time.perf_counter()
-    function = _function(stage, folder.state, known)
-    source = unit.state()
-    results = [outcome(function, item) for item in items(unit)]
-    seconds = (time.perf_counter() - start) / processes
-    return _finish(stage, unit, folder, source, known, results, seconds)
-
-
-@lru_cache(maxsize=1)
-def _function(stage: Stage, state: Path, known: str) -> Callable[[Item], Done]:
-    return stage.function(read_json(state / "known.json") if known else None)
-
-
-async def write_asking(
+async def _write_here(
     stage: AskingStage,
     units: Sequence[Unit],
     folder: OutputFolder,
     again: bool,
-    show: Callable[[Counter[str]], None] = lambda counts: None,
+    show: Callable[[Counter[str]], None],
 ) -> None:
-    """Write the shards of some units; the records of the next shard are begun while those of the last are under way."""
-    slots, last = asyncio.Semaphore(stage.concurrency), time.perf_counter()
-
-    async def finish(unit: Unit, source: Any, tasks: list[asyncio.Task[Result]]) -> None:
-        nonlocal last
-        results = await asyncio.gather(*tasks)
-        now = time.perf_counter()
-        _finish(stage, unit, folder, source, "", results, now - last)
-        show(Counter(shards=1))
-        last = now
-
     async with stage.session(folder.state, again) as function:
-
-        async def one(item: Item | Result) -> Result:
-            try:
-                result = await outcome_of(function, item)
-            finally:
-                slots.release()
-            show(Counter({"records": 1, f"records {result.row.status}": 1}))
-            return result
-
-        finishing: list[asyncio.Task[None]] = []
-        try:
-            for unit in units:
-                source: Any = unit.state()
-                tasks: list[asyncio.Task[Result]] = []
-                for item in items(unit):
-                    await slots.acquire()
-                    _raise_first(tasks)
-                    tasks.append(asyncio.create_task(one(item)))
-                finishing.append(asyncio.create_task(finish(unit, source, tasks)))
-                _raise_first(finishing)
-            await asyncio.gather(*finishing)
-        finally:
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+        await write_asking(stage, units, folder, function, show)
 
 
-def _raise_first(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        if task.done():
-            task.result()
-
-
-def _finish(
+def _write_on_cluster(
     stage: Stage,
-    unit: Unit,
+    units: Sequence[Unit],
     folder: OutputFolder,
-    source: Any,
     known: str,
-    results: Sequence[Result],
-    seconds: float,
-) -> Counter[str]:
-    """Write a shard from its source, read again, and the results; then note that it is done."""
-    counts = Counter({"shards": 1, "shards that end early": int(unit.damaged())})
-    rows: list[Row] = []
-    with ShardWriter(folder.path / unit.name) as target:
-        for (key, parts), result in zip(unit.samples(), results, strict=True):
-            counts += result.counts + Counter(records=1)
-            counts.update(_left(result.row, stage))
-            rows += [result.row, *result.regions]
-            if result.row.status == DONE or stage.in_place:
-                if result.raw is not None:
-                    parts[part_name(parts, ("json",)) or "json"] = result.raw
-                target.write(key.replace("/", "_"), **parts)
-    folder.keep(unit, source, known, rows, counts, seconds)
-    return counts
-
-
-def _left(row: Row, stage: Stage) -> list[str]:
-    """Names under which a record that is not done is counted."""
-    if row.status == DONE:
-        return []
-    return (
-        [f"bad record: {row.cause}"]
-        if stage.in_place
-        else [f"records {row.status}", f"records {row.status}: {row.cause}"]
-    )
+    again: bool,
+    cluster: Cluster,
+    show: Callable[[Counter[str]], None],
+) -> None:
+    work: Asking | Computing = Computing(stage, folder, known, cluster.workers)
+    if isinstance(stage, AskingStage):
+        work = Asking(stage, folder, again, cluster.workers)
+        Answers(folder.state / FILE, False, shared=True).close()  # one alone must change how the file is written
+    for counts in on_cluster(work, units, cluster, f"curate {stage.name}"):
+        show(counts)

@@ -128,11 +128,14 @@ class AskingStage(Stage):
         """Records under way at once."""
         raise NotImplementedError
 
-    def session(self, state: Path, again: bool) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[Done]]]:
+    def session(
+        self, state: Path, again: bool, shared: bool = False
+    ) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[Done]]]:
         """The function, with what it holds open.
 
         Args:
             state: folder for answers.
             again: ask again where an answer was unusable.
+            shared: processes of several machines keep their answers there.
         """
         raise NotImplementedError

@@ -8,7 +8,7 @@ from PIL import Image
 
 pytest.importorskip("openai")
 
-from fgclip_fast.curate import endpoint, prompts, run, running, texts
+from fgclip_fast.curate import endpoint, prompts, run, texts, writing
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.captions import SHORT, Captions
 from fgclip_fast.curate.chat import CUT, Chat
@@ -102,7 +102,7 @@ def test_another_language_is_asked_for_again(stub, units, tmp_path):
 
 
 def test_what_was_answered_before_a_stop_is_not_asked_again(stub, units, whole, tmp_path, monkeypatch):
-    real = running.outcome_of
+    real = writing.outcome_of
 
     async def stopped(function, item):
         if len(stub.answered) == 7:
@@ -110,7 +110,7 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(stub, units, whole, 
         return await real(function, item)
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "outcome_of", stopped)
+        patch.setattr(writing, "outcome_of", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(captions(stub, chat={"concurrency": 1}), units, tmp_path / "out")
     assert [*contents(tmp_path / "out")] == ["a-0.tar"]

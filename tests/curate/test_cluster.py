@@ -1,0 +1,202 @@
+"""On a Ray cluster a stage writes the bytes that it writes on one machine."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openai")
+
+from fgclip_fast.curate import Negatives, run
+from fgclip_fast.curate.answers import FILE, Answer, Answers, key_of
+from fgclip_fast.curate.captions import Captions
+from fgclip_fast.curate.chat import Chat
+from fgclip_fast.curate.cluster import Asking, Cluster, Computing, on_cluster
+from fgclip_fast.curate.folder import OutputFolder
+from fgclip_fast.curate.phrases import Phrases
+from fgclip_fast.curate.recipe import read
+from fgclip_fast.curate.running import known_digest
+from fgclip_fast.curate.units import shards_of
+from fgclip_fast.scenes.write import jpeg, scene_of
+from tests.curate.shards import contents, records, region, write
+from tests.curate.stub import Stub
+
+KILLS, SCENES, CONCURRENCY, WORKERS = 30, 40, 4, 2
+RECIPE = """
+source: photos
+output: {output}
+shard_size: 7
+chat: {{model: stub, url: "{url}", concurrency: {concurrency}}}
+ray: {ray}
+stages:
+  - captions: {{language: ''}}
+  - phrases
+  - regions: {{detector: {{url: "{url}", concurrency: {concurrency}}}}}
+  - negatives: {{method: chat}}
+  - filter: {{language: ''}}
+"""
+
+
+@pytest.fixture
+def units(tmp_path):
+    for number in range(3):
+        fields = [{"short_caption": f"a red mug {i}", "bbox_info": [region("a red mug")]} for i in range(number + 1)]
+        write(tmp_path / "mine" / f"a-{number}.tar", *fields)
+    return shards_of(sorted((tmp_path / "mine").glob("*.tar")))
+
+
+def test_a_worker_writes_what_one_machine_writes(units, tmp_path):
+    for stage in (Phrases(), Negatives()):
+        run(stage, units, tmp_path / stage.name, workers=1)
+        whole = contents(tmp_path / stage.name)
+        (tmp_path / stage.name / "a-1.tar").unlink()
+        folder = OutputFolder(tmp_path / stage.name, stage.name)
+        counts = Computing(stage, folder, known_digest(folder), WORKERS)(units[1])
+        assert contents(tmp_path / stage.name) == whole and counts["records"] == 2
+
+
+def test_a_worker_keeps_its_session_from_shard_to_shard(stub, tmp_path):
+    names = [write(tmp_path / f"a-{i}.tar", {}, {}, images=[stub.jpegs[2 * i], stub.jpegs[2 * i + 1]]) for i in (0, 1)]
+    units = shards_of(names)
+    stage = Captions(chat=Chat(model="stub", url=stub.url), language="")
+    run(stage, units, tmp_path / "whole")
+    folder = OutputFolder(tmp_path / "out", stage.name)
+    folder.claim(units, stage.identity(), stage.settings(), False)
+    work = Asking(stage, folder, False, WORKERS)
+    counts = sum((work(unit) for unit in units), Counter())
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert counts["shards"] == 2 and counts["records done"] == 4
+    assert set(stub.answered.values()) == {2}  # once in each run
+
+
+def test_a_usable_answer_is_not_replaced_by_that_of_another_process(tmp_path):
+    one, other = (Answers(tmp_path / FILE, False, shared=True) for _ in range(2))
+    key = key_of("question")
+    assert one.get(key) is None and other.get(key) is None
+    assert one.put(key, Answer("", "a fault")).fault == "a fault"
+    assert other.put(key, Answer("first")).content == one.put(key, Answer("second")).content == "first"
+
+
+def test_a_recipe_tells_where_each_stage_runs(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("source: a\noutput: b\nray: {workers: 8}\nstages: [phrases, regions: {ray: {workers: 2, gpus: 1}}]")
+    recipe = read(path)
+    assert recipe.clusters == (Cluster(workers=8), Cluster(workers=2, gpus=1.0)) and recipe.cluster.workers == 8
+    path.write_text("source: a\noutput: b\nstages: [phrases: {ray: {gpu: 1}}]")
+    with pytest.raises(ValueError, match=r"ray\.gpu is unknown: 'gpu'; the nearest is 'gpus'"):
+        read(path)
+
+
+def test_without_ray_the_message_says_how_to_install_it(units, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"curate phrases: ray.workers needs Ray .* pip install 'fgclip_fast\[ray\]'"):
+        run(Phrases(), units, tmp_path / "out", cluster=Cluster(workers=2))
+
+
+def failing(unit):
+    """Work that one unit ends."""
+    if unit.name == "a-1.tar":
+        raise ValueError(f"{unit.name} is wrong")
+    return Counter(shards=1)
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_same_bytes_and_an_error_ends_the_run(units, tmp_path):
+    ray = pytest.importorskip("ray", reason="needs ray: pip install 'fgclip_fast[ray]'")
+    try:
+        for stage in (Phrases(), Negatives()):
+            run(stage, units, tmp_path / stage.name, workers=1)
+            on_two = tmp_path / f"{stage.name}-on-two"
+            counts = run(stage, units, on_two, cluster=Cluster(workers=WORKERS, cpus=0.5))
+            assert contents(on_two) == contents(tmp_path / stage.name) and counts["records"] == 6
+        with pytest.raises(ValueError, match=r"^a-1\.tar is wrong$"):
+            list(on_cluster(failing, units, Cluster(workers=WORKERS, cpus=0.5), "test"))
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+def test_thirty_kills_lose_nothing_and_repeat_nothing(tmp_path):
+    """Of the command with all that it has started, or of one worker alone, in turn."""
+    pytest.importorskip("ray", reason="needs ray: pip install 'fgclip_fast[ray]'")
+    (tmp_path / "photos").mkdir()
+    for i in range(SCENES):
+        (tmp_path / "photos" / f"{i:03}.jpg").write_bytes(jpeg(scene_of("train", i)))
+    rng = random.Random(0)
+    with Stub(range(SCENES), delay=0.1) as stub:
+        recipe(tmp_path, "whole", stub, "{}").communicate()
+        once = stub.answered.copy()
+        start = time.monotonic()
+        assert recipe(tmp_path, "on-two", stub).wait() == 0
+        took = time.monotonic() - start
+        assert_same(tmp_path, "on-two")
+        kills = round_ = 0
+        while kills < KILLS:
+            stub.forget()
+            stub.delay = 0.1
+            name = f"killed-{round_}"
+            mine = killed_until_done(tmp_path, name, stub, rng, took)
+            kills, round_ = kills + mine, round_ + 1
+            assert_same(tmp_path, name)
+            repeated = sum((stub.answered - once).values())
+            print(f"{mine} kills; of {once.total()} questions {repeated} asked again", flush=True)
+            assert set(stub.answered) == set(once) and repeated <= mine * WORKERS * CONCURRENCY
+
+
+def recipe(folder, name, stub, ray=f"{{workers: {WORKERS}, cpus: 0.5}}"):
+    """Start a recipe, in a process group of its own."""
+    path = folder / f"{name}.yaml"
+    path.write_text(RECIPE.format(output=name, url=stub.url, concurrency=CONCURRENCY, ray=ray))
+    command = [sys.executable, "-m", "fgclip_fast.curate", "run", str(path), "--workers", "1"]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed_until_done(folder, name, stub, rng, longest):
+    """Run a recipe to its end, with kills at random moments; return their number."""
+    kills = 0
+    process = recipe(folder, name, stub)
+    while True:
+        try:
+            assert process.wait(rng.uniform(0.1, longest)) == 0
+            return kills
+        except subprocess.TimeoutExpired:
+            workers = children(process.pid, "ray::")
+            if kills % 2 and workers:
+                os.kill(rng.choice(workers), signal.SIGKILL)
+            else:
+                process.kill()
+                process.wait()
+                process = recipe(folder, name, stub)
+            kills += 1
+
+
+def children(pid, title):
+    """The processes below one whose command begins so."""
+    found, waiting = [], [pid]
+    while waiting:
+        parent = waiting.pop()
+        below = [int(task) for path in Path(f"/proc/{parent}/task").glob("*/children") for task in read_words(path)]
+        waiting += below
+        found += [child for child in below if " ".join(read_words(Path(f"/proc/{child}/cmdline"))).startswith(title)]
+    return found
+
+
+def read_words(path):
+    try:
+        return path.read_text().replace("\0", " ").split()
+    except OSError:  # the process has ended
+        return []
+
+
+def assert_same(folder, name):
+    """All shards are those of one machine, and each image is there once."""
+    for whole in sorted(path for path in (folder / "whole").iterdir() if path.is_dir()):
+        assert contents(whole) == contents(folder / name / whole.name), whole.name
+    sources = [fields["source"]["key"] for fields in records(folder / name / "5-filter")]
+    assert sources == [f"{i:03}" for i in range(SCENES)]
