@@ -23,6 +23,7 @@ from fgclip_fast.inputs.boxes import Box, checked, numbers
 NEAR_DUPLICATE = "image equal or nearly equal to an earlier one"
 TRUE_NEGATIVE = "negative that is true"
 TRUE_OF_ANOTHER = "negative that another text says of the same box"
+_MARK = 40  # bytes of a digest and three hashes
 _SAME_BOX = 0.5  # overlap of boxes that show one thing
 
 
@@ -49,21 +50,28 @@ class Filter(Stage):
         return self.duplicates
 
     def look(self, samples: Iterable[Sample]) -> Any:
-        """The digest and the hashes of each image, as hexadecimal numbers; None for an image that cannot be decoded."""
-        return [_marks(sample) for sample in samples]
+        """Digests and hashes of all images as one hexadecimal number, and the numbers of those that have none."""
+        marks = [_mark(sample) for sample in samples]
+        without = [number for number, one in enumerate(marks) if one is None]
+        return {"marks": b"".join(one for one in marks if one is not None).hex(), "without": without}
 
     def decide(self, found: Iterable[tuple[str, Any]]) -> Any:
         """The numbers of the samples in each shard that repeat an earlier one."""
-        places, marks = [], []
+        numbers: dict[str, np.ndarray] = {}
+        marks = bytearray()  # of millions of images, so nothing else is kept of each
         for shard, of_shard in found:
-            places += [(shard, number) for number, one in enumerate(of_shard) if one is not None]
-            marks += [bytes.fromhex(one) for one in of_shard if one is not None]
-        array = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, 40)
+            marks += bytes.fromhex(of_shard["marks"])
+            total = len(of_shard["marks"]) // (2 * _MARK) + len(of_shard["without"])
+            numbers[shard] = np.delete(np.arange(total, dtype=np.int32), of_shard["without"])
+        array = np.frombuffer(marks, np.uint8).reshape(-1, _MARK)
         first = groups(array[:, :16], np.ascontiguousarray(array[:, 16:]).view(">u8").astype(np.uint64))
-        repeated: dict[str, list[int]] = {}
-        for i in np.flatnonzero(first != np.arange(len(first))):
-            repeated.setdefault(places[i][0], []).append(places[i][1])
-        return repeated
+        ends = np.cumsum([len(of_shard) for of_shard in numbers.values()])
+        again = np.split(first != np.arange(len(first)), ends[:-1])
+        return {
+            shard: of_shard[repeats].tolist()
+            for (shard, of_shard), repeats in zip(numbers.items(), again, strict=True)
+            if repeats.any()
+        }
 
     def function(self, known: Any) -> Callable[[Item], Done]:
         """Filters one record."""
@@ -146,8 +154,8 @@ def _negatives(region: dict[str, Any], same: list[dict[str, Any]], counts: Count
     region["flag_short_neg"] = int(bool(kept))
 
 
-def _marks(sample: Sample) -> str | None:
-    """The digest and the hashes of an image, 40 bytes; None if it cannot be decoded."""
+def _mark(sample: Sample) -> bytes | None:
+    """The digest and the hashes of an image; None if it cannot be decoded."""
     name = part_name(sample.parts, IMAGE_NAMES)
     try:
         if name is None:
@@ -156,4 +164,4 @@ def _marks(sample: Sample) -> str | None:
         hashes = hashes_of(decode(encoded, SIZE))
     except BadRecord:
         return None
-    return (digest_of(encoded) + np.array(hashes, ">u8").tobytes()).hex()
+    return digest_of(encoded) + np.array(hashes, ">u8").tobytes()

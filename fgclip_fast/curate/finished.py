@@ -8,9 +8,11 @@ from typing import ClassVar
 
 from fgclip_fast.config_rules import Positive, ShareOrZero, check
 from fgclip_fast.curate.folder import read_json
+from fgclip_fast.curate.upload import upload
 from fgclip_fast.data.importers.importing import import_records
 from fgclip_fast.data.importers.source import Source
 from fgclip_fast.data.importers.work_folder import MANIFEST, files_of
+from fgclip_fast.data.remote import is_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,13 @@ class Shards:
     """Share of the images used for validation."""
     shard_size: Positive[int] = 1000
     """Records of a shard."""
+    upload: str = ""
+    """URL of a folder in object storage that the shards are copied to, by fsspec: s3://bucket/mine; empty: none."""
 
     def __post_init__(self) -> None:
         check(self, "curate shards: ")
+        if self.upload and not is_url(self.upload):
+            raise ValueError(f"curate shards: upload must be a URL such as s3://bucket/mine, got {self.upload!r}")
 
     def write(self, shards: Sequence[Path], output: Path, workers: int | None = None) -> Counter[str]:
         """Write the shards by the importer of ``fgclip data import``; a call that was stopped goes on.
@@ -41,6 +47,7 @@ class Shards:
 
         Raises:
             ValueError: the folder holds the shards of another input, or no record is usable.
+            OSError: the shards cannot be copied.
         """
         manifest = read_json(output / MANIFEST)
         if manifest is None:
@@ -64,4 +71,6 @@ class Shards:
         counts = Counter({f"records in {split}": n for split, n in manifest["written"].items()})
         counts.update({f"records refused: {cause}": n for cause, n in manifest["refused"].items()})
         counts.update(manifest["dropped or filled"])
+        if self.upload:
+            upload(sorted(output.glob("*.tar")), self.upload, output / ".import" / "uploaded.json")
         return counts
