@@ -21,6 +21,7 @@ from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.curate.writing import look_at, write_asking, write_unit
 
+_Work = Callable[[Unit], Counter[str]]
 _ERRORS = {"ValueError": ValueError, "OSError": OSError}
 
 
@@ -99,28 +100,31 @@ class Asking:
         await write_asking(self._stage, [unit], self._folder, self._function, counts.update, self._workers)
 
 
-class _Worker:
+def _done(batch: dict[str, Any], work: _Work) -> dict[str, list[str]]:
     """What Ray Data calls: a batch of one unit, pickled, gives its counts, or its error in words."""
+    (unit,) = batch["unit"]
+    try:
+        return {"error": [""], "detail": [json.dumps(work(pickle.loads(unit)))]}
+    except (OSError, ValueError) as error:
+        kind = "OSError" if isinstance(error, OSError) else "ValueError"
+        return {"error": [kind], "detail": [str(error)]}
 
-    def __init__(self, work: Callable[[Unit], Counter[str]]) -> None:
+
+class _Worker:
+    """The same, of work that keeps something from one unit to the next."""
+
+    def __init__(self, work: _Work) -> None:
         self._work = work
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        (unit,) = batch["unit"]
-        try:
-            return {"error": [""], "detail": [json.dumps(self._work(pickle.loads(unit)))]}
-        except (OSError, ValueError) as error:
-            kind = "OSError" if isinstance(error, OSError) else "ValueError"
-            return {"error": [kind], "detail": [str(error)]}
+        return _done(batch, self._work)
 
 
-def on_cluster(
-    work: Callable[[Unit], Counter[str]], units: Sequence[Unit], cluster: Cluster, who: str
-) -> Iterator[Counter[str]]:
+def on_cluster(work: _Work, units: Sequence[Unit], cluster: Cluster, who: str) -> Iterator[Counter[str]]:
     """Do some work for each unit on the cluster, and yield its counts, in the order in which units are done.
 
     Args:
-        work: the work; each worker gets a copy.
+        work: the work; each worker gets a copy. That of a stage that asks runs in actors, which stay until the end.
         units: the input.
         cluster: where to.
         who: names the stage in messages.
@@ -133,14 +137,12 @@ def on_cluster(
         return
     data = _connected(cluster, who)
     rows = data.from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
-    done = rows.map_batches(
-        _Worker,
-        fn_constructor_args=(work,),
-        batch_size=1,
-        compute=data.ActorPoolStrategy(min_size=1, max_size=cluster.workers),
-        num_cpus=cluster.cpus,
-        num_gpus=cluster.gpus,
-    )
+    place = {"batch_size": 1, "num_cpus": cluster.cpus, "num_gpus": cluster.gpus}
+    if isinstance(work, Asking):
+        pool = data.ActorPoolStrategy(min_size=1, max_size=cluster.workers)
+        done = rows.map_batches(_Worker, fn_constructor_args=(work,), compute=pool, **place)
+    else:
+        done = rows.map_batches(_done, fn_args=(work,), compute=data.TaskPoolStrategy(size=cluster.workers), **place)
     for row in done.iter_rows():
         if row["error"]:
             raise _ERRORS[row["error"]](row["detail"])

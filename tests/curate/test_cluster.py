@@ -166,7 +166,7 @@ def killed_until_done(folder, name, stub, rng, longest):
             assert process.wait(rng.uniform(0.1, longest)) == 0
             return kills
         except subprocess.TimeoutExpired:
-            workers = children(process.pid, "ray::")
+            workers = children(process.pid, "ray::Map")
             if kills % 2 and workers:
                 os.kill(rng.choice(workers), signal.SIGKILL)
             else:
