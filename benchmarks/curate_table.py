@@ -32,6 +32,7 @@ from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.phrases import Phrases
 from fgclip_fast.curate.recipe import Recipe, run_recipe
 from fgclip_fast.curate.regions import Regions
+from fgclip_fast.data.importers.work_folder import MANIFEST
 from fgclip_fast.data.shards import Shard, ShardWriter, expand
 from fgclip_fast.presets import PRESETS
 from fgclip_fast.scenes.write import write_scenes
@@ -70,6 +71,9 @@ def by_rules(true: Path, output: Path) -> Path:
 
 def curated(true: Path, output: Path, scenes: int) -> Path:
     """Shards that a recipe of all stages makes of the images alone."""
+    finished = output / "stages" / "6-shards"
+    if (finished / MANIFEST).exists():
+        return finished
     for path in expand(str(true / "train-*.tar")):
         if not (output / "images" / path.name).exists():
             rewrite(path, output / "images" / path.name, lambda record: {})
@@ -79,7 +83,7 @@ def curated(true: Path, output: Path, scenes: int) -> Path:
             Captions(chat=chat), Phrases(), Regions(detector=detector), Negatives(), Filter(), Shards(),
         )  # fmt: skip
         run_recipe(Recipe(str(output / "images" / "train-*.tar"), output / "stages", stages))
-    return output / "stages" / f"{len(stages)}-shards"
+    return finished
 
 
 def rewrite(source: Path, target: Path, change: Any) -> None:

@@ -100,10 +100,11 @@ class Asking:
         await write_asking(self._stage, [unit], self._folder, self._function, counts.update, self._workers)
 
 
-def _done(batch: dict[str, Any], work: _Work) -> dict[str, list[str]]:
+def _done(batch: dict[str, Any], work: _Work, home: str) -> dict[str, list[str]]:
     """What Ray Data calls: a batch of one unit, pickled, gives its counts, or its error in words."""
     (unit,) = batch["unit"]
     try:
+        os.chdir(home)  # where relative paths start
         return {"error": [""], "detail": [json.dumps(work(pickle.loads(unit)))]}
     except (OSError, ValueError) as error:
         kind = "OSError" if isinstance(error, OSError) else "ValueError"
@@ -113,11 +114,11 @@ def _done(batch: dict[str, Any], work: _Work) -> dict[str, list[str]]:
 class _Worker:
     """The same, of work that keeps something from one unit to the next."""
 
-    def __init__(self, work: _Work) -> None:
-        self._work = work
+    def __init__(self, work: _Work, home: str) -> None:
+        self._work, self._home = work, home
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        return _done(batch, self._work)
+        return _done(batch, self._work, self._home)
 
 
 def on_cluster(work: _Work, units: Sequence[Unit], cluster: Cluster, who: str) -> Iterator[Counter[str]]:
@@ -137,12 +138,14 @@ def on_cluster(work: _Work, units: Sequence[Unit], cluster: Cluster, who: str) -
         return
     data = _connected(cluster, who)
     rows = data.from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
+    home = os.getcwd()
     place = {"batch_size": 1, "num_cpus": cluster.cpus, "num_gpus": cluster.gpus}
     if isinstance(work, Asking):
         pool = data.ActorPoolStrategy(min_size=1, max_size=cluster.workers)
-        done = rows.map_batches(_Worker, fn_constructor_args=(work,), compute=pool, **place)
+        done = rows.map_batches(_Worker, fn_constructor_args=(work, home), compute=pool, **place)
     else:
-        done = rows.map_batches(_done, fn_args=(work,), compute=data.TaskPoolStrategy(size=cluster.workers), **place)
+        tasks = data.TaskPoolStrategy(size=cluster.workers)
+        done = rows.map_batches(_done, fn_args=(work, home), compute=tasks, **place)
     for row in done.iter_rows():
         if row["error"]:
             raise _ERRORS[row["error"]](row["detail"])

@@ -107,12 +107,14 @@ def failing(unit):
 
 
 @pytest.mark.slow
-def test_two_workers_write_the_same_bytes_and_an_error_ends_the_run(units, tmp_path):
+def test_two_workers_write_the_same_bytes_and_an_error_ends_the_run(units, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'fgclip_fast[ray]'")
     try:
-        for stage in (Phrases(), Negatives()):
+        for number, stage in enumerate((Phrases(), Negatives())):
+            (tmp_path / f"{number}").mkdir()
+            monkeypatch.chdir(tmp_path / f"{number}")
             run(stage, units, tmp_path / stage.name, workers=1)
-            on_two = tmp_path / f"{stage.name}-on-two"
+            on_two = Path("out")
             counts = run(stage, units, on_two, cluster=Cluster(workers=WORKERS, cpus=0.5))
             assert contents(on_two) == contents(tmp_path / stage.name) and counts["records"] == 6
         with pytest.raises(ValueError, match=r"^a-1\.tar is wrong$"):
