@@ -9,11 +9,11 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from rich.logging import RichHandler
 
-from fgclip_fast import slurm
+from fgclip_fast import signals, slurm
 
 T = TypeVar("T")
 _ACTED_ON = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -30,8 +30,9 @@ def frame(name: str) -> Iterator[None]:
     first log warnings only.
 
     A ValueError or OSError, which is what our own checks and the file system raise, ends the process with the line
-    ``error: NAME: message`` and status 1; Ctrl-C, with one line and status 130. Other exceptions are faults of this
-    package and keep their traceback.
+    ``error: NAME: message`` and status 1. Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP ends it with one line and status 128 + the
+    signal's number, once half-written files are removed and the tasks at hand are done; a second Ctrl-C ends it at
+    once. Other exceptions are faults of this package and keep their traceback.
     """
     replace_unprintable()
     slurm.adopt()
@@ -43,13 +44,31 @@ def frame(name: str) -> Iterator[None]:
     for handler in logging.getLogger().handlers:
         handler.addFilter(_make_printable)
     try:
-        yield
+        with signals.raised():
+            yield
     except (ValueError, OSError) as error:
         message = printable(" ".join(str(error).split()))
         sys.exit(f"error: {message if message.startswith(name) else f'{name}: {message}'}")
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; what was saved before is whole", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt as stopped:
+        print(" ".join(stopped.args) or f"{name}: interrupted; what was saved before is whole", file=sys.stderr)
+        _end(stopped)
+
+
+@contextmanager
+def going_on(name: str) -> Iterator[None]:
+    """Run the work of a command that, given again, goes on where a signal stopped it; the signal's line says so."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.args = (f"{name}: interrupted; the same command goes on from here",)
+        raise
+
+
+def _end(stopped: KeyboardInterrupt) -> NoReturn:
+    if isinstance(stopped, signals.Signalled) and stopped.at_once:
+        sys.stderr.flush()
+        os._exit(128 + stopped.number)  # sys.exit would wait for workers, and for a disk that hangs
+    sys.exit(128 + (stopped.number if isinstance(stopped, signals.Signalled) else signal.SIGINT))
 
 
 def printable(text: str) -> str:

@@ -157,7 +157,8 @@ def write(model: FGCLIP, paths: Sequence[Path], request: Request) -> None:
         count = embed_many.write_file(model, folder, texts, output)
     else:
         of = {"long": request.long, "precision": str(model.vision_model.encoder.blocks()[0].mlp.fc1.weight.dtype)}
-        count = embed_many.write_parts(model, folder, texts, output, request.part_size, of)
+        with command.going_on("embed"):
+            count = embed_many.write_parts(model, folder, texts, output, request.part_size, of)
     log.info("%s: %d images, %d could not be read", output, count, len(paths) - count)
 
 

@@ -34,6 +34,7 @@ from fgclip_fast.model.interpolation import interpolate
 from fgclip_fast.scenes import locate
 from fgclip_fast.suites import Task
 from fgclip_fast.training import checkpoint, distributed, start
+from fgclip_fast.training.distributed import Processes
 
 log = logging.getLogger("fgclip_fast")
 
@@ -53,6 +54,15 @@ def run(request: Request) -> None:
     """
     refuse_unused(request)
     processes = distributed.start(preflight.device(request.device))
+    with distributed.explained(processes, "start the evaluation again"):
+        found = _measure(request, processes)
+        distributed.stop(processes)
+    if not request.allow_partial:
+        _refuse_partial(found)
+
+
+def _measure(request: Request, processes: Processes) -> dict[str, Figures]:
+    """Evaluate by all processes; the first one prints and writes. Returns the figures in each of them."""
     heap.keep_freed_memory(processes.device.type)
     model, other = pretrained.load(request.run, trust_file=request.trust_file), _other(request)
     if request.output:
@@ -86,9 +96,7 @@ def run(request: Request) -> None:
             whole=request.automatic,
             replace=lambda: may_replace(request),
         )
-    distributed.stop(processes)
-    if not request.allow_partial:
-        _refuse_partial(found)
+    return found
 
 
 def _ask(

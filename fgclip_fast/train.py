@@ -101,9 +101,10 @@ def _train(config: Config, lock: Lock) -> Run:
                 except Stopped:
                     log.info("interrupted: %s is trained and saved; `fgclip evaluate %s` measures it",
                              *[parts.run] * 2)  # fmt: skip
+            # Here, since the others wait for the last save of the first, and a signal must not end them meanwhile.
+            distributed.stop(processes)
         state.average.swap()
         lora.merge(parts.model)
-        distributed.stop(processes)
         if evaluated and tracking:
             _tell(tracking, parts, trainer.step, figures)
     log.info("%s: %d of %d steps done", parts.run, trainer.step, trainer.steps)

@@ -15,10 +15,11 @@ from fgclip_fast.run_state import State, machine_of
 from fgclip_fast.suites import Task
 from fgclip_fast.training import checkpoint, grad_cache, optim, out_of_memory
 from fgclip_fast.training.best import Best
-from fgclip_fast.training.distributed import StopFlag
+from fgclip_fast.training.distributed import StopFlag, of_first
 from fgclip_fast.training.divergence import SkippedSteps
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.interruption import Interrupted, Interruption
+from fgclip_fast.training.log_writer import LOG, has_line
 from fgclip_fast.training.monitor import Monitor
 from fgclip_fast.training.saver import Saver
 from fgclip_fast.training.timing import Stopwatch
@@ -84,7 +85,8 @@ class Trainer:
             ValueError: too many steps in a row had no finite gradient, or a step does not fit the memory.
         """
         self.state.model.train()
-        while self.step < self.steps and (arrived := self._next()) is not None:
+        goes_on = self._validate_after_a_kill()
+        while goes_on and self.step < self.steps and (arrived := self._next()) is not None:
             if not self._take(arrived):
                 self._in_smaller_passes()
             elif not self._goes_on():
@@ -145,13 +147,28 @@ class Trainer:
         if self._failed or self._stop.agreed(self._interruption.wanted) or self.step == self.steps:
             return False
         if self._parts.processes.first and self._saver.due(self.step):
-            self._settle()
-            self._saver.submit(self.state.job(self._parts.run, self.step, self.state.config.keep))
+            if self._settle():
+                self._saver.submit(self.state.job(self._parts.run, self.step, self.state.config.keep))
+            else:
+                self._saver.postpone()
         if self._eval_every and self.step % self._eval_every == 0:
             return self._validate()
         return True
 
-    def _validate(self) -> bool:
+    def _validate_after_a_kill(self) -> bool:
+        """Validate if the run ended between a checkpoint and the end of the validation after it; as :meth:`_validate`.
+
+        So a resumed run has the figures, and the best checkpoint, of one that was left alone.
+        """
+        began, run, best = self._began, self._parts.run, self._best
+        if not began or began == self.steps or not self._eval_every or began % self._eval_every:
+            return True
+        noted, known = of_first(
+            self._parts.processes, lambda: (has_line(run / LOG, began, "validation"), best.knows(began))
+        )
+        return (noted and known) or self._validate(noted=noted)
+
+    def _validate(self, *, noted: bool = False) -> bool:
         """Validate, and keep the checkpoint if it is the best; False after a signal, or once patience is spent."""
         names = suites.during_training(self._parts.source)
         try:
@@ -160,7 +177,8 @@ class Trainer:
         except Stopped:
             return False
         records = self.figures.get("records", {})
-        self._monitor.note(self.step, "validation", records)
+        if not noted:
+            self._monitor.note(self.step, "validation", records)
         writes = self._parts.processes.first
         self._saver.submit(self.state.best_job(self._best, records, self.step, writes=writes))
         if self._best.exhausted():
@@ -171,19 +189,19 @@ class Trainer:
         self._monitor.pause_clock()
         return True
 
-    def _settle(self) -> None:
-        """Bring the log up to the step that is saved."""
+    def _settle(self) -> bool:
+        """Bring the log up to the step that is saved; False if the disk does not answer."""
         self._monitor.note(self.step, "records", dict(self._parts.loader.counts))
-        self._monitor.settle()
+        return self._monitor.settle()
 
     def _finish(self) -> None:
         """Save the last step, and wait until all is written."""
         parts = self._parts
+        patience = _PATIENCE if self.step == self.steps else _PATIENCE_INTERRUPTED
         if parts.processes.first and not self._failed and (self.step > self._began or not self._began):
             self._settle()
-            patience = _PATIENCE if self.step == self.steps else _PATIENCE_INTERRUPTED
             self._saver.finish(self.state.job(parts.run, self.step, self.state.config.keep), patience)
-        self._saver.wait()
+        self._saver.wait(patience)
         self._monitor.close()
         self._stop.close()
         if self._failed:

@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,19 +40,31 @@ def warm() -> None:
         FGCLIP(MINI).save(Path(folder))
 
 
+def write_configs(shards: Path, folder: Path, names: Sequence[str], steps: int, **changes: Any) -> None:
+    """Write ``NAME.yaml`` for each name: the same short run, whose folder is ``NAME``."""
+    data = Data(train=str(shards / "train-*.tar"), val="", workers=0, window=2)
+    config = Config(
+        model=MINI, data=data, optim=Optim(lr=3e-3, warmup=2, average=0.9), batch_size=4, steps=steps,
+        checkpoint_every=2, device="cpu", threads=1,
+    )  # fmt: skip
+    for name in names:
+        config_file.save(replace(config, output=str(folder / name), **changes), folder / f"{name}.yaml")
+
+
 def losses(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's steps, without what the clock and the memory of the process decide."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in CLOCK} for line in lines if line["kind"] == "train"]
 
 
-def start(words: list[str], output: Path) -> int:
+def start(words: list[str], output: Path, environment: Mapping[str, str] = MappingProxyType({})) -> int:
     """Start the command in a fork, its output at the end of a file; return the process id."""
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
+        os.environ |= environment
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -101,13 +115,7 @@ def main() -> None:
     reader.add_argument("--seed", type=int, default=0)
     asked = reader.parse_args()
     chance, folder = random.Random(asked.seed), asked.output
-    data = Data(train=str(asked.shards / "train-*.tar"), val="", workers=0, window=2)
-    config = Config(
-        model=MINI, data=data, optim=Optim(lr=3e-3, warmup=2, average=0.9), batch_size=4, steps=asked.steps,
-        checkpoint_every=2, device="cpu", threads=1,
-    )  # fmt: skip
-    for name in ("whole", "killed"):
-        config_file.save(replace(config, output=str(folder / name)), folder / f"{name}.yaml")
+    write_configs(asked.shards, folder, ("whole", "killed"), asked.steps)
     warm()
     begun = time.monotonic()
     whole = start(["--config", str(folder / "whole.yaml")], folder / "whole.txt")

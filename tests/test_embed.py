@@ -1,6 +1,8 @@
 """``embed``: texts ranked, heat maps drawn, folders embedded, and each mistake refused in one line."""
 
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -130,18 +132,21 @@ def test_parts_are_the_rows_of_one_file(run, many, tmp_path, capsys, caplog):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3, 5])
-def test_what_was_stopped_goes_on_to_the_same_bytes(run, many, tmp_path, monkeypatch, batches, caplog):
+def test_what_was_stopped_goes_on_to_the_same_bytes(run, many, tmp_path, monkeypatch, batches, caplog, capsys):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     embed.main(words_of(run, many, tmp_path / "whole"))
     encode, left = embed_many.FGCLIP.encode_image, iter(range(batches))
 
     def stops(model, images):
-        next(left)  # StopIteration, as no code of ours catches, after some batches
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGTERM)
         return encode(model, images)
 
-    with monkeypatch.context() as patch, pytest.raises((RuntimeError, StopIteration)):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(embed_many.FGCLIP, "encode_image", stops)
         embed.main(words_of(run, many, tmp_path / "stopped"))
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "embed: interrupted; the same command goes on from here\n"
     before = parts_of(tmp_path / "stopped")
     assert len(before) == {0: 0, 1: 0, 3: 1, 5: 2}[batches]
     (tmp_path / "stopped" / ".part-000001.parquet.7.partial").write_bytes(b"half a part")

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "fgclip_fast"
 # From the ground up. A room is a folder, or a file in the root of the package; it may import from itself and from
 # the floors below its own. What is named on no floor is a command: every `__main__.py` and other files in the root.
 FLOORS = (
-    {"config_rules", "heap", "home_cache", "locked_file", "slurm", "told_by_first"},
+    {"config_rules", "heap", "home_cache", "locked_file", "signals", "slurm", "told_by_first"},
     {"config_model"},
     {"config", "whole_file", "whole_folder", "progress", "kernels", "_native"},
     {"ops"},

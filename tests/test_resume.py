@@ -2,16 +2,18 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from fgclip_fast import command_line, config_file
+from fgclip_fast import command_line, config_file, suites
 from fgclip_fast.config import Config, Data, Loss, Optim
 from fgclip_fast.run_folder import Lock
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint, optim
+from fgclip_fast.training.best import Best
 from tests.models import MINI
 
 
@@ -68,6 +70,41 @@ def test_what_the_command_line_changes_is_told_and_holds(copied, caplog):
     saved = checkpoint.newest_sound(run.path)
     assert saved.name == "step-00000004" and (saved / "model" / "merges.txt").is_file()
     assert config_file.load(saved / "config.yaml").optim.lr == 1e-5
+
+
+@pytest.mark.parametrize("cut", ["the validation", "the best checkpoint"])
+def test_a_validation_that_a_kill_cuts_is_done_anew(shards, tmp_path, monkeypatch, cut):
+    """Its checkpoint is saved, and its figures are not; or they are, and the best checkpoint is not."""
+
+    def config(name):
+        data = Data(train=str(shards / "train-*.tar"), val=str(shards / "val-*.tar"), workers=0, window=2)
+        more = replace(config_of(tmp_path, steps=3), output=str(tmp_path / name), resume="auto", data=data)
+        return replace(more, eval_every=1, keep_best="loss_total")
+
+    def lines(name):
+        read = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        return [line for line in read if line["kind"] == "validation"]
+
+    train(config("whole"))
+    owner, name = (suites, "evaluate") if cut == "the validation" else (Best, "improved")
+    real, calls = getattr(owner, name), []
+
+    def killed(*arguments, **more):
+        calls.append(name)
+        while len(calls) == 2 and not checkpoint.at(tmp_path / "cut", 2).exists():
+            time.sleep(0.01)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, killed)
+        train(config("cut"))
+    assert checkpoint.step_of(checkpoint.newest(tmp_path / "cut")) == 2
+    train(config("cut"))
+    assert len(lines("cut")) == 2 and lines("cut") == lines("whole")
+    best = [json.loads((tmp_path / name / "best" / "best.json").read_text()) for name in ("cut", "whole")]
+    assert best[0] == best[1]
 
 
 @pytest.mark.parametrize("change", ["one more", "one gone", "another order", "another content"])

@@ -1,6 +1,5 @@
 """``fgclip curate``: from images to training data, stage by stage."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -239,10 +238,8 @@ def _check_workers(stage: str, workers: int | None) -> None:
 
 
 def _interruptible(stage: str, work: Callable[[], T]) -> T:
-    try:
+    with command.going_on(f"curate {stage}"):
         return work()
-    except KeyboardInterrupt:
-        sys.exit(f"curate {stage}: interrupted; the same command goes on from here")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -65,21 +65,22 @@ def import_(
     """
     if not source:
         raise ValueError("data import: source must be at least one file or folder, got none")
-    written, causes = import_records(
-        source,
-        output,
-        images=images,
-        format=format,
-        boxes=boxes,
-        orientation=orientation,
-        image_field=image_field,
-        text_field=text_field,
-        template=template,
-        val=val,
-        shard_size=shard_size,
-        workers=workers,
-        retry_failed=retry_failed,
-    )
+    with command.going_on("data import"):
+        written, causes = import_records(
+            source,
+            output,
+            images=images,
+            format=format,
+            boxes=boxes,
+            orientation=orientation,
+            image_field=image_field,
+            text_field=text_field,
+            template=template,
+            val=val,
+            shard_size=shard_size,
+            workers=workers,
+            retry_failed=retry_failed,
+        )
     test = f", {written['test']} to test on" if written["test"] else ""
     print(f"{output}: {written['train']} records to train on, {written['val']} to validate on{test}")
     _print(causes)

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
+from fgclip_fast.signals import SIGNALS
+
 T = TypeVar("T")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def cores() -> int:
@@ -89,7 +90,7 @@ def start_worker() -> None:
 
 def ignore_signals() -> None:
     """Leave the signals that stop a command to the process that has started this one, and ends it."""
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -100,7 +101,7 @@ def start_fork_server() -> None:
     along; what a process ignores, those that it starts ignore too.
     """
     on_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS} if on_main else {}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS} if on_main else {}
     try:
         forkserver.ensure_running()
     finally:

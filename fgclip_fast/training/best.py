@@ -67,6 +67,10 @@ class Best:
 
         return job
 
+    def knows(self, step: int) -> bool:
+        """True if the validation after ``step`` was compared, or nothing is followed."""
+        return self._metric is None or step in (self._record.get("step"), *self._record.get("worse", ()))
+
     def exhausted(self) -> bool:
         """True if ``patience`` validations brought nothing better."""
         return bool(self._patience) and len(self._record.get("worse", [])) >= self._patience

@@ -79,8 +79,14 @@ def of_first(processes: Processes, work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def explained(processes: Processes) -> Iterator[None]:
+def explained(
+    processes: Processes, way_out: str = "the run goes on from its newest checkpoint by --resume auto"
+) -> Iterator[None]:
     """Run what all processes do together; that one of them is gone ends with a sentence instead of a traceback.
+
+    Args:
+        processes: that take part.
+        way_out: the end of the sentence.
 
     Raises:
         ConnectionError: another process has died, or cannot be reached.
@@ -96,7 +102,7 @@ def explained(processes: Processes) -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ConnectionError(
             f"process {processes.rank}: another of the {processes.world_size} processes has died or cannot be reached "
-            f"({reason or error}); the run goes on from its newest checkpoint by --resume auto"
+            f"({reason or error}); {way_out}"
         ) from None
 
 

@@ -1,11 +1,15 @@
 """Write the log of a run in a thread of its own: ``log.jsonl``, TensorBoard, trackers and what people are shown."""
 
+import atexit
 import json
 import logging
 import os
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
@@ -17,12 +21,15 @@ from fgclip_fast.whole_folder import flush
 
 log = logging.getLogger("fgclip_fast")
 LOG = "log.jsonl"
+HANG = 60.0
+"""Seconds after which a file system counts as one that does not answer."""
 
 
 class LogWriter:
     """Writes lines in the order of the calls, each while the caller goes on; the next call waits until it is written.
 
-    Lines that the disk refuses wait for the next one.
+    Lines that the disk refuses wait for the next one. A file system that does not answer is told once and waited for no
+    longer; the lines wait in memory.
 
     Args:
         run: folder of the run.
@@ -40,19 +47,23 @@ class LogWriter:
         self._board: SummaryWriter | None = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
         self._trackers = trackers or Trackers()
         self._progress = Progress(steps, done, quiet=quiet)
-        self._thread = ThreadPoolExecutor(1, "log")
+        self._calls: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
         self._last: Future[None] | None = None
+        self._hangs = False
+        # A daemon, since one that the disk holds up would else keep the process from ending.
+        threading.Thread(target=_run, args=(self._calls,), name="log", daemon=True).start()
+        atexit.register(self._wait)  # so that a crash of the loop loses no line
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Write the figures of a step; all go into the log, numbers also to TensorBoard and trackers."""
         self._wait()
-        self._last = self._thread.submit(self._write, step, kind, dict(values))
+        self._call(partial(self._write, step, kind, dict(values)))
 
-    def sync(self) -> None:
-        """Wait until all lines are on the disk, where it takes any."""
+    def sync(self) -> bool:
+        """Wait until all lines are on the disk, where it takes any; False if it does not answer."""
         self._wait()
-        if not self._unwritten and self._path.exists():  # a folder that went away is told by what writes there
-            flush(self._path)
+        self._call(self._flush)
+        return self._wait()
 
     def close(self) -> None:
         """Wait for the last line and close the files.
@@ -61,20 +72,40 @@ class LogWriter:
             OSError: lines are left that could not be written.
         """
         try:
-            self._wait()
+            if not self._wait():
+                raise TimeoutError(f"{self._path}: the file system does not answer")
             if self._unwritten:
                 self._append()
             if self._unwritten:
                 raise OSError(f"{self._path}: the last {len(self._unwritten)} lines of the log could not be written")
         finally:
-            self._thread.shutdown()
+            self._calls.put(None)
+            atexit.unregister(self._wait)
             self._progress.close()
-            self._to_board(lambda board: board.close())
+            if not self._hangs:
+                self._to_board(lambda board: board.close())
 
-    def _wait(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
+    def _call(self, call: Callable[[], None]) -> None:
+        self._last = Future()
+        self._calls.put((self._last, call))
+
+    def _wait(self) -> bool:
+        """Wait for the last call, until it counts as held up, and tell of that once; True if it has ended."""
+        if self._last is None:
+            return True
+        done, _ = wait([self._last], 0.0 if self._hangs else HANG)
+        if not done:
+            if not self._hangs:
+                log.error("%s: the file system has not answered for %.0f s; training goes on", self._path, HANG)
+            self._hangs = True
+            return False
+        last, self._last, self._hangs = self._last, None, False
+        last.result()
+        return True
+
+    def _flush(self) -> None:
+        if not self._unwritten and self._path.exists():  # a folder that went away is told by what writes there
+            flush(self._path)
 
     def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         line = json.dumps(finite({"step": step, "kind": kind, **values}), allow_nan=False)
@@ -112,6 +143,17 @@ class LogWriter:
         except Exception as error:
             self._board = None
             log.error("TensorBoard's files cannot be written (%s); %s has the same figures", error, self._path)
+
+
+def _run(calls: "SimpleQueue[tuple[Future[None], Callable[[], None]] | None]") -> None:
+    """Make calls one after another, until None comes."""
+    while (found := calls.get()) is not None:
+        future, call = found
+        try:
+            call()
+            future.set_result(None)
+        except BaseException as error:
+            future.set_exception(error)
 
 
 def truncate_log(path: Path, step: int) -> None:

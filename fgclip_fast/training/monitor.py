@@ -94,11 +94,12 @@ class Monitor:
         if self._writer is not None:
             self._writer.write(step, kind, values)
 
-    def settle(self) -> None:
-        """Wait until the log holds all steps, before a checkpoint of the last one is written."""
-        if self._writer is not None:
-            self._write_pending(self._writer)
-            self._writer.sync()
+    def settle(self) -> bool:
+        """Wait until the log holds all steps, before a checkpoint of the last; False if the disk does not answer."""
+        if self._writer is None:
+            return True
+        self._write_pending(self._writer)
+        return self._writer.sync()
 
     def pause_clock(self) -> None:
         """Leave the time since the last step (a validation, a checkpoint) out of the rates."""

@@ -95,6 +95,25 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(tmp_path, caplog, 
         checkpoint.newest_sound(tmp_path)
 
 
+def test_damage_in_any_file_of_a_real_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog):
+    """One byte of each file is changed, and its last two are cut, one file after another."""
+    model = FGCLIP(MINI)
+    good, bad = (checkpoint.save(tmp_path, step, model.save, {"moment": torch.ones(3)}, keep=2) for step in (5, 10))
+    files = [path for path in bad.rglob("*") if path.is_file()]
+    assert len(files) > 8 and {"merges.txt", "model.safetensors", "state.safetensors"} <= {path.name for path in files}
+    for path in files:
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[len(content) // 3] ^= 16
+        for damaged in (bytes(flipped), content[:-2]):
+            path.write_bytes(damaged)
+            assert checkpoint.newest_sound(tmp_path) == good, path
+            assert f"{path} " in caplog.text, path
+            caplog.clear()
+        path.write_bytes(content)
+    assert checkpoint.newest_sound(tmp_path) == bad
+
+
 def test_a_checkpoint_of_another_step_or_of_a_later_version_is_refused(tmp_path, monkeypatch):
     saved = checkpoint.save(tmp_path, 5, save_model, {}, keep=1)
     other = saved.rename(saved.with_name("step-00000006"))

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from fgclip_fast.training.interruption import SIGNALS, Interrupted, Interruption
+from fgclip_fast.signals import SIGNALS
+from fgclip_fast.training.interruption import Interrupted, Interruption
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -159,6 +160,26 @@ def test_a_folder_that_is_removed_is_made_anew_and_one_whose_disk_went_away_is_n
     assert (tmp_path / "run" / LOG).read_bytes() == b"a\n"
     with pytest.raises(FileNotFoundError):
         log_writer._append_whole(tmp_path / "disk" / "run" / LOG, b"a\n")
+
+
+def test_a_file_system_that_does_not_answer_is_told_once_and_holds_no_step_up(tmp_path, monkeypatch, caplog):
+    append, answers = log_writer._append_whole, threading.Event()
+    monkeypatch.setattr(log_writer, "HANG", 0.05)
+    monkeypatch.setattr(log_writer, "_append_whole", lambda *arguments: (answers.wait(60), append(*arguments)))
+    writer = LogWriter(tmp_path, 9, 0, quiet=True)
+    for step in range(1, 6):
+        writer.write(step, "records", {})
+    assert not writer.sync() and lines(tmp_path) == []
+    assert caplog.text.count("the file system has not answered for") == 1
+    answers.set()
+    while not writer.sync():
+        time.sleep(0.01)
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 6))
+    answers.clear()
+    writer.write(6, "records", {})
+    with pytest.raises(TimeoutError, match="the file system does not answer"):
+        writer.close()
+    answers.set()
 
 
 def test_tensorboard_that_cannot_write_is_given_up(tmp_path, caplog):
