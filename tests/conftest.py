@@ -15,6 +15,9 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 # No test times kernels to choose one: the choice would change between runs, and with it the last bits.
 os.environ["FGCLIP_AUTOTUNE"] = "0"
+# Each of pytest-xdist's workers takes its share of the cores.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    torch.set_num_threads(max(1, torch.get_num_threads() // int(workers)))
 
 
 @pytest.fixture(scope="session", autouse=True)
