@@ -19,8 +19,8 @@ def check(shards, folder, kills, steps):
     assert all(name.startswith("step-") for name in found["names"]), found
 
 
-def test_a_run_that_is_killed_a_few_times_ends_as_if_left_alone(shards, tmp_path):
-    check(shards, tmp_path, kills=4, steps=8)
+def test_a_run_that_is_killed_ten_times_ends_as_if_left_alone(shards, tmp_path):
+    check(shards, tmp_path, kills=10, steps=12)
 
 
 @pytest.mark.slow
