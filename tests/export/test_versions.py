@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 import fgclip_fast
 from fgclip_fast.inputs.image import normalize
-from tests.export.reads_folders import BOX, TEXTS, pixels
 
 pytest.importorskip("transformers")
+from tests.export.reads_folders import BOX, TEXTS, pixels
+
 PYTHONS = os.environ.get("FGCLIP_TRANSFORMERS", sys.executable).split(":")
 CODE = os.environ.get("FGCLIP_RELEASED_CODE", "")
 

@@ -273,7 +273,7 @@ def test_an_unknown_dtype_is_named(folder):
 
 
 def test_a_hub_name_is_found_in_the_offline_cache(model, folder, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     cached = tmp_path / "cache/models--org--tiny"
     snapshot, blobs = cached / "snapshots" / ("a" * 40), cached / "blobs"
     for made in (snapshot, blobs, cached / "refs"):
@@ -282,8 +282,8 @@ def test_a_hub_name_is_found_in_the_offline_cache(model, folder, tmp_path, monke
         file.rename(blobs / str(number))
         (snapshot / file.name).symlink_to(blobs / str(number))
     (cached / "refs/main").write_text("a" * 40)
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     assert_equal(fgclip_fast.load("org/tiny"), model)
     with pytest.raises(
         FileNotFoundError,
