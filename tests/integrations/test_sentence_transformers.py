@@ -19,6 +19,7 @@ from sentence_transformers.losses import (  # noqa: E402
 from fgclip_fast.integrations.sentence_transformers import FGCLIPModule  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:encode_text. 1 of 5 texts were cut")
+COLOURS = ["red", "green", "blue", "white"]
 TEXTS = ["a red mug", "two dogs on a sofa, looking at a cat", "", "a red mug", "a mug " * 60]
 
 
@@ -93,6 +94,22 @@ def test_its_losses_train_both_towers_through_the_module(model, images, name):
     for name, gradient in expected.items():
         floor = 1e-5 * float(gradient.abs().max()) + 1e-6
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=floor, msg=lambda text, name=name: name + text)
+
+
+def test_its_trainer_teaches_texts_their_images(model, tmp_path):
+    Dataset = pytest.importorskip("datasets").Dataset  # which the trainer needs
+    sentences = SentenceTransformer(modules=[FGCLIPModule(model)], device="cpu")
+    images = [Image.new("RGB", (32, 32), colour) for colour in COLOURS]
+    texts = [f"a {colour} square" for colour in COLOURS]
+    arguments = sentence_transformers.SentenceTransformerTrainingArguments(
+        str(tmp_path), max_steps=30, per_device_train_batch_size=len(images), learning_rate=1e-3,
+        report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    data, loss = Dataset.from_dict({"image": images, "text": texts}), MultipleNegativesRankingLoss(sentences)
+    trainer = sentence_transformers.SentenceTransformerTrainer(sentences, arguments, data, loss=loss)
+    trainer.train()
+    found = sentences.encode(images) @ sentences.encode(texts).T
+    assert found.argmax(1).tolist() == list(range(len(images)))
 
 
 def test_what_cannot_be_is_refused(model, images):
