@@ -25,7 +25,7 @@ def built(tmp_path_factory):
     """A copy of the package whose extension stops at the first fault."""
     pytest.importorskip("pybind11", reason="the build needs pybind11, cmake and ninja")
     copy = tmp_path_factory.mktemp("sanitized") / "clone"
-    left_out = shutil.ignore_patterns(".git", "_native*.so", "build", "runs", "*cache*", "*.egg-info")
+    left_out = shutil.ignore_patterns(".git", "_native*.so", "build", "runs", "__pycache__", ".*_cache", "*.egg-info")
     shutil.copytree(ROOT, copy, ignore=left_out)
     environment = {**os.environ, "CXXFLAGS": FLAGS, "LDFLAGS": FLAGS, "FGCLIP_CUDA": "0"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
