@@ -48,7 +48,7 @@ def described(
         of["settings"] = dict(settings)
     return {
         name: {
-            **figures.values,
+            **{key: _told(key, value) for key, value in figures.values.items()},
             "of": {
                 **of,
                 "data": figures.data,
@@ -59,6 +59,11 @@ def described(
         }
         for name, figures in found.items()
     }
+
+
+def _told(name: str, value: Any) -> Any:
+    """Losses to four digits: beyond the sixth they depend on how many images went through the model together."""
+    return round(value, 4) if name.startswith("loss_") and isinstance(value, float) else value
 
 
 def settings(model: FGCLIP) -> dict[str, Any]:

@@ -182,14 +182,7 @@ def test_one_two_and_four_processes_give_the_same_json(folder, alone):
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_figures_do_not_depend_on_the_batch_size(folder, alone, size):
     found = json.loads(json.dumps(figures(folder / "val.tar", folder / "questions.jsonl", Share(), batch_size=size)))
-    for suite, values in alone.items():
-        losses = {name for name in values if name.startswith("loss_")}
-        assert {k: v for k, v in found[suite].items() if k not in losses} == {
-            k: v for k, v in values.items() if k not in losses
-        }
-        # A product of fewer rows may round differently; larger batches are cut into the usual parts.
-        for name in losses:
-            assert found[suite][name] == pytest.approx(values[name], rel=0 if size > 32 else 1e-5), name
+    assert found == alone
 
 
 def test_a_signal_ends_the_work_before_the_next_part():

@@ -114,6 +114,7 @@ def test_without_the_package_the_way_to_install_it_is_given(monkeypatch, kind):
     trackers.check(Config())
 
 
+@pytest.mark.slow  # its own process may write the file late on a busy machine
 def test_the_real_wandb_keeps_the_figures_of_a_run_that_is_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
