@@ -13,7 +13,7 @@ from fgclip_fast.curate import recipe as recipes
 from fgclip_fast.curate.captions import Captions
 from fgclip_fast.curate.chat import Chat
 from fgclip_fast.curate.chat_negatives import ChatLevel, ChatNegatives
-from fgclip_fast.curate.cluster import Cluster
+from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
@@ -39,7 +39,7 @@ def images(
     shard_size: int = 1000,
     retry_failed: bool = False,
     workers: int | None = None,
-    ray: Cluster = Cluster(),  # noqa: B008
+    ray: Cluster = HERE,
 ) -> None:
     """Make shards of images, for the next stages: of a folder, or of the tar files in it.
 
@@ -69,7 +69,7 @@ def negatives(
     prompts: Path | None = None,
     retry_failed: bool = False,
     workers: int | None = None,
-    ray: Cluster = Cluster(),  # noqa: B008
+    ray: Cluster = HERE,
 ) -> None:
     """Write hard negatives for the regions of shards. Run again, it goes on where it was interrupted.
 
@@ -191,7 +191,7 @@ def _command(kind: type[StageT]) -> Callable[..., None]:
         stage: Annotated[kind, arg(name="")],  # type: ignore[valid-type]
         retry_failed: bool = False,
         workers: int | None = None,
-        ray: Cluster = Cluster(),  # noqa: B008
+        ray: Cluster = HERE,
     ) -> None:
         _run(stage, shards_of(list_shards("shards", shards)), output, workers, retry_failed, ray)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fgclip_fast.config_rules import NotNegative, Positive, check
-from fgclip_fast.curate.answers import FILE, Answer, Answers, digest_of, key_of
+from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.endpoint import Calls, open_client
 from fgclip_fast.curate.pixels import sendable
 from fgclip_fast.curate.prompts import digest_of as prompt_digest
@@ -159,7 +159,7 @@ async def asker(chat: Chat, answers: Answers) -> AsyncIterator[Asker]:
 
     Args:
         chat: the model and its address.
-        answers: where they are kept; closed in the end.
+        answers: where they are kept.
 
     Raises:
         ValueError: openai is not installed, or no model is named.
@@ -171,7 +171,6 @@ async def asker(chat: Chat, answers: Answers) -> AsyncIterator[Asker]:
         yield Asker(chat, client, answers)
     finally:
         await client.close()
-        answers.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,11 +198,9 @@ class ChatStage(AskingStage):
         return self.chat.concurrency
 
     @asynccontextmanager
-    async def session(
-        self, state: Path, again: bool, shared: bool = False
-    ) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
+    async def session(self, answers: Answers) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
         """Connects to the model."""
-        async with asker(self.chat, Answers(state / FILE, again, shared)) as model:
+        async with asker(self.chat, answers) as model:
             yield partial(self.answered, model)
 
     async def answered(self, model: Asker, item: Item) -> Done:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fgclip_fast.config_rules import NotNegative, Positive, check
+from fgclip_fast.curate.answers import FILE, Answers
 from fgclip_fast.curate.folder import OutputFolder
 from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
 from fgclip_fast.curate.units import Unit
@@ -40,6 +41,10 @@ class Cluster:
 
     def __post_init__(self) -> None:
         check(self, "curate: ray.")
+
+
+HERE = Cluster()
+"""No Ray: the processes of this machine."""
 
 
 @dataclass
@@ -95,7 +100,7 @@ class Asking:
 
     async def _write(self, unit: Unit, counts: Counter[str]) -> None:
         if self._function is None:
-            self._session = self._stage.session(self._folder.state, self._again, shared=True)
+            self._session = self._stage.session(Answers(self._folder.state / FILE, self._again, shared=True))
             self._function = await self._session.__aenter__()
         await write_asking(self._stage, [unit], self._folder, self._function, counts.update, self._workers)
 

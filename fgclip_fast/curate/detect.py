@@ -89,7 +89,7 @@ async def detection(detector: Detector, answers: Answers) -> AsyncIterator[Detec
 
     Args:
         detector: its settings.
-        answers: where they are kept; closed in the end.
+        answers: where they are kept.
 
     Raises:
         ValueError: neither a model nor a url is named, or a package is missing.
@@ -106,7 +106,6 @@ async def detection(detector: Detector, answers: Answers) -> AsyncIterator[Detec
         yield Detection(detector, backend, answers)
     finally:
         await backend.close()
-        answers.close()
 
 
 class _Box(BaseModel):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fgclip_fast.config_rules import NotNegative, Positive, ShareOrZero
-from fgclip_fast.curate.cluster import Cluster
+from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.folder import OutputFolder, rows_of
 from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import NOUN_SHARE, Level, NounSwaps, Rules, count_values
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Done, Item, Stage
 from fgclip_fast.curate.units import ShardUnit, Unit
+from fgclip_fast.data.importers.work_folder import REFUSED_FILE
 from fgclip_fast.data.shards import Sample
 from fgclip_fast.whole_file import write_whole
 
@@ -83,7 +84,7 @@ def write_negatives(
     output: Path,
     stage: Negatives,
     workers: int | None = None,
-    cluster: Cluster = Cluster(),  # noqa: B008
+    cluster: Cluster = HERE,
 ) -> Counter[str]:
     """Write each shard again, under its name in ``output``, with negatives for its regions.
 
@@ -112,10 +113,10 @@ def write_negatives(
         without = (row for row in rows_of(outcome) if row.region is not None)
         table.writerows((shard, row.key, row.region, row.detail, row.cause) for row in without)
     write_whole(output / "without_negatives.csv", lines.getvalue())
-    listed = [shard.parent / "refused.csv" for shard in shards if isinstance(shard, Path)][:1]
-    for file in listed:
-        if file.is_file() and not (output / file.name).exists():
-            write_whole(output / file.name, file.read_text("utf-8"))
+    if shards and isinstance(shards[0], Path):
+        refused = shards[0].parent / REFUSED_FILE
+        if refused.is_file() and not (output / REFUSED_FILE).exists():
+            write_whole(output / REFUSED_FILE, refused.read_bytes())
     return counts
 
 

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from fgclip_fast.config_file import mapping, nearest, validated
 from fgclip_fast.curate.captions import Captions
 from fgclip_fast.curate.chat_negatives import ChatNegatives
-from fgclip_fast.curate.cluster import Cluster
+from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.negatives import Negatives, write_negatives
@@ -50,12 +50,12 @@ class Recipe:
     stages: tuple[Stage | Shards, ...]
     shard_size: int = 1000
     clusters: tuple[Cluster, ...] = ()
-    cluster: Cluster = field(default_factory=Cluster)
+    cluster: Cluster = HERE
 
     def folders(self) -> list[tuple[Stage | Shards, Path, Cluster]]:
         """The stages, that of the images first if there is one, with their folders and where they run."""
         first = [(Images(), self.output / "0-images", self.cluster)] if self.has_images else []
-        clusters = self.clusters or (Cluster(),) * len(self.stages)
+        clusters = self.clusters or (HERE,) * len(self.stages)
         return first + [
             (stage, self.output / f"{number}-{stage.name}", cluster)
             for number, (stage, cluster) in enumerate(zip(self.stages, clusters, strict=True), start=1)
@@ -145,7 +145,7 @@ def _stage(name: str, values: dict[str, Any], home: Path, chat: Any) -> Stage | 
         kind = ChatNegatives if method == "chat" else Negatives
     if values.get("prompts"):
         values["prompts"] = str(home / values["prompts"])
-    if chat and any(one.name == "chat" for one in fields(kind)):
+    if chat and any(field.name == "chat" for field in fields(kind)):
         values["chat"] = {**chat, **(values.get("chat") or {})}
     _check_keys(kind, values, name)
     try:
@@ -158,7 +158,7 @@ def _stage(name: str, values: dict[str, Any], home: Path, chat: Any) -> Stage | 
 def _check_keys(kind: Any, values: Mapping[str, Any], path: str) -> None:
     """Refuse keys that a dataclass does not have, in it and in the dataclasses of its fields."""
     hints = get_type_hints(kind)
-    known = [one.name for one in fields(kind)]
+    known = [field.name for field in fields(kind)]
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{path}.{key} is unknown: {nearest(key, known)}")

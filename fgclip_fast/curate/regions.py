@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fgclip_fast.config_rules import Positive, Share, ShareOrZero
 from fgclip_fast.curate import boxes
-from fgclip_fast.curate.answers import FILE, Answers
+from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.detect import Detection, Detector, detection
 from fgclip_fast.curate.found import Found
 from fgclip_fast.curate.records import regions_of
@@ -53,11 +52,9 @@ class Regions(AskingStage):
         return self.detector.concurrency
 
     @asynccontextmanager
-    async def session(
-        self, state: Path, again: bool, shared: bool = False
-    ) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
+    async def session(self, answers: Answers) -> AsyncIterator[Callable[[Item], Awaitable[Done]]]:
         """Opens the detector."""
-        async with detection(self.detector, Answers(state / FILE, again, shared)) as found:
+        async with detection(self.detector, answers) as found:
             yield lambda item: self._with_regions(item, found)
 
     async def _with_regions(self, item: Item, detector: Detection) -> Done:

@@ -8,10 +8,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from fgclip_fast.curate.answers import FILE, Answers
-from fgclip_fast.curate.cluster import Asking, Cluster, Computing, Looking, on_cluster
+from fgclip_fast.curate.cluster import HERE, Asking, Cluster, Computing, Looking, on_cluster
 from fgclip_fast.curate.folder import OutputFolder, digest, has_tables, read_json
 from fgclip_fast.curate.stage import AskingStage, Stage
 from fgclip_fast.curate.units import Unit
@@ -30,7 +31,7 @@ def run(
     *,
     workers: int | None = None,
     retry_failed: bool = False,
-    cluster: Cluster = Cluster(),  # noqa: B008
+    cluster: Cluster = HERE,
 ) -> Counter[str]:
     """Write a shard for each unit, and what became of each record beside it.
 
@@ -143,8 +144,9 @@ async def _write_here(
     again: bool,
     show: Callable[[Counter[str]], None],
 ) -> None:
-    async with stage.session(folder.state, again) as function:
-        await write_asking(stage, units, folder, function, show)
+    with closing(Answers(folder.state / FILE, again)) as answers:
+        async with stage.session(answers) as function:
+            await write_asking(stage, units, folder, function, show)
 
 
 def _write_on_cluster(

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from fgclip_fast.config_rules import check
+from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.folder import DROPPED, FAILED
 from fgclip_fast.data.causes import NO_IMAGE
 from fgclip_fast.data.records import IMAGE_NAMES, part_name
@@ -128,14 +128,6 @@ class AskingStage(Stage):
         """Records under way at once."""
         raise NotImplementedError
 
-    def session(
-        self, state: Path, again: bool, shared: bool = False
-    ) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[Done]]]:
-        """The function, with what it holds open.
-
-        Args:
-            state: folder for answers.
-            again: ask again where an answer was unusable.
-            shared: processes of several machines keep their answers there.
-        """
+    def session(self, answers: Answers) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[Done]]]:
+        """The function, with what it holds open; ``answers`` keeps what it is told."""
         raise NotImplementedError

@@ -18,6 +18,7 @@ from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.importers.box_unit import BoxUnit
 from fgclip_fast.data.importers.importing import import_records
 from fgclip_fast.data.importers.picture import View
+from fgclip_fast.data.importers.work_folder import REFUSED_FILE
 from fgclip_fast.data.index import index as index_of
 from fgclip_fast.data.remote import is_url
 from fgclip_fast.data.shards import expand
@@ -85,7 +86,7 @@ def import_(
     print(f"{output}: {written['train']} records to train on, {written['val']} to validate on{test}")
     _print(causes)
     if sum(causes[cause] for cause in BAD):
-        print(f"{output / 'refused.csv'} names what was left out; --retry-failed tries it again")
+        print(f"{output / REFUSED_FILE} names what was left out; --retry-failed tries it again")
 
 
 def index(shards: Positional[str], /) -> None:

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-FILE = "refused.csv"
+from fgclip_fast.data.importers.work_folder import REFUSED_FILE
+
 _NAMED = 5  # records of one cause
 
 
@@ -17,7 +18,7 @@ def refused(shards: Sequence[Path]) -> dict[str, tuple[int, list[str]]]:
     """
     counts: Counter[str] = Counter()
     named: dict[str, list[str]] = {}
-    for file in sorted({shard.parent / FILE for shard in shards}):
+    for file in sorted({shard.parent / REFUSED_FILE for shard in shards}):
         if not file.is_file():
             continue
         with file.open(newline="", encoding="utf-8", errors="replace") as lines:

@@ -114,7 +114,7 @@ class LogWriter:
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         for name, value in numbers.items():
             self._to_board(lambda board, n=name, v=value: board.add_scalar(f"{kind}/{n}", v, step))
-        self._trackers.write(step, kind, numbers)
+        self._trackers.write(step, kind, values)
         if kind == "train":
             self._progress.update(step, _line(values))
         elif kind == "validation":

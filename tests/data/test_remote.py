@@ -119,14 +119,19 @@ def test_shards_of_s3_are_read(cache, stored, monkeypatch):
     storage.mkdir("bucket")
     for path in stored.glob("*.tar"):
         storage.put_file(str(path), f"bucket/set/{path.name}")
-    for pattern in ("{0..5}.tar", "*.tar", ""):
-        assert fingerprint(f"s3://bucket/set/{pattern}") == fingerprint(str(stored))
-    here, _ = batches(stored)
-    there, _ = batches("s3://bucket/set/*.tar", workers=1)
-    assert equal(here, there)
-    with pytest.raises(FileNotFoundError, match=r"s3://bucket/nowhere/\*\.tar names no tar file"):
-        fingerprint("s3://bucket/nowhere/*.tar")
+    check_bucket("s3", stored)
     server.stop()
+
+
+def check_bucket(protocol, stored):
+    """A bucket's ``set/`` is read as the folder whose files it holds, by each kind of pattern."""
+    for pattern in ("{0..5}.tar", "*.tar", ""):
+        assert fingerprint(f"{protocol}://bucket/set/{pattern}") == fingerprint(str(stored))
+    here, _ = batches(stored)
+    there, _ = batches(f"{protocol}://bucket/set/*.tar", workers=1)
+    assert equal(here, there)
+    with pytest.raises(FileNotFoundError, match=rf"{protocol}://bucket/nowhere/\*\.tar names no tar file"):
+        fingerprint(f"{protocol}://bucket/nowhere/*.tar")
 
 
 class GoogleStorage(BaseHTTPRequestHandler):
@@ -174,13 +179,7 @@ def test_shards_of_google_storage_are_read(cache, stored, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
-        for pattern in ("{0..5}.tar", "*.tar", ""):
-            assert fingerprint(f"gs://bucket/set/{pattern}") == fingerprint(str(stored))
-        here, _ = batches(stored)
-        there, _ = batches("gs://bucket/set/*.tar", workers=1)
-        assert equal(here, there)
-        with pytest.raises(FileNotFoundError, match=r"gs://bucket/nowhere/\*\.tar names no tar file"):
-            fingerprint("gs://bucket/nowhere/*.tar")
+        check_bucket("gs", stored)
         server.shutdown()
 
 

@@ -17,7 +17,7 @@ from fgclip_fast.data.importers.picture import View
 from fgclip_fast.data.importers.shard_file import Meaning, Report, read_report, report_of, write_shard
 from fgclip_fast.data.importers.source import SPLITS, SourceRecord
 from fgclip_fast.data.importers.split import REFUSED, divide
-from fgclip_fast.data.importers.work_folder import WorkFolder
+from fgclip_fast.data.importers.work_folder import REFUSED_FILE, WorkFolder
 from fgclip_fast.data.processes import in_order
 from fgclip_fast.progress import Progress
 from fgclip_fast.whole_file import replacing
@@ -147,7 +147,7 @@ class Round:
     def publish(self, about: dict[str, Any]) -> None:
         """Put the shards, the list of what was left out and the counts of all rounds into the output folder."""
         looked, before = self._looked, self._before
-        earlier = [line for line in _regions_of(self._work.output / "refused.csv")] if before["rounds"] else []
+        earlier = [line for line in _regions_of(self._work.output / REFUSED_FILE)] if before["rounds"] else []
         parts = Counter(before["dropped or filled"]) + self.parts
         names = [name for name in SPLITS if name in self.written or name in before["written"]]
         manifest = about | {

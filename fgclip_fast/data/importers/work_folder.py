@@ -20,7 +20,7 @@ from fgclip_fast.locked_file import HeldError, locked
 from fgclip_fast.whole_file import partials, write_json, write_whole
 
 MANIFEST = "import.json"
-REFUSED = "refused.csv"
+REFUSED_FILE = "refused.csv"
 LAYOUT = "layout"
 """The part of a plan that says what is kept; another version may keep other things."""
 
@@ -104,7 +104,7 @@ class WorkFolder:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(Refusal._fields)
         writer.writerows(sorted(refused))
-        write_whole(self.output / REFUSED, lines.getvalue().encode("utf-8", "backslashreplace"))
+        write_whole(self.output / REFUSED_FILE, lines.getvalue().encode("utf-8", "backslashreplace"))
         for shard in sorted(self.folder(self.round, "shards").glob("*.tar")):
             shard.rename(self.output / shard.name)
         write_json(self.output / MANIFEST, manifest)
