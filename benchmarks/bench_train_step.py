@@ -185,12 +185,10 @@ def _settle(ours: Ours, *peers: Theirs) -> None:
 
 def _agree_in_bf16(ours: Ours, exact: Theirs, peer: Theirs) -> None:
     """Our losses and gradients in bf16 are as near to those in fp32 as the released step's in bf16."""
-    losses = [side.losses() for side in (ours, exact, peer)]
-    for name, truth in losses[1].items():
-        mine, theirs = ((losses[side][name] - truth).abs().item() for side in (0, 2))
-        assert mine <= 2 * theirs + 5e-3 * truth.abs().item(), name
-    for side in losses:
-        side["total"].backward()
+    ours_losses, truth, peer_losses = (_with_gradients(side) for side in (ours, exact, peer))
+    for name, value in truth.items():
+        mine, theirs = (abs(losses[name] - value) for losses in (ours_losses, peer_losses))
+        assert mine <= 2 * theirs + 5e-3 * abs(value), name
     truths = {name: p.grad for name, p in exact.model.named_parameters()}
     errors = [
         sum((p.grad - truths[name]).square().sum() for name, p in side.model.named_parameters()).sqrt()
@@ -202,13 +200,18 @@ def _agree_in_bf16(ours: Ours, exact: Theirs, peer: Theirs) -> None:
         side.clock.parts.clear()
 
 
+def _with_gradients(side: Ours | Theirs) -> dict[str, float]:
+    """The losses of one side, whose gradients are then there; what it saved for them is freed before the next side."""
+    losses = side.losses()
+    losses["total"].backward()
+    return {name: loss.item() for name, loss in losses.items()}
+
+
 def _agree(ours: Ours, theirs: Theirs) -> None:
     """Losses and gradients are equal, each tensor; key biases, with no gradient in theory, by that of their weights."""
-    mine, peer = ours.losses(), theirs.losses()
+    mine, peer = _with_gradients(ours), _with_gradients(theirs)
     for name, value in peer.items():
-        torch.testing.assert_close(mine[name], value, rtol=TOLERANCE, atol=0)
-    mine["total"].backward()
-    peer["total"].backward()
+        assert mine[name] == pytest.approx(value, rel=TOLERANCE, abs=0), name
     expected = {name: p.grad for name, p in theirs.model.named_parameters()}
     for name, parameter in ours.model.named_parameters():
         largest = expected[name.replace("k_proj.bias", "k_proj.weight")].abs().max()
