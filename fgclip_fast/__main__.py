@@ -19,7 +19,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "data": {
         "data": "make shards from your own records; index and check shards",
-        "curate": "make training shards from images: phrases, filters, hard negatives",
+        "curate": "make training shards from images alone: captions, boxes, hard negatives",
         "scenes": "write the embedded data set, or look at it",
     },
     "about": {

@@ -59,6 +59,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors_of(file), f"{name_of(page)} links to {target}: no such heading"
 
 
+def test_the_readme_names_every_page():
+    shown_elsewhere = {"index.md", "examples.md", "contributing.md", "changelog.md"}
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - shown_elsewhere
+    assert pages == set(re.findall(r"\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page):
     for name in re.findall(r"`([\w./-]+/[\w.-]*\.(?:py|cpp|h|cu|cuh|inc|js|css))`", prose_of(page)):
