@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
@@ -16,8 +17,10 @@ from fgclip_fast.curate.chat_negatives import ChatLevel, ChatNegatives
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
+from fgclip_fast.curate.folder import place_of
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
+from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.prompts import write_prompts
 from fgclip_fast.curate.records import NOTHING_TO_CHANGE
 from fgclip_fast.curate.regions import Regions
@@ -27,6 +30,7 @@ from fgclip_fast.curate.stage import Stage
 from fgclip_fast.curate.units import Unit, images_in, shards_of
 from fgclip_fast.preflight import check_output, list_shards
 
+PAGE = "curation.html"
 T = TypeVar("T")
 StageT = TypeVar("StageT", bound=Stage)
 
@@ -35,7 +39,7 @@ def images(
     source: Positional[Path],
     /,
     *,
-    output: Path,
+    output: str,
     shard_size: int = 1000,
     retry_failed: bool = False,
     workers: int | None = None,
@@ -47,7 +51,7 @@ def images(
 
     Args:
         source: the folder, or a tar file.
-        output: folder for the shards; after a stop, the same command continues.
+        output: folder for the shards, or a URL of one; after a stop, the same command continues.
         shard_size: images of a shard.
         retry_failed: try images again that could not be read.
         workers: processes; None: one for each core that this process may use.
@@ -62,7 +66,7 @@ def negatives(
     shards: Positional[str],
     /,
     *,
-    output: Path,
+    output: str,
     stage: Annotated[Negatives, arg(name="")] = Negatives(),  # noqa: B008
     method: Literal["rules", "chat"] = "rules",
     chat: Chat = Chat(),  # noqa: B008
@@ -75,7 +79,8 @@ def negatives(
 
     Args:
         shards: path, glob or {000..999} range of .tar files, or their folder.
-        output: folder for the new shards, of the same names; the folder of the shards themselves replaces them.
+        output: folder for the new shards, of the same names, or a URL of one; the folder of the shards themselves
+            replaces them.
         stage: the negatives that are wanted.
         method: rules: words of the short expression are replaced by others that contradict them, and no model is used;
             chat: a model writes them.
@@ -111,23 +116,28 @@ def negatives(
 
 
 def report(
-    folder: Positional[Path], /, *, output: Path | None = None, workers: int | None = None, seed: int = 0
+    folder: Positional[str], /, *, output: Path | None = None, workers: int | None = None, seed: int = 0
 ) -> None:
     """Write a page: what became of the images, texts and negatives in numbers, cost, and 50 records to judge.
 
     Args:
-        folder: holds the folders of the stages, as `fgclip curate run` writes them.
+        folder: holds the folders of the stages, as `fgclip curate run` writes them; or a URL of it.
         output: the page; by default curation.html in the folder.
         workers: processes; None: one for each core that this process may use.
         seed: of the choice of records.
     """
+    _check_workers("report", workers)
+    _report(place_of(folder), output, workers, seed)
+
+
+def _report(place: Place, output: Path | None, workers: int | None, seed: int = 0) -> None:
     from fgclip_fast.inspection import curation  # here, since the other commands need none of it
 
-    _check_workers("report", workers)
-    page = output or folder / "curation.html"
-    check_output("curate report: --output", page)
-    curation.write(folder, page, workers=workers, seed=seed)
-    print(f"{page} shows what became of the images")
+    if output is not None:
+        check_output("curate report: --output", output)
+    with place.writing(PAGE) if output is None else nullcontext(output) as page:
+        curation.write(place, page, workers=workers, seed=seed)
+    print(f"{output or f'{place}/{PAGE}'} shows what became of the images")
 
 
 def prompts(folder: Positional[Path], /) -> None:
@@ -144,7 +154,7 @@ def shards(
     shards: Positional[str],
     /,
     *,
-    output: Path,
+    output: str,
     stage: Annotated[Shards, arg(name="")] = Shards(),  # noqa: B008
     workers: int | None = None,
 ) -> None:
@@ -152,7 +162,8 @@ def shards(
 
     Args:
         shards: path, glob or {000..999} range of .tar files, or their folder.
-        output: folder for train-00000.tar, … and val-00000.tar, …; after a stop, the same command continues.
+        output: folder for train-00000.tar, … and val-00000.tar, …, or a URL of one; after a stop, the same command
+            continues.
         stage: its settings.
         workers: processes; None: one for each core that this process may use.
     """
@@ -172,12 +183,12 @@ def run_(recipe: Positional[Path], /, *, retry_failed: bool = False, workers: in
     _check_workers("run", workers)
     wanted = recipes.read(recipe)
 
-    def told(name: str, folder: Path, counts: Counter[str]) -> None:
+    def told(name: str, folder: Place, counts: Counter[str]) -> None:
         print(f"--- {name}")
         _print(folder, counts)
 
     _interruptible("run", lambda: recipes.run_recipe(wanted, workers=workers, retry_failed=retry_failed, told=told))
-    report(wanted.output, workers=workers)
+    _report(place_of(wanted.output), None, workers)
 
 
 def _command(kind: type[StageT]) -> Callable[..., None]:
@@ -187,7 +198,7 @@ def _command(kind: type[StageT]) -> Callable[..., None]:
         shards: Positional[str],
         /,
         *,
-        output: Path,
+        output: str,
         stage: Annotated[kind, arg(name="")],  # type: ignore[valid-type]
         retry_failed: bool = False,
         workers: int | None = None,
@@ -199,7 +210,8 @@ def _command(kind: type[StageT]) -> Callable[..., None]:
 
     Args:
         shards: path, glob or {{000..999}} range of .tar files, or their folder.
-        output: folder for the new shards, of the same names; after a stop, the same command continues.
+        output: folder for the new shards, of the same names, or a URL of one; after a stop, the same command
+            continues.
         stage: its settings.
         retry_failed: try the records again that failed.
         workers: processes of a stage that asks no model; None: one for each core that this process may use.
@@ -209,7 +221,7 @@ def _command(kind: type[StageT]) -> Callable[..., None]:
 
 
 def _run(
-    stage: Stage, units: Sequence[Unit], output: Path, workers: int | None, retry_failed: bool, ray: Cluster
+    stage: Stage, units: Sequence[Unit], output: str, workers: int | None, retry_failed: bool, ray: Cluster
 ) -> None:
     _check_workers(stage.name, workers)
     counts = _interruptible(
@@ -220,7 +232,7 @@ def _run(
         print(f"  {stage.chat.cost(counts):8.2f}  US dollars of tokens")
 
 
-def _print(output: Path, counts: Counter[str]) -> None:
+def _print(output: object, counts: Counter[str]) -> None:
     left = counts["records dropped"] + counts["records failed"]
     if counts["records"]:
         print(f"{output}: {counts['records'] - left} of {counts['records']} records")

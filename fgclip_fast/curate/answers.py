@@ -4,6 +4,7 @@ import hashlib
 import json
 import sqlite3
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,20 +27,23 @@ class Answer(NamedTuple):
     """What it was first asked for; others that need the same answer do not pay for it."""
 
 
-_PUT = """INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
+SHARD: ContextVar[str] = ContextVar("SHARD")
+"""The shard that a question is asked for, in the task of its record."""
+PUT = """INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
     SET answer = excluded.answer, time = excluded.time WHERE json_extract(answers.answer, '$[1]') != ''"""
+"""Keeps a key, an answer as JSON and its time; a usable answer stays."""
 
 
 class Answers:
     """The answers of one stage. A kill at any moment loses none that was put.
 
     Args:
-        file: the SQLite file; several processes may use it.
+        file: the SQLite file; several processes may use it. Empty: one of its own, which goes with it.
         again: forget answers with a fault, so that they are asked for again.
         shared: processes of several machines use it, which cannot share the memory of a write-ahead log.
     """
 
-    def __init__(self, file: Path, again: bool, shared: bool = False) -> None:
+    def __init__(self, file: Path | str, again: bool, shared: bool = False) -> None:
         self._again, self._began = again, time.time()
         self._base = sqlite3.connect(file, timeout=60, isolation_level=None)
         self._base.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared else 'WAL'}")
@@ -56,8 +60,17 @@ class Answers:
 
     def put(self, key: bytes, answer: Answer) -> Answer:
         """Keep an answer, unless another process has kept a usable one meanwhile; return the one that is kept."""
-        self._base.execute(_PUT, (key, json.dumps(answer), time.time()))
+        self._base.execute(PUT, (key, json.dumps(answer), time.time()))
         return self.get(key) or answer
+
+    def begin(self, shard: str) -> None:
+        """Questions for a shard will be asked."""
+
+    def end(self, shard: str) -> None:
+        """No more will be asked for it."""
+
+    def save(self) -> None:
+        """Nothing more will be asked, since the work ends early."""
 
     def close(self) -> None:
         """Close the file."""

@@ -11,12 +11,12 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fgclip_fast.config_rules import NotNegative, Positive, check
-from fgclip_fast.curate.answers import FILE, Answers
+from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.folder import OutputFolder
 from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
 from fgclip_fast.curate.units import Unit
@@ -56,7 +56,7 @@ class Looking:
 
     def __call__(self, unit: Unit) -> Counter[str]:
         """Look at a unit."""
-        look_at(self.stage, unit, self.folder.state / "looked" / f"{unit.name}.json")
+        look_at(self.stage, unit, self.folder)
         return Counter()
 
 
@@ -90,6 +90,7 @@ class Asking:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: AbstractAsyncContextManager[Callable[[Item], Awaitable[Done]]] | None = None
         self._function: Callable[[Item], Awaitable[Done]] | None = None
+        self._answers: Answers | None = None
 
     def __call__(self, unit: Unit) -> Counter[str]:
         """Write the shard of a unit."""
@@ -99,17 +100,21 @@ class Asking:
         return counts
 
     async def _write(self, unit: Unit, counts: Counter[str]) -> None:
-        if self._function is None:
-            self._session = self._stage.session(Answers(self._folder.state / FILE, self._again, shared=True))
+        if self._function is None or self._answers is None:
+            self._answers = self._folder.answers(self._again, shared=True)
+            self._session = self._stage.session(self._answers)
             self._function = await self._session.__aenter__()
-        await write_asking(self._stage, [unit], self._folder, self._function, counts.update, self._workers)
+        await write_asking(
+            self._stage, [unit], self._folder, self._function, self._answers, counts.update, self._workers
+        )
 
 
 def _done(batch: dict[str, Any], work: _Work, home: str) -> dict[str, list[str]]:
     """What Ray Data calls: a batch of one unit, pickled, gives its counts, or its error in words."""
     (unit,) = batch["unit"]
     try:
-        os.chdir(home)  # where relative paths start
+        with suppress(FileNotFoundError):  # on a machine that shares no file system
+            os.chdir(home)  # where relative paths start
         return {"error": [""], "detail": [json.dumps(work(pickle.loads(unit)))]}
     except (OSError, ValueError) as error:
         kind = "OSError" if isinstance(error, OSError) else "ValueError"

@@ -9,15 +9,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fgclip_fast.curate.answers import Answers
+from fgclip_fast.curate.disk import Disk
+from fgclip_fast.curate.place import Place, loaded
+from fgclip_fast.curate.storage import Storage
 from fgclip_fast.curate.units import Unit
-from fgclip_fast.data.remote import state as state_of_shard
-from fgclip_fast.locked_file import HeldError, locked
-from fgclip_fast.whole_file import finite, partials, replacing, write_json
+from fgclip_fast.data.remote import State, is_url
+from fgclip_fast.whole_file import finite, replacing
 
 DONE, FAILED, DROPPED = "done", "failed", "dropped"
 """States of a record: written; left out, but another try may succeed; left out for good."""
@@ -38,13 +41,14 @@ class OutputFolder:
     """The output folder of a stage.
 
     Args:
-        path: the folder.
+        output: its path, its URL in object storage, or itself.
         stage: name of the stage.
     """
 
-    def __init__(self, path: Path, stage: str) -> None:
-        self.path, self.stage = path, stage
-        self.state = path / f"_{stage}"
+    def __init__(self, output: Path | str | Place, stage: str) -> None:
+        self.place, self.stage = place_of(output), stage
+        self.state = f"_{stage}"
+        """Name of the folder of what continuation needs."""
 
     def claim(self, units: Sequence[Unit], settings: dict[str, Any], about: dict[str, Any], in_place: bool) -> None:
         """Note the settings in the folder, or check that those noted there are the same.
@@ -57,97 +61,112 @@ class OutputFolder:
 
         Raises:
             ValueError: two units have one name, or the folder holds other shards or the output of other settings.
+            OSError: it cannot be read or written.
         """
         who = f"curate {self.stage}"
         names = [unit.name for unit in units]
         twice = [name for name, n in Counter(names).items() if n > 1]
         if twice:
             raise ValueError(f"{who}: shards must have different names, got {twice[0]} twice")
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{who}: --output must be a folder, got the file {self.path}")
+        if self.place.is_file():
+            raise ValueError(f"{who}: --output must be a folder, got the file {self.place}")
         at = [self.holds(unit) for unit in units]
         if any(at) and not (in_place and all(at)):
-            raise ValueError(f"{who}: --output must be another folder than that of the shards, got {self.path}")
-        noted, wanted = self.state / "settings.json", json.loads(json.dumps({**settings, "shards": names}))
-        kept = read_json(noted)
-        if kept is None and not any(at) and any(self.path.glob("*.tar")):
-            raise ValueError(f"{who}: --output must hold no shards, got {self.path}; choose another folder")
+            raise ValueError(f"{who}: --output must be another folder than that of the shards, got {self.place}")
+        kept, wanted = self.kept("settings.json"), json.loads(json.dumps({**settings, "shards": names}))
+        if kept is None and not any(at) and self.place.glob("*.tar"):
+            raise ValueError(f"{who}: --output must hold no shards, got {self.place}; choose another folder")
         if kept is not None and kept["settings"] != wanted:
-            hint = f"delete its folder {self.state.name} to start anew" if any(at) else "choose another folder"
+            hint = f"delete its folder {self.state} to start anew" if any(at) else "choose another folder"
             differing = [name for name in wanted if kept["settings"].get(name) != wanted[name]]
             raise ValueError(
-                f"{who}: {self.path} holds the output of other shards or settings ({', '.join(differing)}); {hint}"
+                f"{who}: {self.place} holds the output of other shards or settings ({', '.join(differing)}); {hint}"
             )
-        self.state.mkdir(parents=True, exist_ok=True)
-        write_json(noted, {"settings": wanted, "about": about})
+        self.place.make(self.state)
+        self.keep_json("settings.json", {"settings": wanted, "about": about})
 
     def holds(self, unit: Unit) -> bool:
         """True if a unit is a shard in this folder, which the output replaces."""
-        return unit.path is not None and unit.path.parent.resolve() == self.path.resolve()
+        return unit.path is not None and self.place.holds(unit.path)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Hold the folder for this process, and delete what a killed one has begun.
 
         Raises:
             ValueError: another process works in it.
         """
-        self.state.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = locked(self.state / "lock")
-        except HeldError:
-            raise ValueError(f"curate {self.stage}: another process works in {self.path} now") from None
-        with lock:
-            for path in (*partials(self.path), *partials(self.state)):
-                path.unlink()
-            yield
+        return self.place.alone(self.state)
 
-    def is_done(self, unit: Unit, known: str, again: bool) -> bool:
-        """True if a shard was written, and neither it nor its source nor what is known has changed since.
+    def answers(self, again: bool, shared: bool = False) -> Answers:
+        """The answers of models that are kept in it; ``again`` and ``shared`` as of :class:`Answers`."""
+        return self.place.answers(self.state, again, shared)
+
+    def rest(self, units: Sequence[Unit], known: str, again: bool) -> list[Unit]:
+        """The units whose shards are still to be written, or anew, since they or what is known have changed.
 
         Args:
-            unit: its source.
+            units: the input.
             known: digest of what a first pass has found.
-            again: count a shard that lacks failed records as not done.
+            again: also those whose shards lack failed records.
         """
-        outcome, written = self.outcome(unit.name), self.path / unit.name
-        if outcome is None or not written.exists() or (again and _lacks_failed(outcome)):
+        names = [unit.name for unit in units]
+        found = zip(units, self._outcomes(names), self.place.states(names), strict=True)
+        return [unit for unit, outcome, written in found if not self._is_done(unit, outcome, written, known, again)]
+
+    def _is_done(
+        self, unit: Unit, outcome: dict[str, Any] | None, written: State | None, known: str, again: bool
+    ) -> bool:
+        if outcome is None or written is None or (again and _lacks_failed(outcome)):
             return False
         # A shard that replaces its source differs from it; by then the first pass cannot be made again either.
         same = self.holds(unit) or (outcome["source"] == unit.state() and outcome["known"] == known)
-        return same and outcome["written"] == list(state_of_shard(written))
+        return same and outcome["written"] == list(written)
 
     def keep(
         self, unit: Unit, source: Any, known: str, rows: Sequence[Row], counts: Counter[str], seconds: float
     ) -> None:
         """Note that a shard is written: its table, then its outcome."""
-        write_table((self.path / unit.name).with_suffix(".parquet"), rows)
+        if has_tables():
+            with self.place.writing(f"{Path(unit.name).stem}.parquet") as table:
+                write_table(table, rows)
+        (written,) = self.place.states([unit.name])
         outcome = {
-            "source": source, "written": list(state_of_shard(self.path / unit.name)), "known": known,
+            "source": source, "written": written, "known": known,
             "seconds": seconds, "counts": dict(sorted(counts.items())), "rows": rows,
         }  # fmt: skip
-        write_json(self.state / f"{unit.name}.json", outcome, indent=None)
+        self.keep_json(f"{unit.name}.json", outcome, indent=None)
 
-    def outcome(self, shard: str) -> dict[str, Any] | None:
-        """The outcome of a shard; None if it is not finished."""
-        outcome: dict[str, Any] | None = read_json(self.state / f"{shard}.json")
-        return outcome
+    def kept(self, name: str) -> Any:
+        """What a JSON file among what continuation needs holds; None if there is none."""
+        return self.place.read_json(f"{self.state}/{name}")
+
+    def all_kept(self, names: Iterable[str]) -> Iterator[Any]:
+        """The same of many files."""
+        return map(loaded, self.place.read_all(f"{self.state}/{name}" for name in names))
+
+    def keep_json(self, name: str, values: Any, indent: int | None = 1) -> None:
+        """Write such a file."""
+        self.place.write_json(f"{self.state}/{name}", values, indent)
 
     def outcomes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The names and outcomes of the shards that are finished, in the order of the input."""
-        for name in (self.settings() or {"shards": []})["shards"]:
-            if (outcome := self.outcome(name)) is not None:
+        names = (self.settings() or {"shards": []})["shards"]
+        for name, outcome in zip(names, self._outcomes(names), strict=True):
+            if outcome is not None:
                 yield name, outcome
+
+    def _outcomes(self, names: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+        return self.all_kept(f"{name}.json" for name in names)
 
     def settings(self) -> dict[str, Any] | None:
         """The settings that the output depends on; None: the stage has not begun."""
-        kept = read_json(self.state / "settings.json")
+        kept = self.kept("settings.json")
         return None if kept is None else {**kept["about"], **kept["settings"]}
 
     def about(self) -> dict[str, Any]:
         """All settings of the last run."""
-        kept = read_json(self.state / "settings.json")
-        return {} if kept is None else kept["about"]
+        about: dict[str, Any] = (self.kept("settings.json") or {"about": {}})["about"]
+        return about
 
     def counts(self) -> Counter[str]:
         """The counts of all shards."""
@@ -157,17 +176,16 @@ class OutputFolder:
         return total
 
 
+def place_of(output: Path | str | Place) -> Place:
+    """The folder of a path, or of a URL such as ``s3://bucket/mine``."""
+    if isinstance(output, Place):
+        return output
+    return Storage(output.rstrip("/")) if isinstance(output, str) and is_url(output) else Disk(Path(output))
+
+
 def digest(known: Any) -> str:
     """A digest of what a first pass has found."""
     return hashlib.blake2b(json.dumps(finite(known), sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def read_json(file: Path) -> Any:
-    """What a JSON file holds; None if it does not exist."""
-    try:
-        return json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return None
 
 
 def rows_of(outcome: dict[str, Any]) -> Iterable[Row]:
@@ -180,9 +198,7 @@ def _lacks_failed(outcome: dict[str, Any]) -> bool:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows of a shard as parquet, if pyarrow is installed; equal rows give equal bytes."""
-    if not has_tables():
-        return
+    """Write the rows of a shard as parquet; equal rows give equal bytes."""
     import pyarrow
     import pyarrow.parquet
 

@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 from fgclip_fast.config_rules import NotNegative, Positive, ShareOrZero
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.folder import OutputFolder, rows_of
+from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.records import texts_of, with_negatives
 from fgclip_fast.curate.rules import NOUN_SHARE, Level, NounSwaps, Rules, count_values
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Done, Item, Stage
-from fgclip_fast.curate.units import ShardUnit, Unit
+from fgclip_fast.curate.units import Unit, shards_of
 from fgclip_fast.data.importers.work_folder import REFUSED_FILE
 from fgclip_fast.data.shards import Sample
-from fgclip_fast.whole_file import write_whole
 
 _OTHERS = 10_000  # texts kept for the level "trivial", chosen by their digest
 
@@ -81,7 +81,7 @@ class Negatives(Stage):
 
 def write_negatives(
     shards: Sequence[Path] | Sequence[Unit],
-    output: Path,
+    output: Path | str | Place,
     stage: Negatives,
     workers: int | None = None,
     cluster: Cluster = HERE,
@@ -93,7 +93,8 @@ def write_negatives(
 
     Args:
         shards: their file names must differ; or units of them.
-        output: a folder; that of the shards themselves replaces each of them, once the new one is whole.
+        output: a folder, or a URL of one; that of the shards themselves replaces each of them, once the new one is
+            whole.
         stage: the negatives that are wanted.
         workers: processes; None: one for each core that this process may use.
         cluster: Ray, if it has workers, in their place.
@@ -104,19 +105,21 @@ def write_negatives(
     Raises:
         ValueError: two shards have one name, or ``output`` holds other shards or negatives of other settings.
     """
-    units = [ShardUnit(shard) if isinstance(shard, Path) else shard for shard in shards]
+    paths = [shard for shard in shards if isinstance(shard, Path)]
+    units = shards_of(paths) if paths else [unit for unit in shards if not isinstance(unit, Path)]
     counts = run(stage, units, output, workers=workers, cluster=cluster)
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
     table.writerow(("shard", "key", "region", "text", "cause"))
-    for shard, outcome in OutputFolder(output, stage.name).outcomes():
+    folder = OutputFolder(output, stage.name)
+    for shard, outcome in folder.outcomes():
         without = (row for row in rows_of(outcome) if row.region is not None)
         table.writerows((shard, row.key, row.region, row.detail, row.cause) for row in without)
-    write_whole(output / "without_negatives.csv", lines.getvalue())
-    if shards and isinstance(shards[0], Path):
-        refused = shards[0].parent / REFUSED_FILE
-        if refused.is_file() and not (output / REFUSED_FILE).exists():
-            write_whole(output / REFUSED_FILE, refused.read_bytes())
+    folder.place.write("without_negatives.csv", lines.getvalue())
+    if paths:
+        refused = paths[0].parent / REFUSED_FILE
+        if refused.is_file() and folder.place.read(REFUSED_FILE) is None:
+            folder.place.write(REFUSED_FILE, refused.read_bytes())
     return counts
 
 

@@ -12,12 +12,15 @@ from fgclip_fast.curate.chat_negatives import ChatNegatives
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
+from fgclip_fast.curate.folder import place_of
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
+from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.regions import Regions
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage
 from fgclip_fast.curate.units import Unit, images_in, shards_of
+from fgclip_fast.data.remote import is_url
 from fgclip_fast.data.shards import expand
 
 STAGES: dict[str, type[Stage] | type[Shards]] = {
@@ -38,7 +41,7 @@ class Recipe:
 
     Attributes:
         source: a folder of images, or shards as ``data.train`` names them.
-        output: folder of the stages' folders ``0-images``, ``1-captions``, ….
+        output: folder of the stages' folders ``0-images``, ``1-captions``, …, or a URL of it.
         stages: in order.
         shard_size: images of a shard, where the source is a folder of images.
         clusters: where each stage runs; empty: all on this machine.
@@ -46,18 +49,19 @@ class Recipe:
     """
 
     source: str
-    output: Path
+    output: Path | str
     stages: tuple[Stage | Shards, ...]
     shard_size: int = 1000
     clusters: tuple[Cluster, ...] = ()
     cluster: Cluster = HERE
 
-    def folders(self) -> list[tuple[Stage | Shards, Path, Cluster]]:
+    def folders(self) -> list[tuple[Stage | Shards, Place, Cluster]]:
         """The stages, that of the images first if there is one, with their folders and where they run."""
-        first = [(Images(), self.output / "0-images", self.cluster)] if self.has_images else []
+        output = place_of(self.output)
+        first = [(Images(), output.below("0-images"), self.cluster)] if self.has_images else []
         clusters = self.clusters or (HERE,) * len(self.stages)
         return first + [
-            (stage, self.output / f"{number}-{stage.name}", cluster)
+            (stage, output.below(f"{number}-{stage.name}"), cluster)
             for number, (stage, cluster) in enumerate(zip(self.stages, clusters, strict=True), start=1)
         ]
 
@@ -95,9 +99,12 @@ def read(path: Path) -> Recipe:
         source, size = str(values["source"]), values.get("shard_size", 1000)
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"shard_size must be a number of images above 0, got {size!r}")
-        local = source if "://" in source else str(path.parent / Path(source).expanduser())
-        output = path.parent / Path(str(values["output"])).expanduser()
-        return Recipe(local, output, stages, size, clusters, _cluster(ray, None, "images"))
+        local = source if is_url(source) else str(path.parent / Path(source).expanduser())
+        given = str(values["output"])
+        output = given if is_url(given) else path.parent / Path(given).expanduser()
+        # Machines that share no file system do not see a folder of images either.
+        at = HERE if is_url(given) else _cluster(ray, None, "images")
+        return Recipe(local, output, stages, size, clusters, at)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -171,7 +178,7 @@ def run_recipe(
     *,
     workers: int | None = None,
     retry_failed: bool = False,
-    told: Callable[[str, Path, Counter[str]], None] = lambda name, folder, counts: None,
+    told: Callable[[str, Place, Counter[str]], None] = lambda name, folder, counts: None,
 ) -> None:
     """Run the stages in order; what an earlier call has done is not done again.
 
@@ -192,4 +199,4 @@ def run_recipe(
             counts = run(stage, units, folder, workers=workers, retry_failed=retry_failed, cluster=cluster)
         told(stage.name, folder, counts)
         if not isinstance(stage, Shards):
-            units = shards_of([folder / unit.name for unit in units])
+            units = shards_of(folder.shards([unit.name for unit in units]))

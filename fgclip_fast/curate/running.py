@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from fgclip_fast.curate.answers import FILE, Answers
 from fgclip_fast.curate.cluster import HERE, Asking, Cluster, Computing, Looking, on_cluster
-from fgclip_fast.curate.folder import OutputFolder, digest, has_tables, read_json
+from fgclip_fast.curate.folder import OutputFolder, digest, has_tables
+from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.stage import AskingStage, Stage
 from fgclip_fast.curate.units import Unit
-from fgclip_fast.curate.writing import look_at, write_asking, write_unit
+from fgclip_fast.curate.writing import KNOWN, LOOKED, look_at, write_asking, write_unit
 from fgclip_fast.data.processes import cores, in_order
 from fgclip_fast.progress import Progress
-from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 def run(
     stage: Stage,
     units: Sequence[Unit],
-    output: Path,
+    output: Path | str | Place,
     *,
     workers: int | None = None,
     retry_failed: bool = False,
@@ -41,7 +40,7 @@ def run(
     Args:
         stage: the stage.
         units: the input.
-        output: a folder.
+        output: a folder, or a URL of one in object storage.
         workers: processes of a stage that computes; None: one for each core that this process may use.
         retry_failed: write the shards that lack failed records again; records that did not fail are not asked for.
         cluster: Ray, if it has workers, in the place of the processes of this machine.
@@ -62,7 +61,7 @@ def run(
         if stage.looks:
             _look(stage, units, folder, workers, cluster)
         known = known_digest(folder)
-        rest = [unit for unit in units if not folder.is_done(unit, known, retry_failed)]
+        rest = folder.rest(units, known, retry_failed)
         progress = Progress(len(units), len(units) - len(rest))
         try:
             show = _shown(progress, units, rest)
@@ -75,13 +74,14 @@ def run(
         finally:
             progress.close()
     counts = folder.counts()
-    write_json(output / f"{stage.name}.json", {"settings": folder.settings(), "counts": dict(sorted(counts.items()))})
+    about = {"settings": folder.settings(), "counts": dict(sorted(counts.items()))}
+    folder.place.write_json(f"{stage.name}.json", about)
     return counts
 
 
 def known_digest(folder: OutputFolder) -> str:
     """Digest of what the first pass has found; empty if there was none."""
-    known = read_json(folder.state / "known.json")
+    known = folder.kept(KNOWN)
     return "" if known is None else digest(known)
 
 
@@ -98,16 +98,16 @@ def _shown(progress: Progress, units: Sequence[Unit], rest: Sequence[Unit]) -> C
 
 def _look(stage: Stage, units: Sequence[Unit], folder: OutputFolder, workers: int | None, cluster: Cluster) -> None:
     """Make the first pass, over the shards that are new or changed since the last one."""
-    known = folder.state / "known.json"
-    if known.exists() and all(folder.holds(unit) for unit in units):
+    if folder.kept(KNOWN) is not None and all(folder.holds(unit) for unit in units):
         return  # the input is being replaced
-    looked = folder.state / "looked"
-    looked.mkdir(exist_ok=True)
-    missing = [unit for unit in units if (read_json(looked / f"{unit.name}.json") or [None])[0] != unit.state()]
+    folder.place.make(f"{folder.state}/{LOOKED}")
+    files = [f"{LOOKED}/{unit.name}.json" for unit in units]
+    before = zip(units, folder.all_kept(files), strict=True)
+    missing = [unit for unit, found in before if (found or [None])[0] != unit.state()]
     processes = max(1, min(workers or cores(), len(missing)))
     progress = Progress(len(units), len(units) - len(missing))
     try:
-        tasks = ((stage, unit, looked / f"{unit.name}.json") for unit in missing)
+        tasks = ((stage, unit, folder) for unit in missing)
         read: Iterable[object] = in_order(look_at, tasks, processes, *_named(stage))
         if cluster.workers:
             read = on_cluster(Looking(stage, folder), missing, cluster, f"curate {stage.name}")
@@ -115,8 +115,8 @@ def _look(stage: Stage, units: Sequence[Unit], folder: OutputFolder, workers: in
             progress.update(done, "shards looked at")
     finally:
         progress.close()
-    found = ((unit.name, read_json(looked / f"{unit.name}.json")[1]) for unit in units)
-    write_json(known, stage.decide(found), indent=None)
+    looked = ((unit.name, found[1]) for unit, found in zip(units, folder.all_kept(files), strict=True))
+    folder.keep_json(KNOWN, stage.decide(looked), indent=None)
 
 
 def _named(stage: Stage) -> tuple[str, str]:
@@ -144,9 +144,9 @@ async def _write_here(
     again: bool,
     show: Callable[[Counter[str]], None],
 ) -> None:
-    with closing(Answers(folder.state / FILE, again)) as answers:
+    with closing(folder.answers(again)) as answers:
         async with stage.session(answers) as function:
-            await write_asking(stage, units, folder, function, show)
+            await write_asking(stage, units, folder, function, answers, show)
 
 
 def _write_on_cluster(
@@ -161,6 +161,6 @@ def _write_on_cluster(
     work: Asking | Computing = Computing(stage, folder, known, cluster.workers)
     if isinstance(stage, AskingStage):
         work = Asking(stage, folder, again, cluster.workers)
-        Answers(folder.state / FILE, False, shared=True).close()  # one alone must change how the file is written
+        folder.answers(False, shared=True).close()  # one alone must change how the file is written
     for counts in on_cluster(work, units, cluster, f"curate {stage.name}"):
         show(counts)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -37,9 +37,11 @@ class Unit(Protocol):
 
 
 class ShardUnit(NamedTuple):
-    """A shard, which may be the copy of a remote one."""
+    """A shard; a remote one is copied by the machine that reads it."""
 
     path: Path
+    note: Mapping[str, Any] | None = None
+    """Where a remote one is, and its size and time: what another machine needs to make its own copy."""
 
     @property
     def name(self) -> str:
@@ -48,16 +50,19 @@ class ShardUnit(NamedTuple):
 
     def state(self) -> Any:
         """Size and time of the shard."""
-        return list(remote.state(self.path))
+        return list(remote.state(self.path)) if self.note is None else [self.note["size"], self.note["mtime_ns"]]
 
     def samples(self) -> Iterator[Sample]:
         """Read its samples."""
-        shard = Shard(self.path)
+        shard = self._opened()
         yield from (shard.read(i) for i in range(len(shard)))
 
     def damaged(self) -> bool:
         """True if the tar file ends early."""
-        return Shard(self.path).damaged
+        return self._opened().damaged
+
+    def _opened(self) -> Shard:
+        return Shard(self.path if self.note is None else remote.noted(self.note))
 
 
 class ImagesUnit(NamedTuple):
@@ -124,4 +129,5 @@ def images_in(source: Path, shard_size: int) -> list[ImagesUnit]:
 
 def shards_of(paths: Sequence[Path]) -> list[ShardUnit]:
     """The units of some shards."""
-    return [ShardUnit(path) for path in paths]
+    far = set(remote.among(paths))
+    return [ShardUnit(path, remote.note_of(path) if path in far else None) for path in paths]

@@ -4,23 +4,27 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from fgclip_fast.curate.folder import DONE, OutputFolder, Row, read_json
+from fgclip_fast.curate.answers import SHARD, Answers
+from fgclip_fast.curate.folder import DONE, OutputFolder, Row
+from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.results import Result, items, outcome, outcome_of
 from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.data.records import part_name
 from fgclip_fast.data.shards import ShardWriter
-from fgclip_fast.whole_file import write_json
+
+KNOWN, LOOKED = "known.json", "looked"
+"""What a first pass has found in all units, and the folder of what it finds in each."""
 
 
-def look_at(stage: Stage, unit: Unit, path: Path) -> None:
+def look_at(stage: Stage, unit: Unit, folder: OutputFolder) -> None:
     """Write what the first pass finds in a unit, behind the state of its source."""
     state = unit.state()
-    write_json(path, [state, stage.look(unit.samples())], indent=None)
+    folder.keep_json(f"{LOOKED}/{unit.name}.json", [state, stage.look(unit.samples())], indent=None)
 
 
 def write_unit(stage: Stage, unit: Unit, folder: OutputFolder, known: str, processes: int = 1) -> Counter[str]:
@@ -34,7 +38,7 @@ def write_unit(stage: Stage, unit: Unit, folder: OutputFolder, known: str, proce
         processes: of the whole run, which share its time.
     """
     start = time.perf_counter()
-    function = _function(stage, folder.state, known)
+    function = _function(stage, folder.place, folder.state, known)
     source = unit.state()
     results = [outcome(function, item) for item in items(unit)]
     seconds = (time.perf_counter() - start) / processes
@@ -42,8 +46,8 @@ def write_unit(stage: Stage, unit: Unit, folder: OutputFolder, known: str, proce
 
 
 @lru_cache(maxsize=1)
-def _function(stage: Stage, state: Path, known: str) -> Callable[[Item], Done]:
-    return stage.function(read_json(state / "known.json") if known else None)
+def _function(stage: Stage, place: Place, state: str, known: str) -> Callable[[Item], Done]:
+    return stage.function(place.read_json(f"{state}/{KNOWN}") if known else None)
 
 
 async def write_asking(
@@ -51,6 +55,7 @@ async def write_asking(
     units: Sequence[Unit],
     folder: OutputFolder,
     function: Callable[[Item], Awaitable[Done]],
+    answers: Answers,
     show: Callable[[Counter[str]], None] = lambda counts: None,
     processes: int = 1,
 ) -> None:
@@ -61,6 +66,7 @@ async def write_asking(
         units: the input.
         folder: the output.
         function: that of the stage's session.
+        answers: those of the session.
         show: is told of each record and each shard.
         processes: of the whole run, which share its time.
     """
@@ -69,12 +75,14 @@ async def write_asking(
     async def finish(unit: Unit, source: Any, tasks: list[asyncio.Task[Result]]) -> None:
         nonlocal last
         results = await asyncio.gather(*tasks)
+        answers.end(unit.name)
         now = time.perf_counter()
         _finish(stage, unit, folder, source, "", results, (now - last) / processes)
         show(Counter(shards=1))
         last = now
 
-    async def one(item: Item | Result) -> Result:
+    async def one(shard: str, item: Item | Result) -> Result:
+        SHARD.set(shard)
         try:
             result = await outcome_of(function, item)
         finally:
@@ -85,15 +93,20 @@ async def write_asking(
     finishing: list[asyncio.Task[None]] = []
     try:
         for unit in units:
+            answers.begin(unit.name)
             source: Any = unit.state()
             tasks: list[asyncio.Task[Result]] = []
             for item in items(unit):
                 await slots.acquire()
                 _raise_first(tasks)
-                tasks.append(asyncio.create_task(one(item)))
+                tasks.append(asyncio.create_task(one(unit.name, item)))
             finishing.append(asyncio.create_task(finish(unit, source, tasks)))
             _raise_first(finishing)
         await asyncio.gather(*finishing)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            answers.save()
+        raise
     finally:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
@@ -119,7 +132,7 @@ def _finish(
     """Write a shard from its source, read again, and the results; then note that it is done."""
     counts = Counter({"shards": 1, "shards that end early": int(unit.damaged())})
     rows: list[Row] = []
-    with ShardWriter(folder.path / unit.name) as target:
+    with folder.place.writing(unit.name) as path, ShardWriter(path) as target:
         for (key, parts), result in zip(unit.samples(), results, strict=True):
             counts += result.counts + Counter(records=1)
             counts.update(_left(result.row, stage))

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from fgclip_fast.data.remote import RemoteError, among, limit, note_of, note_path, system_of
+from fgclip_fast.data.tries import tried
 from fgclip_fast.whole_file import replacing
 
 log = logging.getLogger(__name__)
-_TRIES = 6
-_WAIT = 1.0  # seconds after the first failure, doubled after each
 _STALE = 3600.0  # seconds after which a file of a download that was killed is deleted
 
 
@@ -74,21 +73,22 @@ def _lock_copy(shard: Path, note: Mapping[str, Any], lock: IO[str]) -> None:
 
 
 def _fetch(shard: Path, note: Mapping[str, Any]) -> None:
+    try:
+        tried(lambda: _get(shard, note))
+    except Exception as error:  # each storage raises its own
+        raise RemoteError(
+            f"shards: {note['url']} cannot be fetched: {type(error).__name__}: {error}; the same command goes on,"
+            " training with --resume"
+        ) from error
+
+
+def _get(shard: Path, note: Mapping[str, Any]) -> None:
     system, path = system_of(note["url"])
-    for attempt in range(_TRIES):
-        try:
-            with replacing(shard) as partial:
-                system.get_file(path, str(partial))
-                if partial.stat().st_size != note["size"]:
-                    raise OSError(f"must have {note['size']} bytes, got {partial.stat().st_size}")
-                os.utime(partial, ns=(note["mtime_ns"], note["mtime_ns"]))
-            return
-        except Exception as error:  # each storage raises its own
-            if attempt == _TRIES - 1:
-                raise RemoteError(
-                    f"shards: {note['url']} cannot be fetched: {type(error).__name__}: {error}; --resume goes on"
-                ) from error
-            time.sleep(_WAIT * 2**attempt)
+    with replacing(shard) as partial:
+        system.get_file(path, str(partial))
+        if partial.stat().st_size != note["size"]:
+            raise OSError(f"must have {note['size']} bytes, got {partial.stat().st_size}")
+        os.utime(partial, ns=(note["mtime_ns"], note["mtime_ns"]))
 
 
 def _evict(folder: Path, bound: int) -> None:

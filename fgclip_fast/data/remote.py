@@ -67,6 +67,12 @@ def state(shard: Path) -> State:
     return State(found.st_size, found.st_mtime_ns)
 
 
+def address(shard: Path) -> str:
+    """The URL of a remote shard; the path of a file of this machine."""
+    note = note_of(shard)
+    return str(shard) if note is None else note["url"]
+
+
 def among(shards: Sequence[Path]) -> list[Path]:
     """List the remote ones of some shards; each folder is read once."""
     noted = names_beside(shards, (NOTE,))
@@ -104,6 +110,7 @@ def _files(pattern: str) -> dict[str, Mapping[str, Any]]:
     system, path = system_of(pattern)
     try:
         if "*" in path or "?" in path:
+            system.invalidate_cache()  # another process may have written there
             found = system.glob(path, detail=True)
             files = {name: about for name, about in found.items() if about["type"] == "file"}
             # A server's page that lists files does not tell their sizes.
@@ -123,7 +130,8 @@ def _filesystem(protocol: str) -> Any:
     except ModuleNotFoundError:
         raise ValueError(f"shards: {protocol}:// needs fsspec: pip install 'fgclip_fast[remote]'") from None
     try:
-        return fsspec.filesystem(protocol)
+        # A disk has folders, which must be made.
+        return fsspec.filesystem(protocol, **({"auto_mkdir": True} if protocol in ("file", "local") else {}))
     except (ImportError, ValueError) as error:  # its message names the package
         raise ValueError(f"shards: {protocol}:// cannot be read: {error}") from None
 
@@ -134,23 +142,44 @@ def system_of(url: str) -> tuple[Any, str]:
     return system, system._strip_protocol(url)
 
 
-def _noted(url: str, about: Mapping[str, Any]) -> Path:
-    """Note a remote shard; return the path of its copy."""
+def state_there(url: str, about: Mapping[str, Any]) -> State:
+    """Size and time of a file, by what the storage tells of it.
+
+    Raises:
+        ValueError: it tells no size.
+    """
     size = about.get("size")
     if not isinstance(size, int):
         raise ValueError(f"shards: {url} must have a size, but its server does not tell one")
-    folder, name = posixpath.split(url)
     version = next((str(about[key]) for key in _VERSIONS if about.get(key)), "")
     digest = hashlib.sha256(f"{url} {size} {version}".encode()).digest()
     # Another version has another time, by which copies and indexes are told apart; as a date it means nothing. Some
     # file systems keep every second second only.
-    note = {"url": url, "size": size, "mtime_ns": int.from_bytes(digest[:4], "big") // 4 * 2 * 10**9}
-    shard = _folder() / hashlib.sha256(folder.encode()).hexdigest()[:16] / name
+    return State(size, int.from_bytes(digest[:4], "big") // 4 * 2 * 10**9)
+
+
+def _noted(url: str, about: Mapping[str, Any]) -> Path:
+    """Note a remote shard; return the path of its copy."""
+    note = {"url": url, **state_there(url, about)._asdict()}
+    shard = _copy_of(url)
     if note_of(shard) != note:
         shard.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_index(shard, note, _beside(folder))
+        _fetch_index(shard, note, _beside(posixpath.dirname(url)))
+    return noted(note)
+
+
+def noted(note: Mapping[str, Any]) -> Path:
+    """Keep the note of a remote shard on this machine, which another one may have made; return the path of its copy."""
+    shard = _copy_of(note["url"])
+    if note_of(shard) != note:
+        shard.parent.mkdir(parents=True, exist_ok=True)
         write_json(note_path(shard), note)
     return shard
+
+
+def _copy_of(url: str) -> Path:
+    folder, name = posixpath.split(url)
+    return cached("shards") / hashlib.sha256(folder.encode()).hexdigest()[:16] / name
 
 
 def _fetch_index(shard: Path, note: Mapping[str, Any], beside: Collection[str]) -> None:
@@ -179,8 +208,9 @@ def _beside(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("FGCLIP_CACHE") or home_cache() / "fgclip_fast") / "shards"
+def cached(name: str) -> Path:
+    """A folder in ``FGCLIP_CACHE``."""
+    return Path(os.environ.get("FGCLIP_CACHE") or home_cache() / "fgclip_fast") / name
 
 
 def note_path(shard: Path) -> Path:

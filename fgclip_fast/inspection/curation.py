@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgclip_fast.curate.chat import Chat
-from fgclip_fast.curate.folder import OutputFolder
+from fgclip_fast.curate.folder import OutputFolder, place_of
+from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.truth import changed_kinds
+from fgclip_fast.data import remote
 from fgclip_fast.data.shards import expand
 from fgclip_fast.inspection import page
 from fgclip_fast.inspection.samples import Reader, Shown
@@ -19,6 +21,7 @@ from fgclip_fast.report.page import save
 SHEETS = 50
 """Records to agree or disagree with."""
 _SAMPLED = 2000  # records whose texts are measured
+_COPIED = 20  # shards of an object storage that they are taken from, since each is copied whole
 _MILLION = 1_000_000
 _FUNNEL = ("images", "captions", "phrases", "boxes", "groups")
 _LEVELS = {1: "one attribute (hard)", 2: "two (medium)", 3: "three (easy)"}
@@ -27,27 +30,30 @@ _LEVELS = {1: "one attribute (hard)", 2: "two (medium)", 3: "three (easy)"}
 class StageFigures(NamedTuple):
     """The figures of one stage."""
 
-    folder: Path
+    place: Place
     name: str
     counts: Counter[str]
     seconds: float
     chat: Chat | None
 
 
-def stages_in(folder: Path) -> list[StageFigures]:
+def stages_in(folder: Path | str | Place) -> list[StageFigures]:
     """The stages whose folders lie in a folder, in the order of their names.
 
     Raises:
         ValueError: there is none.
     """
-    numbered = sorted(folder.glob("*/_*/settings.json"), key=lambda file: _order(file.parents[1].name))
+    place = place_of(folder)
+    numbered = sorted(
+        (file.split("/")[:2] for file in place.glob("*/_*/settings.json")), key=lambda parts: _order(parts[0])
+    )
     found = []
-    for file in numbered:
-        output = OutputFolder(file.parents[1], file.parent.name.removeprefix("_"))
+    for name, state in numbered:
+        output = OutputFolder(place.below(name), state.removeprefix("_"))
         settings = output.about()
         chat = settings.get("chat")
         seconds = sum(outcome["seconds"] for _, outcome in output.outcomes())
-        found.append(StageFigures(output.path, output.stage, output.counts(), seconds, Chat(**chat) if chat else None))
+        found.append(StageFigures(output.place, output.stage, output.counts(), seconds, Chat(**chat) if chat else None))
     if not found:
         raise ValueError(f"curate report: {folder} must hold the folders of stages, as `fgclip curate run` writes them")
     return found
@@ -58,11 +64,11 @@ def _order(name: str) -> tuple[int, str]:
     return (int(number) if number.isdigit() else 0), name
 
 
-def write(folder: Path, path: Path, *, workers: int | None = None, seed: int = 0) -> None:
+def write(folder: Path | str | Place, path: Path, *, workers: int | None = None, seed: int = 0) -> None:
     """Write the page.
 
     Args:
-        folder: holds the folders of stages.
+        folder: holds the folders of stages; a path, or a URL.
         path: the page.
         workers: processes that read records; None: one for each core.
         seed: of the choice of records.
@@ -72,15 +78,18 @@ def write(folder: Path, path: Path, *, workers: int | None = None, seed: int = 0
         OSError: the file cannot be written.
     """
     stages = stages_in(folder)
-    shards = expand(str(stages[-1].folder))
+    shards = expand(str(stages[-1].place))
+    if len(remote.among(shards)) > _COPIED:
+        shards = sorted(random.Random(seed).sample(shards, _COPIED))
     found = survey(shards, limit=max(1, -(-_SAMPLED // len(shards))), workers=workers)
     reader = Reader(found)
     shown = [
         reader.read(address) for address in random.Random(seed).sample(found.part.addresses, len(found.part.addresses))
     ]
     sheets = [one for one in shown[: 2 * SHEETS] if one is not None][:SHEETS]
+    name = place_of(folder).name
     parts = [
-        _head(folder, stages, found),
+        _head(name, stages, found),
         section("funnel", "From images to groups", _funnel(stages), _left_out(stages)),
         section("speed", "Throughput and cost", _speed(stages), paragraph(_SPEED, "quiet")),
         _negatives([one for one in shown if one is not None]),
@@ -88,16 +97,16 @@ def write(folder: Path, path: Path, *, workers: int | None = None, seed: int = 0
         page.sizes(found),
         _agreement(sheets),
     ]
-    save(path, f"{folder.resolve().name}: curation", parts, script=None)
+    save(path, f"{name}: curation", parts, script=None)
 
 
-def _head(folder: Path, stages: Sequence[StageFigures], found: Survey) -> str:
+def _head(name: str, stages: Sequence[StageFigures], found: Survey) -> str:
     last = stages[-1].counts
     left = last["records"] - last["records dropped"] - last["records failed"]
     text = f"Texts and boxes are measured on {len(found.part.addresses):,} records of the last stage."
     figures = {name: f"{n:,}" for name, n in funnel(stages).items()}
     return (
-        f'<header class="top"><p class="kicker">Curation</p><h1>{escape(folder.resolve().name)}: {left:,} records</h1>'
+        f'<header class="top"><p class="kicker">Curation</p><h1>{escape(name)}: {left:,} records</h1>'
         f"{facts(figures)}{paragraph(text, 'quiet')}</header>\n"
     )
 
@@ -131,7 +140,7 @@ def _left_out(stages: Sequence[StageFigures]) -> str:
     """What each stage left out, with the cause."""
     words = (" dropped: ", " failed: ", "bad record: ", " without: ")
     rows = [
-        (f"{stage.folder.name}: {name}", f"{n:,}", percent(n / max(1, stage.counts["records"])))
+        (f"{stage.place.name}: {name}", f"{n:,}", percent(n / max(1, stage.counts["records"])))
         for stage in stages
         for name, n in sorted(stage.counts.items(), key=lambda pair: -pair[1])
         if n and any(word in name for word in words)
@@ -151,7 +160,7 @@ def _speed(stages: Sequence[StageFigures]) -> str:
         cost = stage.chat.cost(counts) if stage.chat is not None else 0.0
         rows.append(
             (
-                stage.folder.name,
+                stage.place.name,
                 f"{counts['records']:,}",
                 duration(stage.seconds),
                 f"{60 * records / stage.seconds:,.0f}" if stage.seconds else "–",

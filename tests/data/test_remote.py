@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from fgclip_fast.config import Data
-from fgclip_fast.data import copies as copying, remote
+from fgclip_fast.data import copies as copying, remote, tries
 from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.fingerprint import fingerprint
 from fgclip_fast.data.index import index
@@ -33,7 +33,7 @@ SHARDS = 6
 def cache(tmp_path, monkeypatch):
     """The folder of copies; failures are tried again at once."""
     monkeypatch.setenv("FGCLIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(copying, "_WAIT", 0.0)
+    monkeypatch.setattr(tries, "_WAIT", 0.0)
     remote._beside.cache_clear()
     forkserver._forkserver._stop()  # one of an earlier test has that test's environment
     return tmp_path / "cache" / "shards"
@@ -204,7 +204,7 @@ def test_another_version_of_a_shard_is_fetched(cache, stored, encoded, record, w
 
 
 def test_a_failure_is_tried_again_and_then_ends_the_run(cache, stored, monkeypatch):
-    system, failures = fsspec.filesystem("file"), []
+    (system, _), failures = remote.system_of("file://"), []
     fetch = system.get_file
 
     def failing(path, target):
@@ -220,7 +220,7 @@ def test_a_failure_is_tried_again_and_then_ends_the_run(cache, stored, monkeypat
     (paths,) = [expand(f"file://{stored}")]
     for path in paths:
         path.unlink(missing_ok=True)
-    with pytest.raises(remote.RemoteError, match=r"cannot be fetched: ConnectionError: gone; --resume goes on"):
+    with pytest.raises(remote.RemoteError, match=r"cannot be fetched: ConnectionError: gone; the same command goes on"):
         batches(f"file://{stored}", steps=3)
 
 
@@ -231,15 +231,15 @@ def test_a_shard_that_a_worker_cannot_fetch_is_told_in_one_sentence(stored):
         yield from ()
         raise remote.RemoteError(
             "Caught RemoteError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-            "fgclip_fast.data.remote.RemoteError: shards: s3://a/0.tar cannot be fetched: gone; --resume goes on"
+            "fgclip_fast.data.remote.RemoteError: shards: s3://a/0.tar cannot be fetched: gone; the same command"
         )
 
-    with pytest.raises(OSError, match=r"^shards: s3://a/0\.tar cannot be fetched: gone; --resume goes on$"):
+    with pytest.raises(OSError, match=r"^shards: s3://a/0\.tar cannot be fetched: gone; the same command$"):
         next(loader._counted(arriving(), 0))
 
 
 def test_a_copy_that_breaks_off_is_not_kept(cache, stored, monkeypatch):
-    system = fsspec.filesystem("file")
+    system, _ = remote.system_of("file://")
     monkeypatch.setattr(system, "get_file", lambda path, target: Path(target).write_bytes(b"half"))
     with pytest.raises(remote.RemoteError, match=r"OSError: must have \d+ bytes, got 4"):
         index(expand(f"file://{stored}/0.tar")[0])

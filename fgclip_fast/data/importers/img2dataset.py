@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fgclip_fast.data.causes import DAMAGED_SHARD, NO_IMAGE, NOT_JSON, NOT_UTF8
+from fgclip_fast.data.copies import held
 from fgclip_fast.data.importers.source import FilePart, Options, Source, SourceRecord, captioned, stated_size
 from fgclip_fast.data.records import IMAGE_NAMES, captions_of_file
 from fgclip_fast.data.tar import Damaged, members, split
@@ -47,7 +48,7 @@ def _of_tar(tar: Path) -> Iterator[SourceRecord]:
     """Samples in the order of their first member; members of one sample need not be consecutive."""
     samples: dict[str, dict[str, FilePart]] = {}
     damage = None
-    with tar.open("rb") as file:
+    with held(tar), tar.open("rb") as file:
 
         def read_at(at: int, size: int) -> bytes:
             file.seek(at)

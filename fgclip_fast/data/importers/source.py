@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fgclip_fast.data.causes import NO_IMAGE, BadRecord
+from fgclip_fast.data.copies import held
+from fgclip_fast.data.remote import note_path
 
 HEAD = 2**16
 """Bytes of a file's beginning by which formats recognise it."""
@@ -54,7 +56,7 @@ class FilePart(NamedTuple):
 
     def read(self) -> bytes:
         """Return the image file's bytes."""
-        with self.path.open("rb") as file:
+        with held(self.path), self.path.open("rb") as file:
             file.seek(self.start)
             return file.read(self.size)
 
@@ -94,7 +96,7 @@ class Source:
         """All files, those of folders in order of their path; a ``.txt`` stands for the files that it lists."""
         found: list[Path] = []
         for path in self.paths:
-            if not path.exists():
+            if not path.exists() and not note_path(path).exists():
                 raise FileNotFoundError(f"data import: source {path} does not exist")
             found += _inside(path) if path.is_dir() else _listed(path)
         return tuple(found)

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fgclip_fast.data import remote
 from fgclip_fast.data.importers.look import Refusal
 from fgclip_fast.data.importers.source import Source
 from fgclip_fast.locked_file import HeldError, locked
 from fgclip_fast.whole_file import partials, write_json, write_whole
 
-MANIFEST = "import.json"
+MANIFEST, PLAN = "import.json", ".import/plan.json"
 REFUSED_FILE = "refused.csv"
 LAYOUT = "layout"
 """The part of a plan that says what is kept; another version may keep other things."""
@@ -41,7 +42,7 @@ class WorkFolder:
     def __init__(self, output: Path, plan: dict[str, Any], retry: bool) -> None:
         self.output, self._state = output, output / ".import"
         self.manifest = _read(output / MANIFEST)
-        kept = _read(self._state / "plan.json")
+        kept = _read(output / PLAN)
         goes_on = kept is not None and (retry or self.manifest is None)
         if goes_on and kept.get(LAYOUT) != json.loads(json.dumps(plan[LAYOUT])):
             raise ValueError(
@@ -68,7 +69,7 @@ class WorkFolder:
             raise ValueError(f"data import: --retry-failed needs a complete import in --output, got {output}")
         self.folder(self.round, "looked").mkdir(parents=True, exist_ok=True)
         if kept is None:
-            write_json(self._state / "plan.json", plan)
+            write_json(output / PLAN, plan)
 
     def folder(self, number: int, name: str) -> Path:
         """A folder of a round."""
@@ -118,7 +119,7 @@ class WorkFolder:
 
 def files_of(source: Source) -> list[list[Any]]:
     """Name, size and time of change of the files of a source, by which a change is noticed."""
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in source.files]
+    return [[remote.address(file), *remote.state(file)] for file in source.files]
 
 
 def _read(file: Path) -> Any:
