@@ -3,9 +3,12 @@
 import io
 import json
 import os
+import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -18,6 +21,29 @@ os.environ["FGCLIP_AUTOTUNE"] = "0"
 # Each of pytest-xdist's workers takes its share of the cores.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     torch.set_num_threads(max(1, torch.get_num_threads() // int(workers)))
+
+
+# Weights that a test leaves to chance must not depend on the tests before it, which pytest-xdist deals out anew in each
+# run: a failure would not come again. So each fixture, whatever its scope, and each test starts from a seed of its own.
+# An autouse fixture would not do: fixtures of a module or a session come before it.
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """Seed before a fixture is made."""
+    _seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Seed before a test runs."""
+    _seed(item.name)
+
+
+def _seed(name: str) -> None:
+    """Seed what draws numbers without a generator of its own; by name, so that no two models are equal by chance."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,8 +13,9 @@ from fgclip_fast.training import optim
 class Small(nn.Module):
     def __init__(self):
         super().__init__()
-        self.text_model = nn.Linear(3, 2)
-        self.norm = nn.LayerNorm(2)
+        self.text_model = nn.Linear(3, 4)
+        # Of two numbers the norm is ±1 whatever they are: gradients would be rounding alone, and AdamW scales them up.
+        self.norm = nn.LayerNorm(4)
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x):
