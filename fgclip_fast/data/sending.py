@@ -13,9 +13,9 @@ from typing import Any
 from fgclip_fast.data.remote import cached, system_of
 from fgclip_fast.data.tries import tried
 
-FINAL = (PermissionError, FileNotFoundError)
+FINAL = (PermissionError, FileNotFoundError, NotImplementedError)
 """Errors of a storage that another try does not help."""
-_STALE = 3600.0  # seconds after which what a killed process has left is deleted
+_STALE = 86400.0  # seconds after which what a killed process has left is deleted
 
 
 @contextmanager

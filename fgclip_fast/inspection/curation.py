@@ -52,8 +52,11 @@ def stages_in(folder: Path | str | Place) -> list[StageFigures]:
         output = OutputFolder(place.below(name), state.removeprefix("_"))
         settings = output.about()
         chat = settings.get("chat")
-        seconds = sum(outcome["seconds"] for _, outcome in output.outcomes())
-        found.append(StageFigures(output.place, output.stage, output.counts(), seconds, Chat(**chat) if chat else None))
+        counts, seconds = Counter[str](), 0.0
+        for _, outcome in output.outcomes():
+            counts.update(outcome["counts"])
+            seconds += outcome["seconds"]
+        found.append(StageFigures(output.place, output.stage, counts, seconds, Chat(**chat) if chat else None))
     if not found:
         raise ValueError(f"curate report: {folder} must hold the folders of stages, as `fgclip curate run` writes them")
     return found
