@@ -39,27 +39,25 @@ def send(path: Path, url: str) -> None:
 
     Raises:
         ValueError: fsspec or the package of the protocol is missing.
-        OSError: the storage cannot be written, though tried several times, or holds something else than was sent.
+        OSError: the storage cannot be written, or holds something else than was sent, though tried several times.
     """
     system, target = system_of(url)
     try:
-        size = tried(lambda: _put(system, path, target), FINAL)
+        tried(lambda: _put(system, path, target), FINAL)
     except Exception as error:  # each storage raises its own
         raise OSError(f"{url} cannot be written: {type(error).__name__}: {error}; the same command goes on") from error
-    if size != path.stat().st_size:
-        raise OSError(f"{url} must have {path.stat().st_size} bytes, got {size}; the same command goes on")
 
 
-def _put(system: Any, path: Path, target: str) -> int:
-    """Send a file, and return its size there."""
+def _put(system: Any, path: Path, target: str) -> None:
     if "file" in system.protocol:  # a disk, which shows what is there so far; a storage shows what is whole
         partial = f"{target}.{os.getpid()}.partial"
         system.put_file(str(path), partial)
         system.mv(partial, target)
     else:
         system.put_file(str(path), target)
-    size: int = system.info(target)["size"]
-    return size
+    size = system.info(target)["size"]
+    if size != path.stat().st_size:  # or another process has sent its own in between
+        raise OSError(f"must have {path.stat().st_size} bytes, got {size}")
 
 
 def _delete_stale(folder: Path) -> None:

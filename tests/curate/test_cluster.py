@@ -161,7 +161,8 @@ def recipe(folder, name, stub, ray=f"{{workers: {WORKERS}, cpus: 0.5}}", at=""):
     path = folder / f"{name}.yaml"
     path.write_text(RECIPE.format(output=f"{at}{name}", url=stub.url, concurrency=CONCURRENCY, ray=ray))
     command = [sys.executable, "-m", "fgclip_fast.curate", "run", str(path), "--workers", "1"]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
 
 
 def killed_until_done(folder, name, stub, rng, longest, at):
@@ -170,7 +171,7 @@ def killed_until_done(folder, name, stub, rng, longest, at):
     process = recipe(folder, name, stub, at=at)
     while True:
         try:
-            assert process.wait(rng.uniform(0.1, longest)) == 0
+            assert process.wait(rng.uniform(0.1, longest)) == 0, (folder / f"{name}.log").read_text()[-2000:]
             return kills
         except subprocess.TimeoutExpired:
             workers = children(process.pid, "ray::Map")

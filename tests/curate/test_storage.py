@@ -270,7 +270,7 @@ def test_a_storage_that_cannot_be_written_or_read_is_one_clear_error(storage, un
 
 def test_what_arrives_with_another_size_is_an_error(storage, units, monkeypatch):
     monkeypatch.setattr(type(storage), "put_file", lambda self, path, target, **_: self.pipe_file(target, b"half"))
-    with pytest.raises(OSError, match=r"settings\.json must have \d+ bytes, got 4"):
+    with pytest.raises(OSError, match=r"settings\.json cannot be written: OSError: must have \d+ bytes, got 4"):
         run(Phrases(), units, URL, workers=1)
 
 
