@@ -65,3 +65,5 @@ class Defect(NamedTuple):
 
     cause: str
     detail: str = ""
+    region: int | None = None
+    """Place in ``bbox_info``; None for what is of the whole record."""

@@ -223,11 +223,11 @@ def _regions(entries: Any, defects: list[Defect]) -> tuple[list[Region], list[st
             expressions.append(texts[0] or texts[1])
             box = boxes.checked(boxes.numbers(entry.get("bbox")))
         except _Drop as drop:
-            defects.append(Defect(drop.args[0], f"region {i}: {drop.args[1]}"))
+            defects.append(Defect(drop.args[0], f"region {i}: {drop.args[1]}", i))
             continue
         except boxes.BadBox as bad:
             given = _named(entry.get("bbox"))
-            defects.append(Defect(bad.reason, f"region {i}: bbox {bad} (xyxy, fractions), got {given}"))
+            defects.append(Defect(bad.reason, f"region {i}: bbox {bad} (xyxy, fractions), got {given}", i))
             continue
         regions.append(_region(box, *texts, entry, i, defects))
     return regions, expressions
@@ -235,11 +235,11 @@ def _regions(entries: Any, defects: list[Defect]) -> tuple[list[Region], list[st
 
 def _region(box: boxes.Box, short: str, long: str, entry: Mapping, i: int, defects: list[Defect]) -> Region:
     if not (short and long):
-        defects.append(Defect(EXPRESSION_FILLED, f"region {i}"))
+        defects.append(Defect(EXPRESSION_FILLED, f"region {i}", i))
     if not short:
         return Region(box, long, long)  # negatives contradict the short expression, which is missing
     negatives, dropped = distinct(short, _negatives(entry, i, defects))
-    defects += [Defect(cause, f"region {i}: {detail}") for cause, detail in dropped]
+    defects += [Defect(cause, f"region {i}: {detail}", i) for cause, detail, _ in dropped]
     return Region(box, short, long or short, negatives)
 
 
@@ -265,7 +265,7 @@ def _negatives(entry: Mapping[str, Any], i: int, defects: list[Defect]) -> tuple
     if not given or entry.get("flag_short_neg", 1) not in (1, "1"):
         return ()
     if not isinstance(given, list | Mapping):
-        defects.append(Defect(WRONG_NEGATIVE, f"region {i}: short_expr_negs is {_named(given)}"))
+        defects.append(Defect(WRONG_NEGATIVE, f"region {i}: short_expr_negs is {_named(given)}", i))
         return ()
     kept = []
     for name, value in given.items() if isinstance(given, Mapping) else enumerate(given):
@@ -274,7 +274,7 @@ def _negatives(entry: Mapping[str, Any], i: int, defects: list[Defect]) -> tuple
             if not kept[-1]:
                 raise BadRecord(NO_TEXT)
         except BadRecord:
-            defects.append(Defect(WRONG_NEGATIVE, f"region {i}, negative {name}: {value!r:.80}"))
+            defects.append(Defect(WRONG_NEGATIVE, f"region {i}, negative {name}: {value!r:.80}", i))
     return tuple(filter(None, kept))
 
 

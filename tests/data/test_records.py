@@ -82,7 +82,7 @@ def test_a_bad_record_has_a_cause(raw, cause):
 def test_a_bad_box_drops_its_region_only(box, cause):
     parsed = with_regions(region(), {**region(), "bbox": box}, region())
     assert len(parsed.regions) == 2 and found(parsed) == [cause] and cause in causes.DROPPED
-    assert parsed.defects[0].detail.startswith("region 1: ")
+    assert parsed.defects[0].detail.startswith("region 1: ") and parsed.defects[0].region == 1
 
 
 @pytest.mark.parametrize("box", [[-0.5, 0.2, 0.5, 1.5], [0, 0, 1, 1], [0, 0, 1, 1, "extra"]], ids=str)

@@ -1,7 +1,6 @@
 """The second pass over records, in worker processes: write one shard whole, with a report of what was left out."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,10 +69,9 @@ def write_shard(path: Path, records: Sequence[tuple[int, SourceRecord]], meaning
 
 def _in_numbers_of_source(defect: Defect, record: SourceRecord) -> str:
     """The detail of a region's defect; of a bad box with the numbers that the user will search for."""
-    number = re.match(r"region (\d+):", defect.detail)
-    if defect.cause not in REASONS or number is None:
+    if defect.cause not in REASONS:
         return defect.detail
-    return f"{defect.detail}; in the source {record.fields['bbox_info'][int(number[1])]['bbox']!r:.80}"
+    return f"{defect.detail}; in the source {record.fields['bbox_info'][defect.region].get('bbox')!r:.80}"
 
 
 def report_of(shard: Path) -> Path:

@@ -60,6 +60,13 @@ def test_a_bad_box_is_listed_in_the_numbers_of_the_source(tmp_path, photos):
     assert len(listed) == 2 and listed[1].endswith('in the source [500, 10, 600, 90]"')
 
 
+def test_a_region_without_a_box_is_listed(tmp_path, photos):
+    source = lines(tmp_path / "mine.jsonl", [boxed([20, 10, 100, 90], bbox_info=[{"short_expr": "a mug"}])])
+    imported(source, photos, tmp_path / "out", boxes="xyxy-pixel")
+    listed = (tmp_path / "out" / "refused.csv").read_text().splitlines()
+    assert len(listed) == 2 and listed[1].endswith('in the source None"')
+
+
 @pytest.mark.parametrize(
     "bbox, cause",
     [([10**400, 0, 2, 3], boxes.NOT_FINITE), ([10**400, 0.5, 2.5, 3], boxes.NOT_FINITE),
