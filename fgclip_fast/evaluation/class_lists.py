@@ -3,9 +3,9 @@
 All classes of a list compete, also those without images; a folder stands for the class that it names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fgclip_fast.evaluation.boxes import coco
 from fgclip_fast.evaluation.classes import imagenet_names
@@ -60,8 +60,11 @@ def known(classes: Path | None, around: Sequence[Path]) -> ClassList | None:
         ValueError: LVIS's annotations are in none of the folders, or ``classes`` is neither a list nor a file.
         OSError: the file cannot be read.
     """
-    if classes is None or classes.is_file():
-        return _of_annotations(classes) if classes is not None and _has_categories(classes) else None
+    if classes is None:
+        return None
+    if classes.is_file():
+        categories = _categories(classes)
+        return None if categories is None else _of_categories(classes, categories)
     if str(classes) == IMAGENET:
         return _listed("ImageNet's 1,000 classes", dict(enumerate(imagenet_names())))
     if str(classes) == COCO:
@@ -72,19 +75,18 @@ def known(classes: Path | None, around: Sequence[Path]) -> ClassList | None:
     if (file := next(found, None)) is None:
         folders = ", ".join(map(str, around))
         raise ValueError(f"classes: LVIS's names are read from {LVIS_FILES[0]}, which is not in {folders}; name it")
-    return _of_annotations(file)
+    return _of_categories(file, coco(file)["categories"])
 
 
-def _has_categories(path: Path) -> bool:
-    """Whether a file may be one of annotations: its JSON is an object with a list of categories."""
-    if path.suffix.lower() != ".json":
-        return False
-    content = path.read_bytes()
-    return content.lstrip()[:1] == b"{" and b'"categories"' in content and b'"annotations"' in content
+def _categories(path: Path) -> list[Any] | None:
+    """The categories of an annotation file; None of another file, which what reads names judges."""
+    try:
+        return coco(path)["categories"] if path.suffix.lower() == ".json" else None
+    except ValueError:
+        return None
 
 
-def _of_annotations(path: Path) -> ClassList:
-    categories = coco(path)["categories"]
+def _of_categories(path: Path, categories: Iterable[Any]) -> ClassList:
     try:
         names = {int(one["id"]): str(one["name"]).replace("_", " ") for one in categories}
     except (KeyError, TypeError, ValueError):

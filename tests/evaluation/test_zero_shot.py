@@ -148,6 +148,22 @@ def test_lviss_list_is_that_of_its_annotations(tmp_path, templates, classes):
     assert "flat folder by val.txt among the 3 classes of lvis_v1_val.json" in figures.protocol
 
 
+def test_a_file_of_annotations_is_read_once(tmp_path, monkeypatch):
+    """LVIS's train file has a gigabyte."""
+    file = tmp_path / "some.json"
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}))
+    times, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (times.append(path), read_bytes(path))[1])
+    assert class_lists.known(file, []).names == ["cat"] and times == [file]
+
+
+@pytest.mark.parametrize("content", ['["cat"]', '{"n1": "cat"}', '{"categories": [', '{"categories": []}'])
+def test_another_json_file_is_no_list(tmp_path, content):
+    """What reads names takes it, or refuses it."""
+    (tmp_path / "names.json").write_text(content)
+    assert class_lists.known(tmp_path / "names.json", []) is None
+
+
 def test_imagenets_list_takes_names_numbers_and_identifiers(tmp_path):
     listed = class_lists.known(Path("imagenet"), [])
     names = classes.imagenet_names()
