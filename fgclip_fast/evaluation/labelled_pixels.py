@@ -73,9 +73,12 @@ def read_classes(path: Path, layout: str, classes: Path | None = None, root: Pat
     """Read the synonyms of each class: from ``classes``, from a file beside the images or in ``root``, or VOC's own.
 
     Raises:
-        ValueError: no file names the classes.
+        ValueError: no file names the classes, or ``classes`` is no text file.
         OSError: a file cannot be read.
     """
+    if classes is not None and (classes.suffix.lower() == ".json" or not classes.is_file()):
+        accepted = 'a text file with a class a line, its synonyms after ", ", in the order of the labels'
+        raise ValueError(f"classes: --suite segmentation takes {accepted}, and no known list, got {classes}")
     beside = [path / name for name in CLASS_FILES]
     beside += [top / name for name in LISTS.get(layout, ()) for top in (path, *([] if root is None else [root]))]
     file = classes or next((one for one in beside if one.is_file()), None)

@@ -1,6 +1,7 @@
 """Zero-shot segmentation: intersection over union by hand, ignored labels, synonyms, published layouts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_intersection_over_union_is_that_of_a_calculation_by_hand(folder):
     assert figures.values["miou"] == pytest.approx((cat + dog) / 2) and figures.values["pixel_accuracy"] == 80 / 96
     assert (figures.asked, figures.skipped, figures.values["classes_with_pixels"]) == (1, {}, 2)
     assert "short side 48, windows of 32 by steps of 16" in figures.protocol
+
+
+@pytest.mark.parametrize("classes", ["coco", "annotations.json"])
+def test_a_list_of_zero_shot_is_refused_in_words(folder, classes):
+    label(folder / "labels" / "a.png")
+    (folder / "annotations.json").write_text("{}")
+    chosen = Path(classes) if classes == "coco" else folder / classes
+    with pytest.raises(ValueError, match=rf"segmentation takes a text file with a class a line.*, got .*{classes}"):
+        segmentation.evaluate(model("cat", "dog", "bird"), folder, classes=chosen, templates=folder / "t.txt")
 
 
 def test_the_nearest_synonym_counts_for_its_class(folder):
