@@ -20,6 +20,8 @@ from fgclip_fast.config import Data, Loss
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.evaluation.share import Share, Stopped, parts_of
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.scenes import locate
+from fgclip_fast.scenes.write import write_scenes
 from fgclip_fast.suites import Task
 from tests.models import MINI
 
@@ -38,6 +40,7 @@ def figures(shard, questions, share, **settings):
     data = Data(train="", val=str(shard))
     task = Task(data=data, loss=Loss(), questions=questions, images=questions.parent, share=share, **settings)
     found = suites.evaluate(FGCLIP(MINI), ["records", "fg-ovd"], task)
+    found |= suites.evaluate(FGCLIP(MINI), ["levels"], replace(task, questions=None, images=None, limit=40))
     public = replace(task, questions=questions.parent / "sets", images=None, templates=questions.parent / "t.txt")
     for suite in PUBLIC:
         own = replace(
@@ -102,7 +105,11 @@ def folder(tmp_path_factory):
     (tmp_path / "questions.jsonl").write_text("\n".join([*lines, "no JSON"]))
     write_sets(tmp_path / "sets")
     (tmp_path / "t.txt").write_text("a {}\none {}")
-    return tmp_path
+    # A small set in the place of the embedded one, which has thousands of scenes.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FGCLIP_CACHE", str(tmp_path / "cache"))
+        write_scenes(tmp_path / "cache" / f"{locate.EMBEDDED}-{locate._fingerprint()}", train=1, val=40, workers=1)
+        yield tmp_path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,8 +173,7 @@ def write_sets(folder):
 def test_one_two_and_four_processes_give_the_same_json(folder, alone):
     assert alone["records"]["images"] == 69 and alone["fg-ovd/questions"]["questions"] == 79
     assert alone["fg-ovd/questions"]["skipped"] == {"malformed line": 1, "missing or unreadable image": 1}
-    assert {name.split("/")[0] for name in alone} == {"records", "fg-ovd", *PUBLIC}
-    # Levels are files in FG-OVD's format.
+    assert {name.split("/")[0] for name in alone} == {"records", "fg-ovd", "unseen", "seen", *PUBLIC}
     assert {"records", "fg-ovd", "levels", "ov-coco", *PUBLIC} == set(suites.SUITES), "every suite is asked here"
     assert all(suite["of"]["asked"] > 0 for suite in alone.values())
     mp.spawn(divided, (folder,), nprocs=4)
