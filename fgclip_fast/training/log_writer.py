@@ -4,25 +4,20 @@ import atexit
 import json
 import logging
 import os
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from fgclip_fast.progress import Progress
+from fgclip_fast.training.board import Board
+from fgclip_fast.training.disk_thread import DiskThread
 from fgclip_fast.training.trackers import Trackers
 from fgclip_fast.whole_file import finite, write_whole
 from fgclip_fast.whole_folder import flush
 
 log = logging.getLogger("fgclip_fast")
 LOG = "log.jsonl"
-HANG = 60.0
-"""Seconds after which a file system counts as one that does not answer."""
 
 
 class LogWriter:
@@ -44,25 +39,23 @@ class LogWriter:
         self._path = run / LOG
         self._path.touch()
         self._unwritten: list[bytes] = []
-        self._board: SummaryWriter | None = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+        self._board = Board(run / "tensorboard", done)
         self._trackers = trackers or Trackers()
         self._progress = Progress(steps, done, quiet=quiet)
-        self._calls: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
-        self._last: Future[None] | None = None
-        self._hangs = False
-        # A daemon, since one that the disk holds up would else keep the process from ending.
-        threading.Thread(target=_run, args=(self._calls,), name="log", daemon=True).start()
+        self._disk = DiskThread(str(self._path))
         atexit.register(self._wait)  # so that a crash of the loop loses no line
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Write the figures of a step; all go into the log, numbers also to TensorBoard and trackers."""
         self._wait()
-        self._call(partial(self._write, step, kind, dict(values)))
+        values = dict(values)
+        self._disk.submit(partial(self._write, step, kind, values))
+        self._board.write(step, kind, _numbers(values))
 
     def sync(self) -> bool:
         """Wait until all lines are on the disk, where it takes any; False if it does not answer."""
         self._wait()
-        self._call(self._flush)
+        self._disk.submit(self._flush)
         return self._wait()
 
     def close(self) -> None:
@@ -79,28 +72,16 @@ class LogWriter:
             if self._unwritten:
                 raise OSError(f"{self._path}: the last {len(self._unwritten)} lines of the log could not be written")
         finally:
-            self._calls.put(None)
             atexit.unregister(self._wait)
             self._progress.close()
-            if not self._hangs:
-                self._to_board(lambda board: board.close())
-
-    def _call(self, call: Callable[[], None]) -> None:
-        self._last = Future()
-        self._calls.put((self._last, call))
+            if self._disk.has_ended():
+                self._board.close()
 
     def _wait(self) -> bool:
-        """Wait for the last call, until it counts as held up, and tell of that once; True if it has ended."""
-        if self._last is None:
-            return True
-        done, _ = wait([self._last], 0.0 if self._hangs else HANG)
-        if not done:
-            if not self._hangs:
-                log.error("%s: the file system has not answered for %.0f s; training goes on", self._path, HANG)
-            self._hangs = True
+        """Wait for the last call, as long as the file system answers; True if it has ended."""
+        if not self._disk.has_ended():
             return False
-        last, self._last, self._hangs = self._last, None, False
-        last.result()
+        self._disk.wait()
         return True
 
     def _flush(self) -> None:
@@ -111,9 +92,6 @@ class LogWriter:
         line = json.dumps(finite({"step": step, "kind": kind, **values}), allow_nan=False)
         self._unwritten.append(line.encode() + b"\n")
         self._append()
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        for name, value in numbers.items():
-            self._to_board(lambda board, n=name, v=value: board.add_scalar(f"{kind}/{n}", v, step))
         self._trackers.write(step, kind, values)
         if kind == "train":
             self._progress.update(step, _line(values))
@@ -134,26 +112,9 @@ class LogWriter:
         if waited > 0:
             log.info("%s: the log can be written again; no line is lost", self._path)
 
-    def _to_board(self, call: Any) -> None:
-        """Call TensorBoard's writer; once it fails it is given up, since the log holds the same figures."""
-        if self._board is None:
-            return
-        try:
-            call(self._board)
-        except Exception as error:
-            self._board = None
-            log.error("TensorBoard's files cannot be written (%s); %s has the same figures", error, self._path)
 
-
-def _run(calls: "SimpleQueue[tuple[Future[None], Callable[[], None]] | None]") -> None:
-    """Make calls one after another, until None comes."""
-    while (found := calls.get()) is not None:
-        future, call = found
-        try:
-            call()
-            future.set_result(None)
-        except BaseException as error:
-            future.set_exception(error)
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -1,9 +1,11 @@
 """Writes checkpoints while training goes on, and says when one is due."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
+
+from fgclip_fast.training.disk_thread import DiskThread
 
 log = logging.getLogger("fgclip_fast")
 
@@ -11,8 +13,6 @@ RETRY = 60.0
 """Seconds after which a checkpoint that could not be written makes another one due."""
 PAUSE = 10.0
 """Seconds between two attempts to write the last checkpoint of a run."""
-HANG = 60.0
-"""Seconds after which a job counts as held up by a file system that does not answer; training waits no longer."""
 
 
 class Saver:
@@ -29,17 +29,16 @@ class Saver:
     def __init__(self, every: int, minutes: float) -> None:
         self._every, self._seconds = every, minutes * 60
         self._since = time.monotonic()
-        self._thread: threading.Thread | None = None
+        self._disk = DiskThread("checkpoints")
         self._refused: str | None = None
-        self._postponed = self._hangs = False
-        self._fault: BaseException | None = None
+        self._postponed = False
 
     def due(self, step: int) -> bool:
         """True if a checkpoint is due after ``step``: by its number, by the clock, or since the last one failed."""
         passed = time.monotonic() - self._since
         late = (self._seconds and passed >= self._seconds) or (self._refused and passed >= RETRY) or self._postponed
         wanted = bool(late or (self._every and step % self._every == 0))
-        self._postponed = wanted and not self._has_ended()
+        self._postponed = wanted and not self._disk.has_ended()
         return wanted and not self._postponed
 
     def postpone(self) -> None:
@@ -54,13 +53,10 @@ class Saver:
         Raises:
             Exception: one that the job before raised, other than OSError.
         """
-        before = None if self._has_ended() else self._thread
-        if before is None:
-            self.wait()
+        if self._disk.has_ended():
+            self._disk.wait()
         self._since = time.monotonic()
-        # A daemon, so that a second Ctrl-C need not wait; what it leaves half-written has no final name.
-        self._thread = threading.Thread(target=self._run, args=(job, before), name="saver", daemon=True)
-        self._thread.start()
+        self._disk.submit(partial(self._run, job))
 
     def finish(self, job: Callable[[], object], patience: float) -> None:
         """Run the last job, again and again while the disk refuses it.
@@ -93,39 +89,14 @@ class Saver:
             TimeoutError: it has not ended.
             Exception: one that it raised, other than OSError.
         """
-        if self._thread is not None:
-            self._thread.join(patience)
-            if self._thread.is_alive():
-                raise TimeoutError(f"a checkpoint is held up: the file system has not answered for {patience:.0f} s")
-            self._thread = None
-        fault, self._fault = self._fault, None
-        if fault is not None:
-            raise fault
+        self._disk.wait(patience)
 
-    def _has_ended(self) -> bool:
-        """Wait for the job at hand, until it counts as held up, and tell of that once; True if it has ended."""
-        if self._thread is None:
-            return True
-        self._thread.join(max(0.0, HANG - (time.monotonic() - self._since)))
-        if held_up := self._thread.is_alive():
-            if not self._hangs:
-                log.error(
-                    "a checkpoint is held up: the file system has not answered for %.0f s; training goes on, and the"
-                    " next checkpoint waits for this one", time.monotonic() - self._since
-                )  # fmt: skip
-            self._hangs = True
-        return not held_up
-
-    def _run(self, job: Callable[[], object], before: threading.Thread | None) -> None:
-        if before is not None:
-            before.join()
+    def _run(self, job: Callable[[], object]) -> None:
         try:
             job()
             self._accepted()
         except OSError as error:
             self._refuse(f"a checkpoint cannot be written ({error}); training goes on, and it is tried again")
-        except BaseException as fault:
-            self._fault = fault
 
     def _refuse(self, message: str) -> None:
         if self._refused is None or self._refused[:20] != message[:20]:
@@ -133,6 +104,6 @@ class Saver:
         self._refused = message
 
     def _accepted(self) -> None:
-        if self._refused is not None or self._hangs:
+        if self._refused is not None:
             log.info("checkpoints can be written again")
-        self._refused, self._hangs = None, False
+        self._refused = None

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
-from fgclip_fast.training import log_writer, monitor as monitor_module
+from fgclip_fast.training import disk_thread, log_writer, monitor as monitor_module
 from fgclip_fast.training.host_copy import HostCopy
 from fgclip_fast.training.log_writer import LOG, LogWriter, truncate_log
 from fgclip_fast.training.monitor import Monitor, peak_memory
@@ -164,7 +165,7 @@ def test_a_folder_that_is_removed_is_made_anew_and_one_whose_disk_went_away_is_n
 
 def test_a_file_system_that_does_not_answer_is_told_once_and_holds_no_step_up(tmp_path, monkeypatch, caplog):
     append, answers = log_writer._append_whole, threading.Event()
-    monkeypatch.setattr(log_writer, "HANG", 0.05)
+    monkeypatch.setattr(disk_thread, "HANG", 0.05)
     monkeypatch.setattr(log_writer, "_append_whole", lambda *arguments: (answers.wait(60), append(*arguments)))
     writer = LogWriter(tmp_path, 9, 0, quiet=True)
     for step in range(1, 6):
@@ -182,18 +183,32 @@ def test_a_file_system_that_does_not_answer_is_told_once_and_holds_no_step_up(tm
     answers.set()
 
 
-def test_tensorboard_that_cannot_write_is_given_up(tmp_path, caplog):
+def test_tensorboard_that_cannot_write_is_given_up(tmp_path, monkeypatch, caplog):
     writer = LogWriter(tmp_path, 9, 0, quiet=True)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    writer._board.add_scalar = full
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
     for step in (1, 2):
         writer.write(step, "records", {"bad": 1})
     writer.close()
-    assert caplog.text.count("TensorBoard's files cannot be written") == 1
+    assert caplog.text.count("cannot be written ([Errno 28] No space left on device)") == 1
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["add_scalar", "close"])
+def test_tensorboard_that_hangs_is_given_up_and_holds_no_line_up(tmp_path, monkeypatch, caplog, call):
+    answers = threading.Event()
+    monkeypatch.setattr(disk_thread, "HANG", 0.05)
+    monkeypatch.setattr(SummaryWriter, call, lambda *_: answers.wait(60))
+    writer = LogWriter(tmp_path, 9, 0, quiet=True)
+    for step in range(1, 6):
+        writer.write(step, "records", {"bad": 1})
+    writer.close()
+    answers.set()
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 6))
+    assert caplog.text.count("tensorboard: the file system has not answered for") == 1
 
 
 def test_lines_that_cannot_be_read_are_counted_and_left_out(tmp_path, caplog):

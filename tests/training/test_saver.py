@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from fgclip_fast.training import saver as saver_module
+from fgclip_fast.training import disk_thread, saver as saver_module
 from fgclip_fast.training.saver import Saver
 
 
@@ -67,20 +67,20 @@ def test_a_checkpoint_is_due_by_number_or_by_the_clock(monkeypatch):
 
 def test_a_job_that_hangs_is_told_once_and_the_next_waits_for_it(monkeypatch, caplog):
     """As with a network's file system that answers again after a while."""
-    monkeypatch.setattr(saver_module, "HANG", 0.05)
+    monkeypatch.setattr(disk_thread, "HANG", 0.05)
     caplog.set_level("INFO", "fgclip_fast")
     answers, done = threading.Event(), []
     saver = Saver(2, 0)
     assert saver.due(2)
     saver.submit(lambda: (answers.wait(60), done.append(2)))
     assert [step for step in range(3, 9) if saver.due(step)] == [] == done
-    assert caplog.text.count("a checkpoint is held up") == 1
-    with pytest.raises(TimeoutError, match="a checkpoint is held up"):
+    assert caplog.text.count("checkpoints: the file system has not answered") == 1
+    with pytest.raises(TimeoutError, match="checkpoints: the file system has not answered"):
         saver.finish(lambda: done.append(8), patience=0.05)
     saver.submit(lambda: done.append("best"))  # what is not put off stands in line
     answers.set()
     saver.wait()
-    assert done == [2, "best"] and "checkpoints can be written again" in caplog.text
+    assert done == [2, "best"] and "checkpoints: the file system answers again" in caplog.text
     assert saver.due(9)  # as soon as may be, in place of those that were put off
     saver.submit(lambda: done.append(9))
     saver.wait()
