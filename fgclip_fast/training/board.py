@@ -51,7 +51,7 @@ class Board:
 
     def _give_up(self, reason: object) -> None:
         self._writer = None
-        log.error("TensorBoard's files in %s cannot be written (%s); the log has the same figures", self._folder, reason)
+        log.error("%s: TensorBoard's files cannot be written (%s); the log has the same figures", self._folder, reason)
 
 
 def _add(step: int, kind: str, numbers: Mapping[str, float], writer: SummaryWriter) -> None:
