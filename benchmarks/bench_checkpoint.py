@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.measure import by_turns
 from benchmarks.workload import stage2
-from fgclip_fast import heap
 from fgclip_fast.config import Loss, Optim
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import B16
+from fgclip_fast.process import heap
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.host_copy import snapshot
 from fgclip_fast.training.objective import objective

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import fgclip_fast
 from benchmarks.measure import DEVICE, by_turns, seconds
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.export import write_hf, write_open_clip
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.model.fgclip import FGCLIP

@@ -31,13 +31,14 @@ from benchmarks.bench_data import photo
 from benchmarks.bench_train_step import released_model
 from benchmarks.measure import by_turns
 from benchmarks.released_step import EOS, Released, pool, unit
-from fgclip_fast import heap, suites
+from fgclip_fast import suites
 from fgclip_fast.config import Data
 from fgclip_fast.evaluation import fg_ovd
 from fgclip_fast.evaluation.figures import by_image
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import B16
+from fgclip_fast.process import heap
 from fgclip_fast.suites import Task
 
 COLOURS = ["black", "white", "grey", "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "beige"]

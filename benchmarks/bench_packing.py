@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import DEVICE, by_turns
-from fgclip_fast.config_model import Packing
+from fgclip_fast.config.model import Packing
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.tokenizer import Tokenizer

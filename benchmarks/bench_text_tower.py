@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import DEVICE, by_turns, peak_bytes
 from benchmarks.texts import KINDS, Kind, texts_of
-from fgclip_fast.config_model import Model, Text
+from fgclip_fast.config.model import Model, Text
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.attention import causal
 from fgclip_fast.model.text import TextTower

@@ -21,14 +21,14 @@ from benchmarks.measure import by_turns
 from benchmarks.released_inputs import Inputs
 from benchmarks.released_step import EOS, Released
 from benchmarks.workload import stage2
-from fgclip_fast import heap
 from fgclip_fast.config import Loss, Optim
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model.config_json import write
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops import prefix_tree
 from fgclip_fast.presets import B16, L14
+from fgclip_fast.process import heap
 from fgclip_fast.training.objective import objective
 from fgclip_fast.training.optim import adamw, update
 

@@ -26,6 +26,7 @@ from fgclip_fast.config import Config, Lora
 from fgclip_fast.curate import Negatives, write_negatives
 from fgclip_fast.data.shards import ShardWriter, expand
 from fgclip_fast.evaluation import fg_ovd
+from fgclip_fast.files.whole_file import write_json
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import PRESETS
@@ -34,7 +35,6 @@ from fgclip_fast.scenes.locate import embedded
 from fgclip_fast.scenes.write import jpeg, record_of, scene_of
 from fgclip_fast.suites import Task
 from fgclip_fast.train import train
-from fgclip_fast.whole_file import write_json
 
 TRAIN, VAL = 700, 200
 LEVELS = ("hard", "medium", "easy", "noun", "colour")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.released_inputs import SLOTS, Inputs
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.texts import Texts

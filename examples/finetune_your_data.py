@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from fgclip_fast import load, suites
 from fgclip_fast.config import Config
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.data.importers import import_records
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.presets import PRESETS

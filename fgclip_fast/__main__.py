@@ -4,7 +4,8 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from fgclip_fast import command, config_file
+from fgclip_fast import command
+from fgclip_fast.config import yaml_file
 
 # Command → its purpose. The command is the module of its name, or the `__main__` of the folder of its name.
 COMMANDS: dict[str, dict[str, str]] = {
@@ -38,7 +39,7 @@ def main() -> None:
     elif name in known:
         _main_of(name)(sys.argv[2:])
     else:
-        sys.exit(f"error: fgclip: unknown command {config_file.nearest(name, known)}; see fgclip --help")
+        sys.exit(f"error: fgclip: unknown command {yaml_file.nearest(name, known)}; see fgclip --help")
 
 
 def _help() -> str:

@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 from rich.logging import RichHandler
 
-from fgclip_fast import signals, slurm
+from fgclip_fast.process import signals, slurm
 
 T = TypeVar("T")
 _ACTED_ON = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

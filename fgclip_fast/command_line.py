@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from fgclip_fast import command, config_file
-from fgclip_fast.config import Config
+from fgclip_fast import command
+from fgclip_fast.config import Config, yaml_file
 from fgclip_fast.presets import B16, PRESETS
 
 DESCRIPTION = f"""Train FG-CLIP, or go on with a run.
@@ -29,18 +29,18 @@ def parse(arguments: Sequence[str]) -> Config:
     """
     given, rest = _reader().parse_known_args(arguments)
     if given.preset is not None and given.preset not in PRESETS:
-        raise ValueError(f"--preset: unknown preset {config_file.nearest(given.preset, PRESETS)}")
+        raise ValueError(f"--preset: unknown preset {yaml_file.nearest(given.preset, PRESETS)}")
     base = PRESETS[given.preset or "tiny"]
     if given.init not in (None, "None") and not given.preset:
         base = replace(base, model=B16)  # the size of the weights rules, so the tiny one is not what the user asked for
     if given.config is not None:
         if not Path(given.config).is_file():
             raise FileNotFoundError(f"--config: {given.config} does not exist")
-        base = config_file.load(Path(given.config), base)
+        base = yaml_file.load(Path(given.config), base)
         lies = Path(given.config).parent if given.resume == "auto" else None
     else:
         saved = None if given.preset else _config_of_resumed(given.resume, given.output)
-        base = base if saved is None else config_file.load(saved, base)
+        base = base if saved is None else yaml_file.load(saved, base)
         lies = None if saved is None else saved.parent
     # A run goes on where it lies, also if it was moved or copied since its config named a folder.
     if lies is not None and (lies / "checkpoints").is_dir():

@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from fgclip_fast import command, config_file, embed_many, heap, preflight
-from fgclip_fast.config_rules import Device, Positive, check
+from fgclip_fast import command, embed_many, preflight
+from fgclip_fast.config import yaml_file
+from fgclip_fast.config.rules import Device, Positive, check
 from fgclip_fast.evaluation.heatmap import heatmap
 from fgclip_fast.inputs.image import read
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
+from fgclip_fast.process import heap
 from fgclip_fast.scenes.compose import SIDE
 from fgclip_fast.scenes.locate import EMBEDDED
 
@@ -138,7 +140,7 @@ def warning(run: str, image: Image.Image) -> str | None:
     saved = Path(run) / "config.yaml"
     if not saved.is_file() or image.size == (SIDE, SIDE):
         return None
-    config = config_file.load(saved)
+    config = yaml_file.load(saved)
     if config.data.train != EMBEDDED or config.init is not None:
         return None
     return (

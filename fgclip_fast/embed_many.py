@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from fgclip_fast.data.processes import cores, in_order
+from fgclip_fast.files.whole_file import partials, replacing, write_json
 from fgclip_fast.inputs.files import Decoded, decode_files
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.fingerprint import weights_hash
-from fgclip_fast.progress import Progress
-from fgclip_fast.whole_file import partials, replacing, write_json
+from fgclip_fast.process.progress import Progress
 
 log = logging.getLogger("fgclip_fast")
 

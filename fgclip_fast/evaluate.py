@@ -11,26 +11,18 @@ from typing import Any
 
 import torch
 
-from fgclip_fast import (
-    command,
-    config_file,
-    evaluate_output,
-    evaluate_warnings,
-    figures_file,
-    figures_table,
-    heap,
-    preflight,
-    suites,
-)
+from fgclip_fast import command, evaluate_output, evaluate_warnings, figures_file, figures_table, preflight, suites
+from fgclip_fast.config import yaml_file
 from fgclip_fast.evaluate_request import DESCRIPTION, Request, may_replace, refuse_unused, task_of
 from fgclip_fast.evaluation import caveats, paper, text_rows
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.figures_file import INIT
-from fgclip_fast.home_cache import cache_of
+from fgclip_fast.files.home_cache import cache_of
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.interpolation import interpolate
+from fgclip_fast.process import heap
 from fgclip_fast.scenes import locate
 from fgclip_fast.suites import Task
 from fgclip_fast.training import checkpoint, distributed, start
@@ -143,7 +135,7 @@ def _compare_with_training(request: Request, names: Sequence[str], task: Task) -
     """Look for validation images of a run that training has too, if both are the user's own."""
     saved = Path(request.run) / "config.yaml"
     if "records" in names and saved.is_file():
-        own = locate.own_patterns(config_file.load(saved).data)
+        own = locate.own_patterns(yaml_file.load(saved).data)
         if "train" in own and own["train"] and task.data.val:
             evaluate_warnings.of_leak(own["train"], task.data.val, task.share)
 
@@ -167,7 +159,7 @@ def _other(request: Request) -> FGCLIP | None:
         raise ValueError(f"against: init needs a run with a config.yaml, got {request.run}")
     try:
         if request.against == INIT:
-            return start.again(config_file.load(config))
+            return start.again(yaml_file.load(config))
         return pretrained.load(request.against, trust_file=request.trust_file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"against {request.against}: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from fgclip_fast import figures_rows
 from fgclip_fast.figures_file import FIGURES
-from fgclip_fast.whole_file import write_json, write_whole
+from fgclip_fast.files.whole_file import write_json, write_whole
 
 log = logging.getLogger("fgclip_fast")
 

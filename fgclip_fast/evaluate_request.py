@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from fgclip_fast import config_file, preflight, suites
-from fgclip_fast.config import Config, Data
-from fgclip_fast.config_rules import BelowOne, Device, Positive, check
+from fgclip_fast import preflight, suites
+from fgclip_fast.config import Config, Data, yaml_file
+from fgclip_fast.config.rules import BelowOne, Device, Positive, check
 from fgclip_fast.scenes import locate
 from fgclip_fast.suites import SUITES, Task
 
@@ -99,7 +99,7 @@ def refuse_unused(request: Request) -> None:
 def task_of(request: Request) -> tuple[list[str], Task]:
     """The suites to evaluate by, and what they need."""
     saved = Path(request.run) / "config.yaml"
-    config = config_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
+    config = yaml_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
     if request.automatic and not config.data.val:
         has = "has no validation shards" if saved.exists() else "is not a run with a config.yaml"
         raise ValueError(f"suite: {request.run} {has}, so give one: --suite {', '.join(SUITES)}")
@@ -133,4 +133,4 @@ def may_replace(request: Request) -> bool:
         return False
     if request.suite != ("records",) or request.data is None:
         return True
-    return request.data == config_file.load(Path(request.run) / "config.yaml").data.val
+    return request.data == yaml_file.load(Path(request.run) / "config.yaml").data.val

@@ -7,12 +7,12 @@ from typing import Any
 
 from fgclip_fast.evaluation import comparison
 from fgclip_fast.evaluation.figures import Figures
+from fgclip_fast.files.whole_file import write_json
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.fingerprint import weights_hash
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.training.provenance import versions
-from fgclip_fast.whole_file import write_json
 
 FIGURES = "evaluation.json"
 """File in a run's folder that holds its figures."""

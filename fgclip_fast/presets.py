@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fgclip_fast.config import Config, Data, Loss, Optim
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 
 B16 = Model(packing="prefix-tree")
 L14 = Model(

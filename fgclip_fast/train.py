@@ -12,33 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast import (
-    command,
-    command_line,
-    figures_file,
-    figures_table,
-    preflight,
-    run_folder,
-    run_parts,
-    suites,
-)
+from fgclip_fast import command, command_line, figures_file, figures_table, preflight, suites
 from fgclip_fast.config import Config
 from fgclip_fast.data.fingerprint import fingerprints
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.evaluation.share import Stopped
+from fgclip_fast.files.whole_file import write_json
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
-from fgclip_fast.run_folder import Lock
-from fgclip_fast.run_parts import Parts
-from fgclip_fast.run_state import State, machine_of, order_of, settings_of
+from fgclip_fast.run.folder import Lock, make_folder, place
+from fgclip_fast.run.parts import Parts, make_parts
+from fgclip_fast.run.state import State, machine_of, order_of, settings_of
+from fgclip_fast.run.trainer import Trainer
 from fgclip_fast.suites import Task
-from fgclip_fast.trainer import Trainer
 from fgclip_fast.training import checkpoint, distributed, lora, optim, out_of_memory, start, trackers
 from fgclip_fast.training.average import Average
 from fgclip_fast.training.best import Best
 from fgclip_fast.training.interruption import Interruption
 from fgclip_fast.training.trackers import Trackers
-from fgclip_fast.whole_file import write_json
 
 log = logging.getLogger("fgclip_fast")
 
@@ -75,11 +66,11 @@ def _train(config: Config, lock: Lock) -> Run:
     lora.check(config.lora)
     trackers.check(config)
     processes = distributed.start(preflight.device(config.device))
-    config, saved = run_folder.place(config, processes, lock)
+    config, saved = place(config, processes, lock)
     general = suites.general(Path(config.forgetting)) if config.forgetting else []
-    parts = run_parts.make(config, processes, saved)
+    parts = make_parts(config, processes, saved)
     if config.dry_run:
-        from fgclip_fast import dry_run  # here, since a run needs none of it
+        from fgclip_fast.run import dry_run  # here, since a run needs none of it
 
         with out_of_memory.explained(parts.config.images_per_pass):
             dry_run.describe(parts)
@@ -88,7 +79,7 @@ def _train(config: Config, lock: Lock) -> Run:
     state = _state(parts, data["train"])
     done = state.restore(saved)
     best = Best(parts.run, config.keep_best, config.patience, done, writes=processes.first)
-    run_folder.make(parts.run, parts.config, processes, lock, parts.steps, done, data)
+    make_folder(parts.run, parts.config, processes, lock, parts.steps, done, data)
     agree_batch_size(config.batch_size, processes.group, processes.device)
     with trackers.opened(parts.run, parts.config, done, processes.first) as tracking:
         with distributed.explained(processes), Interruption() as interruption:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from fgclip_fast.home_cache import home_cache
+from fgclip_fast.files.home_cache import home_cache
+from fgclip_fast.files.whole_file import write_json
 from fgclip_fast.kernels.contrastive_side import Side
-from fgclip_fast.whole_file import write_json
 
 
 class Target(NamedTuple):

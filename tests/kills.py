@@ -24,8 +24,8 @@ from typing import Any
 import torch
 import torch._dynamo  # what every optimizer imports when it is made
 
-from fgclip_fast import command_line, config_file, train as command
-from fgclip_fast.config import Config, Data, Optim
+from fgclip_fast import command_line, train as command
+from fgclip_fast.config import Config, Data, Optim, yaml_file
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint
 from tests.models import MINI
@@ -48,7 +48,7 @@ def write_configs(shards: Path, folder: Path, names: Sequence[str], steps: int, 
         checkpoint_every=2, device="cpu", threads=1,
     )  # fmt: skip
     for name in names:
-        config_file.save(replace(config, output=str(folder / name), **changes), folder / f"{name}.yaml")
+        yaml_file.save(replace(config, output=str(folder / name), **changes), folder / f"{name}.yaml")
 
 
 def losses(run: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Tiny models to test with."""
 
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 
 TINY = Model(
     vision=Vision(image_size=48, patch_size=16, width=48, layers=2, heads=4, mlp=96),

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fgclip_fast import config_file
-from fgclip_fast.config import Config, Data
+from fgclip_fast.config import Config, Data, yaml_file
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import decided
@@ -40,7 +39,7 @@ def run(path: Path, *, data: Data, seed: int = 0, saved: bool = True, **files: A
     config = Config(
         model=MODEL, data=decided(data), output=str(path), steps=files.get("steps", 3), batch_size=2, seed=seed
     )
-    config_file.save(config, path / "config.yaml")
+    yaml_file.save(config, path / "config.yaml")
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in files.get("log", steps(3))))
     if "figures" in files:
         (path / "evaluation.json").write_text(json.dumps(files["figures"]))

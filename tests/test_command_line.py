@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from fgclip_fast import command_line, config_file, train
-from fgclip_fast.config import Config, Loss
-from fgclip_fast.config_rules import Rule
+from fgclip_fast import command_line, train
+from fgclip_fast.config import Config, Loss, yaml_file
+from fgclip_fast.config.rules import Rule
 from fgclip_fast.presets import B16, PRESETS
 from tests.refusals import refusal
 
@@ -35,7 +35,7 @@ def test_flags_override_the_file_which_overrides_the_preset(tmp_path):
 
 def test_a_saved_config_alone_repeats_the_run(tmp_path):
     config = command_line.parse(["--optim.betas", "0.8", "0.9", "--data.train", "a.tar", "--seed", "3"])
-    config_file.save(config, tmp_path / "config.yaml")
+    yaml_file.save(config, tmp_path / "config.yaml")
     assert command_line.parse(["--config", str(tmp_path / "config.yaml")]) == config
 
 
@@ -45,7 +45,7 @@ def test_a_saved_config_alone_repeats_the_run(tmp_path):
 def test_resuming_goes_on_as_the_run_was(words, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints" / "step-1").mkdir(parents=True)
-    config_file.save(dataclasses.replace(PRESETS["stage2-vit-b16"], seed=5), run / "config.yaml")
+    yaml_file.save(dataclasses.replace(PRESETS["stage2-vit-b16"], seed=5), run / "config.yaml")
     config = command_line.parse([*words.format(run=run).split(), "--batch-size", "9"])
     assert (config.seed, config.batch_size) == (5, 9) and config.optim == PRESETS["stage2-vit-b16"].optim
 

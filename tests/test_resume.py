@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgclip_fast import command_line, config_file, suites
-from fgclip_fast.config import Config, Data, Loss, Optim
-from fgclip_fast.run_folder import Lock
+from fgclip_fast import command_line, suites
+from fgclip_fast.config import Config, Data, Loss, Optim, yaml_file
+from fgclip_fast.run.folder import Lock
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint, optim
 from fgclip_fast.training.best import Best
@@ -69,7 +69,7 @@ def test_what_the_command_line_changes_is_told_and_holds(copied, caplog):
     assert all(line["lr"] <= 1e-5 for line in lines if line["kind"] == "train" and line["step"] > 2)
     saved = checkpoint.newest_sound(run.path)
     assert saved.name == "step-00000004" and (saved / "model" / "merges.txt").is_file()
-    assert config_file.load(saved / "config.yaml").optim.lr == 1e-5
+    assert yaml_file.load(saved / "config.yaml").optim.lr == 1e-5
 
 
 @pytest.mark.parametrize("cut", ["the validation", "the best checkpoint"])

@@ -14,12 +14,13 @@ import torch
 import yaml
 from PIL import Image
 
-from fgclip_fast import command_line, config_file, suites, train as command, trainer
-from fgclip_fast.config import Config, Data, Optim
+from fgclip_fast import command_line, suites, train as command
+from fgclip_fast.config import Config, Data, Optim, yaml_file
 from fgclip_fast.cost import fit, here
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report import files
+from fgclip_fast.run import trainer
 from fgclip_fast.suites import Task
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint, grad_cache, out_of_memory
@@ -91,10 +92,10 @@ def test_a_tracker_is_told_the_figures_of_the_end_and_of_the_start(config, wandb
 
 def test_a_script_without_a_main_guard_trains(config, tmp_path):
     config = replace(config, steps=1, data=replace(config.data, workers=1))
-    config_file.save(config, tmp_path / "config.yaml")
+    yaml_file.save(config, tmp_path / "config.yaml")
     script = tmp_path / "mine.py"
     script.write_text(
-        "from pathlib import Path\nfrom fgclip_fast.config_file import load\nfrom fgclip_fast.train import train\n"
+        "from pathlib import Path\nfrom fgclip_fast.config.yaml_file import load\nfrom fgclip_fast.train import train\n"
         f"print('trained', train(load(Path({str(tmp_path / 'config.yaml')!r}))).path)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
@@ -240,7 +241,7 @@ def test_a_step_out_of_memory_is_taken_again_in_smaller_passes(config, monkeypat
     assert losses(run.path) == losses(small.path) and records(run.path) == records(small.path)
     for a, b in zip(run.model.parameters(), small.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert config_file.load(run.path / "config.yaml").micro_batch_size == 2 == run.config.micro_batch_size
+    assert yaml_file.load(run.path / "config.yaml").micro_batch_size == 2 == run.config.micro_batch_size
 
 
 def test_one_of_several_processes_does_not_try_again():
@@ -290,7 +291,7 @@ def test_a_card_is_asked_about_in_a_dry_run_only(config):
 
 def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     config = replace(config, steps=100000, checkpoint_every=0)
-    config_file.save(config, tmp_path / "config.yaml")
+    yaml_file.save(config, tmp_path / "config.yaml")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     words = [sys.executable, "-m", "fgclip_fast.train", "--config", str(tmp_path / "config.yaml")]
     process = subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -326,7 +327,7 @@ def test_ctrl_c_leaves_a_usable_run(config, tmp_path):
     ],
 )
 def test_an_argument_that_cannot_be_is_named_and_leaves_no_run(config, shards, tmp_path, words, message, capsys):
-    config_file.save(config, tmp_path / "c.yaml")
+    yaml_file.save(config, tmp_path / "c.yaml")
     words = ["--config", str(tmp_path / "c.yaml"), *words.format(shards=shards).split()]
     assert message.format(shards=shards) in refusal(command.main, words, capsys)
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.sections import Section
-from fgclip_fast.whole_file import write_json, write_whole
+from fgclip_fast.files.whole_file import write_json, write_whole
 
 Row = dict[str, Any]
 # Column of a row -> the case of the section "ceilings" that bounds it, and its column there.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.presets import B16
 
 

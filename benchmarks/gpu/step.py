@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.gpu.sizes import Sizes
 from fgclip_fast.config import Loss, Optim
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.model.network import Network
 from fgclip_fast.training import grad_cache, optim

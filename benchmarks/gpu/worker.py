@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.gpu import sizes
 from benchmarks.gpu.case import Case, Figures, NotHereError
-from fgclip_fast.whole_file import finite
+from fgclip_fast.files.whole_file import finite
 
 OURS = ("fgclip_fast", "benchmarks", "tests", "kernels")
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 
-from fgclip_fast.config_rules import Positive
+from fgclip_fast.config.rules import Positive
 from fgclip_fast.curate.chat import Asker, ChatStage
 from fgclip_fast.curate.prompts import prompt
 from fgclip_fast.curate.stage import Done, Item

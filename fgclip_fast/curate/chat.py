@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fgclip_fast.config_rules import NotNegative, Positive, check
+from fgclip_fast.config.rules import NotNegative, Positive, check
 from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.endpoint import Calls, open_client
 from fgclip_fast.curate.pixels import sendable

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from fgclip_fast.config_rules import Positive
+from fgclip_fast.config.rules import Positive
 from fgclip_fast.curate.chat import Asker, ChatStage
 from fgclip_fast.curate.prompts import prompt
 from fgclip_fast.curate.records import NO_EXPRESSION, expression, has_negatives, regions_of

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fgclip_fast.config_rules import NotNegative, Positive, check
+from fgclip_fast.config.rules import NotNegative, Positive, check
 from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.folder import OutputFolder
 from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fgclip_fast.config_rules import Device, NotNegative, Positive, check
+from fgclip_fast.config.rules import Device, NotNegative, Positive, check
 from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.endpoint import Calls, open_client
 from fgclip_fast.curate.found import Backend, Found

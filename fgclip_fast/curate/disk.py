@@ -8,7 +8,7 @@ from pathlib import Path
 from fgclip_fast.curate.answers import FILE, Answers
 from fgclip_fast.curate.place import Place, hold
 from fgclip_fast.data.remote import State, state as state_of
-from fgclip_fast.whole_file import partials
+from fgclip_fast.files.whole_file import partials
 
 
 @dataclass(frozen=True)

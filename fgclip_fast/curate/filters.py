@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fgclip_fast.config_rules import Share, ShareOrZero
+from fgclip_fast.config.rules import Share, ShareOrZero
 from fgclip_fast.curate import boxes, texts
 from fgclip_fast.curate.records import expression, has_negatives, regions_of
 from fgclip_fast.curate.stage import Done, Item, LeftOut, LeftRegion, Stage

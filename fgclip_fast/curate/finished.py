@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from fgclip_fast.config_rules import Positive, ShareOrZero, check
+from fgclip_fast.config.rules import Positive, ShareOrZero, check
 from fgclip_fast.curate.folder import place_of
 from fgclip_fast.curate.place import Place
 from fgclip_fast.data.importers.importing import import_records

@@ -20,7 +20,7 @@ from fgclip_fast.curate.place import Place, loaded
 from fgclip_fast.curate.storage import Storage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.data.remote import State, is_url
-from fgclip_fast.whole_file import finite, replacing
+from fgclip_fast.files.whole_file import finite, replacing
 
 DONE, FAILED, DROPPED = "done", "failed", "dropped"
 """States of a record: written; left out, but another try may succeed; left out for good."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgclip_fast.curate.drawn_nouns import DRAWN
-from fgclip_fast.whole_file import write_whole
+from fgclip_fast.files.whole_file import write_whole
 
 CATEGORIES = {
     "05": "animal",

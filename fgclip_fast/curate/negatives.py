@@ -10,7 +10,7 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fgclip_fast.config_rules import NotNegative, Positive, ShareOrZero
+from fgclip_fast.config.rules import NotNegative, Positive, ShareOrZero
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.folder import OutputFolder, rows_of
 from fgclip_fast.curate.place import Place

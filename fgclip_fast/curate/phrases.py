@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fgclip_fast.config_rules import Positive
+from fgclip_fast.config.rules import Positive
 from fgclip_fast.curate.chunks import phrases_of
 from fgclip_fast.curate.stage import Done, Item, LeftOut, Stage
 from fgclip_fast.data.causes import NO_TEXT, BadRecord

@@ -12,8 +12,8 @@ from typing import Any
 
 from fgclip_fast.curate.answers import Answers
 from fgclip_fast.data.remote import State
-from fgclip_fast.locked_file import HeldError, locked
-from fgclip_fast.whole_file import write_json, write_whole
+from fgclip_fast.files.locked_file import HeldError, locked
+from fgclip_fast.files.whole_file import write_json, write_whole
 
 
 class Place(ABC):

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from string import Template
 
-from fgclip_fast.whole_file import write_whole
+from fgclip_fast.files.whole_file import write_whole
 
 _HOME = Path(__file__).parent / "prompts"
 NAMES = tuple(sorted(file.stem for file in _HOME.glob("*.txt")))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fgclip_fast.config_file import mapping, nearest, validated
+from fgclip_fast.config.yaml_file import mapping, nearest, validated
 from fgclip_fast.curate.captions import Captions
 from fgclip_fast.curate.chat_negatives import ChatNegatives
 from fgclip_fast.curate.cluster import HERE, Cluster

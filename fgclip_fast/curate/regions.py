@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from fgclip_fast.config_rules import Positive, Share, ShareOrZero
+from fgclip_fast.config.rules import Positive, Share, ShareOrZero
 from fgclip_fast.curate import boxes
 from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.detect import Detection, Detector, detection

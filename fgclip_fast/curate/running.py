@@ -18,7 +18,7 @@ from fgclip_fast.curate.stage import AskingStage, Stage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.curate.writing import KNOWN, LOOKED, look_at, write_asking, write_unit
 from fgclip_fast.data.processes import cores, in_order
-from fgclip_fast.progress import Progress
+from fgclip_fast.process.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from fgclip_fast.config_rules import check
+from fgclip_fast.config.rules import check
 from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.folder import DROPPED, FAILED
 from fgclip_fast.data.causes import NO_IMAGE

@@ -6,8 +6,8 @@ from pathlib import Path
 from fgclip_fast.data.importers.work_folder import MANIFEST, PLAN, REFUSED_FILE
 from fgclip_fast.data.index import index
 from fgclip_fast.data.sending import send
-from fgclip_fast.progress import Progress
-from fgclip_fast.whole_file import write_json
+from fgclip_fast.files.whole_file import write_json
+from fgclip_fast.process.progress import Progress
 
 
 def upload(folder: Path, url: str) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from fgclip_fast.data.remote import RemoteError, among, limit, note_of, note_path, system_of
 from fgclip_fast.data.tries import tried
-from fgclip_fast.whole_file import replacing
+from fgclip_fast.files.whole_file import replacing
 
 log = logging.getLogger(__name__)
 _STALE = 3600.0  # seconds after which a file of a download that was killed is deleted

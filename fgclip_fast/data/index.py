@@ -24,8 +24,8 @@ from fgclip_fast.data import remote
 from fgclip_fast.data.copies import held
 from fgclip_fast.data.remote import State
 from fgclip_fast.data.tar import Damaged, members, split
-from fgclip_fast.home_cache import cache_of
-from fgclip_fast.whole_file import write_whole
+from fgclip_fast.files.home_cache import cache_of
+from fgclip_fast.files.whole_file import write_whole
 
 MARK = int.from_bytes(b"fgindex2", "little")
 """First number of an index file."""

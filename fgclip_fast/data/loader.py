@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from fgclip_fast import config
-from fgclip_fast.config_model import Packing
+from fgclip_fast.config.model import Packing
 from fgclip_fast.data.copies import warn_of_little_room
 from fgclip_fast.data.dali import Dali, available
 from fgclip_fast.data.file_order import examples as examples  # programs of earlier versions take it from here

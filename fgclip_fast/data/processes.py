@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
-from fgclip_fast.signals import SIGNALS
+from fgclip_fast.process.signals import SIGNALS
 
 T = TypeVar("T")
 

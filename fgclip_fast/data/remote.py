@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fgclip_fast.home_cache import home_cache
-from fgclip_fast.whole_file import write_json, write_whole
+from fgclip_fast.files.home_cache import home_cache
+from fgclip_fast.files.whole_file import write_json, write_whole
 
 NOTE = ".remote"
 """End of the name of the file beside a copy that says where it comes from."""

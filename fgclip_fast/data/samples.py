@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from fgclip_fast import config
-from fgclip_fast.config_model import Packing
+from fgclip_fast.config.model import Packing
 from fgclip_fast.data.augment import augmented
 from fgclip_fast.data.causes import DAMAGED_SHARD, DROPPED, BadRecord
 from fgclip_fast.data.crop import view

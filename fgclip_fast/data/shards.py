@@ -18,7 +18,7 @@ from fgclip_fast.data import copies, remote
 from fgclip_fast.data.causes import UNREADABLE, BadRecord
 from fgclip_fast.data.index import extents, index
 from fgclip_fast.data.tar import Damaged, members, split
-from fgclip_fast.whole_file import replacing
+from fgclip_fast.files.whole_file import replacing
 
 MAX_SAMPLE = 2**29
 """Bytes of a sample at most: those of the largest image that is decoded, uncompressed."""

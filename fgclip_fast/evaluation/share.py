@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
-from fgclip_fast.progress import Progress
-from fgclip_fast.told_by_first import told_by_first
+from fgclip_fast.process.progress import Progress
+from fgclip_fast.process.told_by_first import told_by_first
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

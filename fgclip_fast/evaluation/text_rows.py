@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fgclip_fast.whole_file import replacing
+from fgclip_fast.files.whole_file import replacing
 
 log = logging.getLogger("fgclip_fast")
 

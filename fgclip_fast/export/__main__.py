@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from tyro.conf import Positional
 
 from fgclip_fast import command
-from fgclip_fast.config_rules import FilePath, NotNegative, Positive, check, require
+from fgclip_fast.config.rules import FilePath, NotNegative, Positive, check, require
 from fgclip_fast.export import accuracy
 from fgclip_fast.export.f_vit import write_f_vit
 from fgclip_fast.export.fg_clip import write_fg_clip

@@ -4,8 +4,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from fgclip_fast import config_file, figures_file, figures_table, suites
-from fgclip_fast.config import Config, Data
+from fgclip_fast import figures_file, figures_table, suites
+from fgclip_fast.config import Config, Data, yaml_file
 from fgclip_fast.export.onnx_model import OnnxModel
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.scenes.locate import resolve
@@ -16,7 +16,7 @@ log = logging.getLogger("fgclip_fast")
 def find_records(run: Path, records: str | None) -> Data | None:
     """Settings whose ``val`` names records: the given ones, else the run's own; None where there are none."""
     saved = run / "config.yaml"
-    config = config_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
+    config = yaml_file.load(saved) if saved.exists() else Config(data=Data(train="", val=""))
     val = config.data.val if records is None else records
     return resolve(replace(config.data, train="", val=val)).data if val else None
 

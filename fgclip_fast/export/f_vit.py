@@ -14,8 +14,8 @@ from fgclip_fast.evaluation.classes import read_list
 from fgclip_fast.evaluation.ov_coco import BASE, CLASSES
 from fgclip_fast.export.open_clip import config_of, state_of
 from fgclip_fast.export.probe import compare, pixels
+from fgclip_fast.files.whole_file import replacing, write_whole
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.whole_file import replacing, write_whole
 
 log = logging.getLogger("fgclip_fast")
 

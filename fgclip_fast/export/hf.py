@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fgclip_fast.export.probe import TEXTS, compare, compare_short_path, pixels
+from fgclip_fast.files.whole_file import write_whole
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.whole_file import write_whole
 
 
 @torch.no_grad()

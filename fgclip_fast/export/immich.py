@@ -14,10 +14,10 @@ from fgclip_fast.export.onnx import LIMITS, Precision, as_traced, proto_of
 from fgclip_fast.export.onnx_graphs import Graph
 from fgclip_fast.export.open_clip import config_of
 from fgclip_fast.export.probe import TEXTS, compare_short_path, pixels
+from fgclip_fast.files.whole_file import write_json, write_whole
 from fgclip_fast.model import processor_files
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.tree import EOS, SHORT_LENGTH
-from fgclip_fast.whole_file import write_json, write_whole
 
 MODEL = "model.onnx"
 _LARGEST = 2**31

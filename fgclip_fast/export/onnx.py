@@ -13,9 +13,9 @@ from fgclip_fast.export import onnx_graphs
 from fgclip_fast.export.onnx_graphs import Graph
 from fgclip_fast.export.onnx_model import DESCRIPTION, SCALES, OnnxModel
 from fgclip_fast.export.probe import TEXTS, compare, pixels
+from fgclip_fast.files.whole_file import replacing, write_json, write_whole
 from fgclip_fast.model import config_json, pretrained, processor_files
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.whole_file import replacing, write_json, write_whole
 
 Precision = Literal["float32", "float16", "int8"]
 LIMITS: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0.5}

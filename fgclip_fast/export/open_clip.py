@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fgclip_fast.export.probe import TEXTS, compare_short_path, pixels
+from fgclip_fast.files.whole_file import write_whole
 from fgclip_fast.inputs.image import MEAN, STD
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.foreign import CONFIG, NO_WEIGHTS, TRANSPOSED, WEIGHTS, translate
 from fgclip_fast.model.weights import write_tensors
-from fgclip_fast.whole_file import write_whole
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fgclip_fast.config_model import Packing
+from fgclip_fast.config.model import Packing
 from fgclip_fast.inputs.texts import Texts, join
 from fgclip_fast.inputs.tokenizer import Tokens
 from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgclip_fast.config_model import Packing
+from fgclip_fast.config.model import Packing
 from fgclip_fast.inputs.tokenizer import Tokens
 from fgclip_fast.ops.prefix_tree import prefix_tree
 from fgclip_fast.ops.tree import TILE, Tree

@@ -21,7 +21,7 @@ from fgclip_fast.data.shards import Shard
 from fgclip_fast.inputs.boxes import BadBox, numbers
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.inspection.texts import SIGNS, signs_of
-from fgclip_fast.progress import Progress
+from fgclip_fast.process.progress import Progress
 
 _GREY = 2  # of 255: what the JPEG decoder fills in for missing rows varies by no more
 _CHUNK = 256  # records of a task

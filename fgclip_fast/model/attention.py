@@ -27,7 +27,7 @@ def over_tree(tree: Tree, backend: str) -> Attend:
 
     Args:
         tree: of T tokens.
-        backend: name of the attention that serves it, or "auto" (config_model.Model.attention).
+        backend: name of the attention that serves it, or "auto" (config.Model.attention).
     """
     return lambda q, k, v: tree_attention(q, k, v, tree, backend)
 

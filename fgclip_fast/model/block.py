@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.model.attention import Attend
 from fgclip_fast.model.product_weights import ProductWeights, product_dtype, product_weights
 from fgclip_fast.ops import activation_linear, add_layer_norm, norm_linear, split_joint

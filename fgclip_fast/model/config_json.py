@@ -1,11 +1,11 @@
-"""``config.json`` of the released layout, which is Hugging Face's of CLIP, to and from ``config_model.Model``."""
+"""``config.json`` of the released layout, which is Hugging Face's of CLIP, to and from ``config.Model``."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.ops.tree import SHORT_LENGTH
 
 LOGIT_SCALE = 2.6592

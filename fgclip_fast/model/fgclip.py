@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.image import ImageInput, Transform, width_and_height
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.inputs.tokenizer import Tokenizer, Tokens

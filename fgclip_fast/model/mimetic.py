@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fgclip_fast.config_model import Vision
+from fgclip_fast.config.model import Vision
 from fgclip_fast.model.block import Attention
 from fgclip_fast.model.vision import VisionTower
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.config_json import LOGIT_SCALE

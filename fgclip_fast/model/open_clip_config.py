@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.ops.activation_linear import Kind
 from fgclip_fast.ops.tree import SHORT_LENGTH
 

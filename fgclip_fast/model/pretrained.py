@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model import hub, weights
 from fgclip_fast.model.fgclip import FGCLIP

@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fgclip_fast.files.whole_file import write_whole
 from fgclip_fast.inputs.image import MEAN, STD
 from fgclip_fast.inputs.tokenizer import Tokenizer, installed_merges
 from fgclip_fast.ops.tree import SHORT_LENGTH
-from fgclip_fast.whole_file import write_whole
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _SPECIAL = {"bos_token": _START, "eos_token": _END, "pad_token": _END, "unk_token": _END}

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fgclip_fast.config_model import Model, Text
+from fgclip_fast.config.model import Model, Text
 from fgclip_fast.inputs.texts import Texts
 from fgclip_fast.model.attention import Attend, causal, over_tree
 from fgclip_fast.model.block import Block, Encoder

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fgclip_fast.config_model import Model, Vision
+from fgclip_fast.config.model import Model, Vision
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.model.attention import Attend, full
 from fgclip_fast.model.block import Block, Encoder, Stream

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
+from fgclip_fast.files.whole_file import replacing
+from fgclip_fast.files.whole_folder import MANIFEST, DamagedError, check_file, current, read_manifest
 from fgclip_fast.model import config_json, foreign
-from fgclip_fast.whole_file import replacing
-from fgclip_fast.whole_folder import MANIFEST, DamagedError, check_file, current, read_manifest
 
 WEIGHTS = "model.safetensors"
 _CHECKPOINT = re.compile(r"(step-\d{8,})|\.(step-\d{8,})\.before")

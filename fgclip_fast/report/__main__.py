@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from fgclip_fast import command, preflight, report
-from fgclip_fast.config_rules import Device, check
+from fgclip_fast.config.rules import Device, check
 
 
 @dataclass(frozen=True, kw_only=True)

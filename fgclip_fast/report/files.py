@@ -6,14 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast import config_file
-from fgclip_fast.config import Config
+from fgclip_fast.config import Config, yaml_file
 from fgclip_fast.figures_file import FIGURES, INIT
+from fgclip_fast.files.whole_file import finite
 from fgclip_fast.scenes.locate import Source, resolve
 from fgclip_fast.training import checkpoint
 from fgclip_fast.training.log_writer import LOG
 from fgclip_fast.training.provenance import PROVENANCE
-from fgclip_fast.whole_file import finite
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def read(path: Path) -> RunFiles:
     counts = [line for line in lines if line["kind"] == "records"]
     return RunFiles(
         path=path,
-        config=config_file.load(path / "config.yaml"),
+        config=yaml_file.load(path / "config.yaml"),
         train=[line for line in lines if line["kind"] == "train"],
         validation=[line for line in lines if line["kind"] == "validation"],
         times=[line for line in lines if line["kind"] == "time"],

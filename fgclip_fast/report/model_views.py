@@ -11,6 +11,7 @@ from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.fingerprint import fingerprint
 from fgclip_fast.evaluation import views
 from fgclip_fast.evaluation.views import ValidationImage, View, spread_evenly
+from fgclip_fast.files.whole_file import write_json, write_whole
 from fgclip_fast.inputs.batch import make_batch
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
@@ -18,7 +19,6 @@ from fgclip_fast.ops.tree import LONG_LENGTH, SHORT_LENGTH
 from fgclip_fast.report import explore
 from fgclip_fast.report.explore import Phrases, PointingGame
 from fgclip_fast.report.files import RunFiles
-from fgclip_fast.whole_file import write_json, write_whole
 
 log = logging.getLogger("fgclip_fast")
 SAMPLED = 240

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from fgclip_fast.evaluation.views import view
+from fgclip_fast.files.whole_file import write_whole
 from fgclip_fast.report import explore, gallery, model_views, sections, untrained
 from fgclip_fast.report.accuracy import accuracy_section, kept_section
 from fgclip_fast.report.explore import PointingGame
 from fgclip_fast.report.files import RunFiles, read
 from fgclip_fast.report.html import details, escape, inline_json, paragraph, section, table
 from fgclip_fast.report.model_views import ModelViews
-from fgclip_fast.whole_file import write_whole
 
 FILE = "report.html"
 

@@ -8,12 +8,12 @@ import torch
 from fgclip_fast import suites
 from fgclip_fast.evaluation.comparison import Difference, difference
 from fgclip_fast.figures_file import values
+from fgclip_fast.files.whole_file import finite, write_json
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.report import outcomes
 from fgclip_fast.report.files import RunFiles, read_json
 from fgclip_fast.suites import Task
 from fgclip_fast.training import start
-from fgclip_fast.whole_file import finite, write_json
 
 CACHE = "untrained.json"
 """File in a run's folder that keeps the figures."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgclip_fast.config import Data
-from fgclip_fast.home_cache import home_cache
+from fgclip_fast.files.home_cache import home_cache
 
 log = logging.getLogger("fgclip_fast")
 EMBEDDED = "scenes"

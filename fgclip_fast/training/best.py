@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fgclip_fast.files.whole_file import write_json
+from fgclip_fast.files.whole_folder import remove_folder
 from fgclip_fast.training import checkpoint
-from fgclip_fast.whole_file import write_json
-from fgclip_fast.whole_folder import remove_folder
 
 log = logging.getLogger("fgclip_fast")
 

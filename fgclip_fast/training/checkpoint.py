@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fgclip_fast.files.whole_folder import MANIFEST, DamagedError, remove_folder, replacing_folder, verified
 from fgclip_fast.model.weights import WEIGHTS, checkpoints, write_tensors
-from fgclip_fast.whole_folder import MANIFEST, DamagedError, remove_folder, replacing_folder, verified
 
 log = logging.getLogger("fgclip_fast")
 

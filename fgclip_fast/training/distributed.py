@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fgclip_fast import slurm
-from fgclip_fast.told_by_first import told_by_first
+from fgclip_fast.process import slurm
+from fgclip_fast.process.told_by_first import told_by_first
 from fgclip_fast.training.host_copy import HostCopy
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from fgclip_fast.signals import Signalled, heard
+from fgclip_fast.process.signals import Signalled, heard
 
 log = logging.getLogger("fgclip_fast")
 

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.progress import Progress
+from fgclip_fast.files.whole_file import finite, write_whole
+from fgclip_fast.files.whole_folder import flush
+from fgclip_fast.process.progress import Progress
 from fgclip_fast.training.board import Board
 from fgclip_fast.training.disk_thread import DiskThread
 from fgclip_fast.training.trackers import Trackers
-from fgclip_fast.whole_file import finite, write_whole
-from fgclip_fast.whole_folder import flush
 
 log = logging.getLogger("fgclip_fast")
 LOG = "log.jsonl"

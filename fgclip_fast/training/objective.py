@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from fgclip_fast.config import Loss
-from fgclip_fast.config_model import Precision
+from fgclip_fast.config.model import Precision
 from fgclip_fast.model.embeddings import Embeddings
 from fgclip_fast.ops import contrastive_loss, hard_negative_loss
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.whole_file import write_json
+from fgclip_fast.files.whole_file import write_json
 
 PROVENANCE = "provenance.json"
 PACKAGES = ("fgclip_fast", "torch", "triton", "numpy", "tokenizers", "open_clip_torch", "simplejpeg", "pillow")

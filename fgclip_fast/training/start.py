@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fgclip_fast.config import Config
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fgclip_fast.whole_file import write_whole
+from fgclip_fast.files.whole_file import write_whole
 
 log = logging.getLogger("fgclip_fast")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fgclip_fast import figures_rows
-from fgclip_fast.config_model import Vision
+from fgclip_fast.config.model import Vision
 from fgclip_fast.evaluation import paper
 from fgclip_fast.evaluation.figures import Figures
 from fgclip_fast.presets import B16

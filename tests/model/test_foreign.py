@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import fgclip_fast
-from fgclip_fast.config_model import Model
+from fgclip_fast.config.model import Model
 from fgclip_fast.inputs.image import normalize
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.ops.tree import EOS

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from fgclip_fast.config import Loss
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.inputs.texts import join
 from fgclip_fast.inputs.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.positions import stretch
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fgclip_fast.config_model import Model, Text
+from fgclip_fast.config.model import Model, Text
 from fgclip_fast.inputs.texts import join
 from fgclip_fast.inputs.tokenizer import Tokenizer
 from fgclip_fast.model.text import TextTower

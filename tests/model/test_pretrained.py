@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fgclip_fast
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.model.network import Network
 from fgclip_fast.model.positions import stretch

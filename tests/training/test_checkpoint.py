@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from fgclip_fast.files.whole_folder import DamagedError
 from fgclip_fast.model import weights
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.training import checkpoint
-from fgclip_fast.whole_folder import DamagedError
 from tests.models import MINI
 
 

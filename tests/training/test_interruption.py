@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from fgclip_fast.signals import SIGNALS
+from fgclip_fast.process.signals import SIGNALS
 from fgclip_fast.training.interruption import Interrupted, Interruption
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fgclip_fast.config import Config, Data, Optim
-from fgclip_fast.config_model import Model, Text, Vision
+from fgclip_fast.config.model import Model, Text, Vision
 from fgclip_fast.train import train
 from fgclip_fast.training import checkpoint
 

@@ -16,8 +16,8 @@ from fgclip_fast.data.importers.box_unit import Evidence, evidence
 from fgclip_fast.data.importers.picture import Picture, picture, view_of
 from fgclip_fast.data.importers.source import SPLITS, SourceRecord
 from fgclip_fast.data.records import parse
+from fgclip_fast.files.whole_file import replacing
 from fgclip_fast.inputs.boxes import BadBox, numbers
-from fgclip_fast.whole_file import replacing
 
 
 class Refusal(NamedTuple):

@@ -19,8 +19,8 @@ from fgclip_fast.data.importers.source import SPLITS, SourceRecord
 from fgclip_fast.data.importers.split import REFUSED, divide
 from fgclip_fast.data.importers.work_folder import REFUSED_FILE, WorkFolder
 from fgclip_fast.data.processes import in_order
-from fgclip_fast.progress import Progress
-from fgclip_fast.whole_file import replacing
+from fgclip_fast.files.whole_file import replacing
+from fgclip_fast.process.progress import Progress
 
 CHUNK = 256
 """Records that a worker looks at in one task."""

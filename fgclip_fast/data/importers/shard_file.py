@@ -13,8 +13,8 @@ from fgclip_fast.data.importers.picture import Picture, View, turned_upright, vi
 from fgclip_fast.data.importers.source import SourceRecord
 from fgclip_fast.data.records import parse
 from fgclip_fast.data.shards import ShardWriter
+from fgclip_fast.files.whole_file import write_json
 from fgclip_fast.inputs.boxes import REASONS, BadBox, numbers
-from fgclip_fast.whole_file import write_json
 
 
 class Meaning(NamedTuple):

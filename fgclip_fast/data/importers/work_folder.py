@@ -17,8 +17,8 @@ from typing import Any
 from fgclip_fast.data import remote
 from fgclip_fast.data.importers.look import Refusal
 from fgclip_fast.data.importers.source import Source
-from fgclip_fast.locked_file import HeldError, locked
-from fgclip_fast.whole_file import partials, write_json, write_whole
+from fgclip_fast.files.locked_file import HeldError, locked
+from fgclip_fast.files.whole_file import partials, write_json, write_whole
 
 MANIFEST, PLAN = "import.json", ".import/plan.json"
 REFUSED_FILE = "refused.csv"

@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fgclip_fast import heap, preflight
+from fgclip_fast import preflight
 from fgclip_fast.config import Config
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
+from fgclip_fast.files.whole_file import write_whole
 from fgclip_fast.inputs.tokenizer import Tokenizer, installed_merges, read_merges
 from fgclip_fast.model import pretrained
 from fgclip_fast.model.fgclip import FGCLIP
 from fgclip_fast.ops.tree import EOS
+from fgclip_fast.process import heap
 from fgclip_fast.scenes import locate
 from fgclip_fast.scenes.locate import Source
 from fgclip_fast.training import distributed, freezing, lora, start
 from fgclip_fast.training.distributed import Processes
-from fgclip_fast.whole_file import write_whole
 
 log = logging.getLogger("fgclip_fast")
 
@@ -54,7 +55,7 @@ class Parts:
         return Path(str(self.config.output))
 
 
-def make(config: Config, processes: Processes, saved: Path | None) -> Parts:
+def make_parts(config: Config, processes: Processes, saved: Path | None) -> Parts:
     """Make the parts of a run whose folder is chosen, from the checkpoint ``saved`` where there is one."""
     config = replace(config, data=locate.decided(config.data))
     source, shards = find_data(config, processes)

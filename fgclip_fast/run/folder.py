@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from fgclip_fast import config_file, preflight
-from fgclip_fast.config import Config
-from fgclip_fast.locked_file import HeldError, locked
+from fgclip_fast import preflight
+from fgclip_fast.config import Config, yaml_file
+from fgclip_fast.files.locked_file import HeldError, locked
+from fgclip_fast.files.whole_folder import tidy
 from fgclip_fast.training import checkpoint, distributed, provenance
 from fgclip_fast.training.distributed import Processes
-from fgclip_fast.whole_folder import tidy
 
 log = logging.getLogger("fgclip_fast")
 RUNS = Path("runs")
@@ -73,7 +73,7 @@ def place(config: Config, processes: Processes, lock: Lock) -> tuple[Config, Pat
     return replace(config, output=str(output), precision=precision, resume=None), saved
 
 
-def make(
+def make_folder(
     run: Path, config: Config, processes: Processes, lock: Lock, steps: int, done: int, data: Mapping[str, Any]
 ) -> None:
     """Make the folder, write config and provenance into it, and let the link ``last`` point at it.
@@ -92,7 +92,7 @@ def make(
         run.mkdir(parents=True, exist_ok=True)
         lock.take(run)
         checkpoint.set_aside(run, done)
-        config_file.save(config, run / "config.yaml")
+        yaml_file.save(config, run / "config.yaml")
         facts = {"steps": steps, "processes": processes.world_size, "device": str(processes.device)}
         provenance.write(run, **facts, data=data)
         last = run.parent / "last"

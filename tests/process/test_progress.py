@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from fgclip_fast import progress
-from fgclip_fast.progress import Progress
+from fgclip_fast.process import progress
+from fgclip_fast.process.progress import Progress
 
 
 def test_plain_lines_come_for_the_first_and_the_last_step(capsys):
@@ -106,7 +106,7 @@ def test_a_real_kernel_without_widgets_keeps_one_output():
     code = """
 import sys, threading
 sys.modules["ipywidgets"] = None
-from fgclip_fast.progress import Progress
+from fgclip_fast.process.progress import Progress
 shown = Progress(9)
 def work():
     for step in range(1, 10):

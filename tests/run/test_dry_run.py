@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fgclip_fast import dry_run
+from fgclip_fast.run import dry_run
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from fgclip_fast import config_file
-from fgclip_fast.config import Config
+from fgclip_fast.config import Config, yaml_file
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import weighted
 from fgclip_fast.model.fgclip import FGCLIP
@@ -129,7 +128,7 @@ class State:
         def save_model(folder: Path) -> None:
             self.model.save(folder, copies["model"])
             lora.write(folder.parent, copies["adapters"], self.config.lora)
-            config_file.save(self.config, folder.parent / "config.yaml")
+            yaml_file.save(self.config, folder.parent / "config.yaml")
 
         if not run.parent.is_dir():
             raise FileNotFoundError(f"{run.parent} is not there")

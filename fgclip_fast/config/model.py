@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fgclip_fast.config_rules import Positive, check, divides
+from fgclip_fast.config.rules import Positive, check, divides
 
 Precision = Literal["fp32", "bf16"]
 Packing = Literal["none", "padding-free", "prefix-tree"]

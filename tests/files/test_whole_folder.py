@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fgclip_fast.whole_folder import MANIFEST, DamagedError, current, remove_folder, replacing_folder, tidy, verified
+from fgclip_fast.files.whole_folder import (
+    MANIFEST,
+    DamagedError,
+    current,
+    remove_folder,
+    replacing_folder,
+    tidy,
+    verified,
+)
 
 CALLS = [(os, "mkdir"), (os, "open"), (os, "fsync"), (os, "rename"), (Path, "write_bytes")]
 

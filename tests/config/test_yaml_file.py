@@ -4,15 +4,14 @@ import dataclasses
 
 import pytest
 
-from fgclip_fast import config_file
-from fgclip_fast.config import Config
+from fgclip_fast.config import Config, yaml_file
 from fgclip_fast.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_survives_its_file(name, tmp_path):
-    config_file.save(PRESETS[name], tmp_path / "config.yaml")
-    assert config_file.load(tmp_path / "config.yaml") == PRESETS[name]
+    yaml_file.save(PRESETS[name], tmp_path / "config.yaml")
+    assert yaml_file.load(tmp_path / "config.yaml") == PRESETS[name]
 
 
 @pytest.mark.parametrize(
@@ -37,10 +36,10 @@ def test_every_preset_survives_its_file(name, tmp_path):
 def test_a_mistake_in_a_file_is_named(text, message, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        config_file.load(tmp_path / "c.yaml")
+        yaml_file.load(tmp_path / "c.yaml")
 
 
 def test_numbers_as_yaml_writes_them_are_read(tmp_path):
     (tmp_path / "c.yaml").write_text("optim: {lr: 1e-6, betas: [0, 0.5]}\nsteps: null\n")
-    config = config_file.load(tmp_path / "c.yaml", dataclasses.replace(Config(), steps=3))
+    config = yaml_file.load(tmp_path / "c.yaml", dataclasses.replace(Config(), steps=3))
     assert (config.optim.lr, config.optim.betas, config.steps) == (1e-6, (0.0, 0.5), None)

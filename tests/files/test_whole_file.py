@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fgclip_fast.whole_file import replacing, write_json, write_whole
+from fgclip_fast.files.whole_file import replacing, write_json, write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 COUNT = """
 import resource, sys
 import torch
-from fgclip_fast import heap
+from fgclip_fast.process import heap
 if sys.argv[1] == "kept":
     heap.keep_freed_memory("cpu")
     heap.keep_freed_memory("cpu")
@@ -34,14 +34,14 @@ def test_a_later_step_touches_no_fresh_page():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from fgclip_fast import heap
+    from fgclip_fast.process import heap
 
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
     heap.keep_freed_memory("cpu")
 
 
 def test_a_run_on_a_gpu_gives_its_memory_back(monkeypatch):
-    from fgclip_fast import heap
+    from fgclip_fast.process import heap
 
     called = []
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: type("C", (), {"mallopt": called.append}))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from fgclip_fast.config import Config
-from fgclip_fast.whole_file import write_whole
+from fgclip_fast.files.whole_file import write_whole
 
 T = TypeVar("T")
 

@@ -1,24 +1,15 @@
-"""The settings of a run: frozen dataclasses with units, defaults and rules.
+"""The settings of training: data, loss, optimizer, and the whole of a run.
 
 Each part of the package takes the one dataclass that it needs. ``presets.py`` holds values of :class:`Config`, and the
 command line is made from it; the strings under the fields are its help. The rule of a value stands in the type of its
-field, ``width: Positive[int]`` (config_rules.py). The parts of a model stand in config_model.py, and are names of this
-module too.
+field, ``width: Positive[int]`` (rules.py).
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fgclip_fast.config_model import (
-    Attention as Attention,
-    Model as Model,
-    Packing as Packing,
-    Precision as Precision,
-    Recompute as Recompute,
-    Text as Text,
-    Vision as Vision,
-)
-from fgclip_fast.config_rules import (
+from fgclip_fast.config.model import Model, Precision
+from fgclip_fast.config.rules import (
     BelowOne,
     Device,
     Every,

@@ -17,7 +17,7 @@ from fgclip_fast.data.__main__ import main as data
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.evaluation.share import Share
 from fgclip_fast.model.fgclip import FGCLIP
-from fgclip_fast.signals import SIGNALS
+from fgclip_fast.process.signals import SIGNALS
 from tests.models import MINI
 
 GOES_ON = "interrupted; the same command goes on from here"

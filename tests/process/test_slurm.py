@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fgclip_fast import slurm
+from fgclip_fast.process import slurm
 from fgclip_fast.training import distributed
 
 TASK = {

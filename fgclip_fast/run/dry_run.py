@@ -12,7 +12,7 @@ from fgclip_fast import cost
 from fgclip_fast.cost.here import free_memory
 from fgclip_fast.inputs.batch import Batch
 from fgclip_fast.ops.contrastive_loss import agree_batch_size
-from fgclip_fast.run_parts import Parts
+from fgclip_fast.run.parts import Parts
 from fgclip_fast.training import grad_cache, optim
 from fgclip_fast.training.host_copy import BatchCopy
 from fgclip_fast.training.monitor import peak_memory

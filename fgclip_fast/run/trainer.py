@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fgclip_fast import config_file, figures_file, suites
+from fgclip_fast import figures_file, suites
+from fgclip_fast.config import yaml_file
 from fgclip_fast.evaluation.share import Share, Stopped
 from fgclip_fast.inputs.batch import Batch
-from fgclip_fast.run_parts import Parts
-from fgclip_fast.run_state import State, machine_of
+from fgclip_fast.run.parts import Parts
+from fgclip_fast.run.state import State, machine_of
 from fgclip_fast.suites import Task
 from fgclip_fast.training import checkpoint, grad_cache, optim, out_of_memory
 from fgclip_fast.training.best import Best
@@ -134,7 +135,7 @@ class Trainer:
         parts.model.zero_grad(set_to_none=True)
         config = replace(config, micro_batch_size=out_of_memory.smaller(config.images_per_pass))
         parts.loader.set_micro_batch_size(config.images_per_pass)
-        config_file.save(config, parts.run / "config.yaml")
+        yaml_file.save(config, parts.run / "config.yaml")
         self._trackers.set_config(self.step, {"micro_batch_size": config.micro_batch_size})
         log.warning("step %d is taken again, with the same gradient, in passes of %d images, and those that follow it "
                     "too", self.step + 1, config.images_per_pass)  # fmt: skip

@@ -1,0 +1,1 @@
+"""A training run: its folder, its parts, its state, and the loop."""
