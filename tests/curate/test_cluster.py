@@ -3,11 +3,14 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -27,7 +30,7 @@ from fgclip_fast.scenes.write import jpeg, scene_of
 from tests.curate.shards import contents, records, region, write
 from tests.curate.stub import Stub
 
-KILLS, SCENES, CONCURRENCY, WORKERS = 30, 40, 4, 2
+KILLS, SCENES, DELAY, CONCURRENCY, WORKERS = 30, 40, 0.1, 4, 2
 RECIPE = """
 source: photos
 output: {output}
@@ -127,71 +130,97 @@ def test_two_workers_write_the_same_bytes_and_an_error_ends_the_run(units, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["", "file://{folder}/"], ids=["disk", "storage"])
 def test_thirty_kills_lose_nothing_and_repeat_nothing(tmp_path, monkeypatch, at):
-    """Of the command with all that it has started, or of one worker alone, in turn."""
+    """Of the command, or of a worker at work; their cluster stays."""
     pytest.importorskip("ray", reason="needs ray: pip install 'fgclip_fast[ray]'")
     monkeypatch.setenv("FGCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex)
     at = at.format(folder=tmp_path)
     (tmp_path / "photos").mkdir()
     for i in range(SCENES):
         (tmp_path / "photos" / f"{i:03}.jpg").write_bytes(jpeg(scene_of("train", i)))
     rng = random.Random(0)
-    with Stub(range(SCENES), delay=0.1) as stub:
+    with Stub(range(SCENES), delay=DELAY) as stub, cluster_of_its_own() as (ray, head):
         recipe(tmp_path, "whole", stub, "{}").communicate()
         once = stub.answered.copy()
         start = time.monotonic()
-        assert recipe(tmp_path, "on-two", stub, at=at).wait() == 0
+        assert recipe(tmp_path, "on-two", stub, ray, at).wait() == 0
         took = time.monotonic() - start
+        print(f"\n{took:.0f} s without kills", flush=True)
         assert_same(tmp_path, "on-two")
-        kills = round_ = 0
-        while kills < KILLS:
+        kills = Counter()
+        while kills.total() < KILLS:
             stub.forget()
-            stub.delay = 0.1
-            name = f"killed-{round_}"
-            mine = killed_until_done(tmp_path, name, stub, rng, took, at)
-            kills, round_ = kills + mine, round_ + 1
+            stub.delay = DELAY
+            name = f"killed-{kills.total()}"
+            mine = killed_until_done(lambda name=name: recipe(tmp_path, name, stub, ray, at), head, rng, took / 2)
+            kills += mine
             assert_same(tmp_path, name)
             repeated = sum((stub.answered - once).values())
-            print(f"{mine} kills; of {once.total()} questions {repeated} asked again", flush=True)
+            seconds = time.monotonic() - start
+            print(f"{dict(kills)} killed in {seconds:.0f} s; of {once.total()} questions {repeated} again", flush=True)
             # A storage gets the answers later than a disk.
-            assert set(stub.answered) == set(once) and (at or repeated <= mine * WORKERS * CONCURRENCY)
+            assert set(stub.answered) == set(once) and (at or repeated <= mine.total() * WORKERS * CONCURRENCY)
+        assert min(kills["command"], kills["worker"]) >= KILLS // 4
 
 
-def recipe(folder, name, stub, ray=f"{{workers: {WORKERS}, cpus: 0.5}}", at=""):
+@contextmanager
+def cluster_of_its_own():
+    """A cluster on this machine that outlives the commands, so that a kill costs seconds: its settings, its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    head = ["--head", "--block", f"--port={port}", "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=2"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*ray, "start", *head, "--include-dashboard=false"], start_new_session=True, **quiet)
+    try:
+        while subprocess.run([*ray, "status", f"--address=127.0.0.1:{port}"], check=False, **quiet).returncode:
+            assert process.poll() is None, "the cluster does not start"
+        yield f"{{workers: {WORKERS}, cpus: 0.5, address: '127.0.0.1:{port}'}}", process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def recipe(folder, name, stub, ray, at=""):
     """Start a recipe, in a process group of its own."""
     path = folder / f"{name}.yaml"
     path.write_text(RECIPE.format(output=f"{at}{name}", url=stub.url, concurrency=CONCURRENCY, ray=ray))
     command = [sys.executable, "-m", "fgclip_fast.curate", "run", str(path), "--workers", "1"]
-    with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+    with path.with_suffix(".log").open("ab") as told:
+        return subprocess.Popen(command, start_new_session=True, stdout=told, stderr=told)
 
 
-def killed_until_done(folder, name, stub, rng, longest, at):
-    """Run a recipe to its end, with kills at random moments; return their number."""
-    kills = 0
-    process = recipe(folder, name, stub, at=at)
+def killed_until_done(begin, head, rng, longest):
+    """Run a recipe to its end, with kills at random moments; return how often the command and a worker were killed."""
+    kills = Counter()
+    process = begin()
     while True:
         try:
-            assert process.wait(rng.uniform(0.1, longest)) == 0, (folder / f"{name}.log").read_text()[-2000:]
+            assert process.wait(rng.uniform(0.1, longest)) == 0, Path(process.args[4]).with_suffix(".log").read_text()
             return kills
         except subprocess.TimeoutExpired:
-            workers = children(process.pid, "ray::Map")
-            if kills % 2 and workers:
+            workers = children(head, ("ray::Map", "ray::_Map"))
+            if workers and kills["worker"] <= kills["command"]:
                 os.kill(rng.choice(workers), signal.SIGKILL)
+                kills["worker"] += 1
             else:
                 process.kill()
                 process.wait()
-                process = recipe(folder, name, stub, at=at)
-            kills += 1
+                process = begin()
+                kills["command"] += 1
 
 
-def children(pid, title):
-    """The processes below one whose command begins so."""
+def children(pid, titles):
+    """The processes below one whose command begins like one of these."""
     found, waiting = [], [pid]
     while waiting:
         parent = waiting.pop()
         below = [int(task) for path in Path(f"/proc/{parent}/task").glob("*/children") for task in read_words(path)]
         waiting += below
-        found += [child for child in below if " ".join(read_words(Path(f"/proc/{child}/cmdline"))).startswith(title)]
+        found += [child for child in below if " ".join(read_words(Path(f"/proc/{child}/cmdline"))).startswith(titles)]
     return found
 
 
