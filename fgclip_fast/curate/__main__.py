@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from fgclip_fast import command
 from fgclip_fast.curate import recipe as recipes
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat import Chat
+from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.chat_negatives import ChatLevel, ChatNegatives
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.filters import Filter

@@ -1,4 +1,4 @@
-"""Ask a model behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, or a hosted one."""
+"""Ask a chat model, check its answers, and keep them."""
 
 import asyncio
 import base64
@@ -6,16 +6,17 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fgclip_fast.config.rules import NotNegative, Positive, check
 from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
-from fgclip_fast.curate.endpoint import Calls, open_client
+from fgclip_fast.curate.chat_model import Chat, Model, Reply
+from fgclip_fast.curate.chat_server import ChatServer
+from fgclip_fast.curate.chat_vllm import VllmModel
 from fgclip_fast.curate.pixels import sendable
 from fgclip_fast.curate.prompts import digest_of as prompt_digest
 from fgclip_fast.curate.stage import AskingStage, Done, Item, LeftOut
@@ -25,62 +26,19 @@ Form = TypeVar("Form", bound=BaseModel)
 CUT, UNFIT = "answer cut at max_tokens", "answer that does not fit the schema"
 """Faults of answers, as they are counted, beside those of texts."""
 _FENCED = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
-_OPERATION = ("url", "key", "concurrency", "timeout", "retries", "price_in", "price_out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chat:
-    """A model behind an OpenAI-compatible endpoint."""
-
-    model: str = ""
-    """Name of the model, as the server has it."""
-    url: str = "http://localhost:8000/v1"
-    """Address of the server, /v1 included."""
-    key: str = "OPENAI_API_KEY"
-    """Environment variable that holds the server's key; a server of one's own needs none."""
-    temperature: NotNegative[float] = 0.0
-    """Of sampling; an answer that cannot be used is asked for again with another seed."""
-    max_tokens: Positive[int] = 512
-    """Tokens of an answer."""
-    image_side: Positive[int] = 1024
-    """Longest side of an image that is sent, pixels; larger ones are made smaller."""
-    asks: Positive[int] = 3
-    """Times that a question is asked until its answer can be used."""
-    concurrency: Positive[int] = 64
-    """Requests under way at once."""
-    timeout: Positive[float] = 300.0
-    """Seconds to wait for an answer."""
-    retries: NotNegative[int] = 8
-    """Tries after status 429, 5xx, a time-out or a cut connection; Retry-After is honoured, up to two minutes."""
-    price_in: NotNegative[float] = 0.0
-    """US dollars of a million tokens that are sent, for the report."""
-    price_out: NotNegative[float] = 0.0
-    """US dollars of a million tokens that are received."""
-
-    def __post_init__(self) -> None:
-        check(self, "curate: chat.")
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that answers depend on."""
-        return {name: value for name, value in asdict(self).items() if name not in _OPERATION}
-
-    def cost(self, counts: Counter[str]) -> float:
-        """US dollars of the tokens that were counted."""
-        return (self.price_in * counts["tokens in"] + self.price_out * counts["tokens out"]) / 1e6
 
 
 class Asker:
     """Asks a chat model, and keeps its answers.
 
     Args:
-        chat: the model and its address.
-        client: an ``openai.AsyncOpenAI``.
+        chat: the settings.
+        model: what answers.
         answers: where they are kept.
     """
 
-    def __init__(self, chat: Chat, client: Any, answers: Answers) -> None:
-        self._chat, self._client, self._answers = chat, client, answers
-        self._calls = Calls(chat.concurrency, chat.url)
+    def __init__(self, chat: Chat, model: Model, answers: Answers) -> None:
+        self._chat, self._model, self._answers = chat, model, answers
         self._asking: dict[bytes, asyncio.Task[Answer]] = {}
 
     async def ask(
@@ -132,45 +90,33 @@ class Asker:
             content.append({"type": "image_url", "image_url": {"url": address}})
         tokens_in = tokens_out = 0
         for attempt in range(self._chat.asks):
-            reply = await self._calls.call(partial(self._request, content, form, attempt))
-            if reply.usage is not None:
-                tokens_in += reply.usage.prompt_tokens
-                tokens_out += reply.usage.completion_tokens
+            reply = await self._model.reply(content, form, attempt)
+            tokens_in, tokens_out = tokens_in + reply.tokens_in, tokens_out + reply.tokens_out
             fault, text = _read(reply, form, fault_of)
             if not fault:
                 return Answer(text, "", "", tokens_in, tokens_out, attempt + 1)
         return Answer("", fault, text[:300], tokens_in, tokens_out, self._chat.asks)
 
-    async def _request(self, content: list[dict[str, Any]], form: type[BaseModel], seed: int) -> Any:
-        schema = {"name": form.__name__, "schema": form.model_json_schema(), "strict": True}
-        return await self._client.chat.completions.create(
-            model=self._chat.model,
-            messages=[{"role": "user", "content": content}],
-            response_format={"type": "json_schema", "json_schema": schema},
-            temperature=self._chat.temperature,
-            max_tokens=self._chat.max_tokens,
-            seed=seed,
-        )
-
 
 @asynccontextmanager
 async def asker(chat: Chat, answers: Answers) -> AsyncIterator[Asker]:
-    """Open a connection.
+    """Open a connection, or load the model.
 
     Args:
-        chat: the model and its address.
+        chat: the settings.
         answers: where they are kept.
 
     Raises:
-        ValueError: openai is not installed, or no model is named.
+        ValueError: a package is not installed, no model is named, or it cannot be loaded.
     """
     if not chat.model:
-        raise ValueError("curate: chat.model must name the server's model, got ''")
-    client = open_client(chat.url, chat.key, chat.timeout, chat.retries)
+        name = "the server's model" if chat.engine == "server" else "the model to load"
+        raise ValueError(f"curate: chat.model must name {name}, got ''")
+    model: Model = ChatServer(chat) if chat.engine == "server" else VllmModel(chat)
     try:
-        yield Asker(chat, client, answers)
+        yield Asker(chat, model, answers)
     finally:
-        await client.close()
+        await model.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,19 +158,16 @@ class ChatStage(AskingStage):
         raise NotImplementedError
 
 
-def _read(reply: Any, form: type[Form], fault_of: Callable[[Form], str | None]) -> tuple[str, str]:
+def _read(reply: Reply, form: type[Form], fault_of: Callable[[Form], str | None]) -> tuple[str, str]:
     """The fault of a reply, empty if there is none, and its text."""
-    choice = reply.choices[0] if reply.choices else None
-    text = (choice.message.content if choice is not None else None) or ""
-    if choice is not None and getattr(choice.message, "refusal", None):
-        return REFUSAL, str(choice.message.refusal)
-    if not text.strip():
-        return EMPTY, text
-    fenced = _FENCED.fullmatch(text)
-    text = fenced[1] if fenced else text
+    if reply.refusal:
+        return REFUSAL, reply.refusal
+    if not reply.text.strip():
+        return EMPTY, reply.text
+    fenced = _FENCED.fullmatch(reply.text)
+    text = fenced[1] if fenced else reply.text
     try:
         answer = form.model_validate_json(text)
     except ValidationError as error:
-        cut = choice is not None and choice.finish_reason == "length"
-        return (CUT if cut else UNFIT), f"{text[:200]} ({error.errors()[0]['msg']})"
+        return (CUT if reply.cut else UNFIT), f"{text[:200]} ({error.errors()[0]['msg']})"
     return fault_of(answer) or "", text

@@ -35,7 +35,7 @@ class Cluster:
     cpus: Positive[float] = 1.0
     """Cores of each."""
     gpus: NotNegative[float] = 0.0
-    """GPUs of each, for a detector in this process; 0.5: two share one."""
+    """GPUs of each, for a detector or vLLM in the worker; 0.5: two share one."""
     address: str = ""
     """Of the cluster: auto, or HOST:PORT; empty: that of RAY_ADDRESS, else Ray is started on this machine."""
 

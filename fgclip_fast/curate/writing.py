@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from fgclip_fast.curate.answers import SHARD, Answers
 from fgclip_fast.curate.folder import DONE, OutputFolder, Row
@@ -19,6 +19,8 @@ from fgclip_fast.data.shards import ShardWriter
 
 KNOWN, LOOKED = "known.json", "looked"
 """What a first pass has found in all units, and the folder of what it finds in each."""
+
+T = TypeVar("T")
 
 
 def look_at(stage: Stage, unit: Unit, folder: OutputFolder) -> None:
@@ -71,6 +73,13 @@ async def write_asking(
         processes: of the whole run, which share its time.
     """
     slots, last = asyncio.Semaphore(stage.concurrency), time.perf_counter()
+    running: set[asyncio.Task[Any]] = set()  # not all of the loop's: the session may have its own
+
+    def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        running.add(task)
+        task.add_done_callback(running.discard)
+        return task
 
     async def finish(unit: Unit, source: Any, tasks: list[asyncio.Task[Result]]) -> None:
         nonlocal last
@@ -99,8 +108,8 @@ async def write_asking(
             for item in items(unit):
                 await slots.acquire()
                 _raise_first(tasks)
-                tasks.append(asyncio.create_task(one(unit.name, item)))
-            finishing.append(asyncio.create_task(finish(unit, source, tasks)))
+                tasks.append(begin(one(unit.name, item)))
+            finishing.append(begin(finish(unit, source, tasks)))
             _raise_first(finishing)
         await asyncio.gather(*finishing)
     except BaseException:
@@ -108,10 +117,10 @@ async def write_asking(
             answers.save()
         raise
     finally:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
+        left = list(running)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _raise_first(tasks: Sequence[asyncio.Task[Any]]) -> None:

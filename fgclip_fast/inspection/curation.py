@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fgclip_fast.curate.chat import Chat
+from fgclip_fast.config.yaml_file import validated
+from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.folder import OutputFolder, place_of
 from fgclip_fast.curate.place import Place
 from fgclip_fast.curate.truth import changed_kinds
@@ -56,7 +57,8 @@ def stages_in(folder: Path | str | Place) -> list[StageFigures]:
         for _, outcome in output.outcomes():
             counts.update(outcome["counts"])
             seconds += outcome["seconds"]
-        found.append(StageFigures(output.place, output.stage, counts, seconds, Chat(**chat) if chat else None))
+        asked = validated(Chat, chat) if chat else None
+        found.append(StageFigures(output.place, output.stage, counts, seconds, asked))
     if not found:
         raise ValueError(f"curate report: {folder} must hold the folders of stages, as `fgclip curate run` writes them")
     return found

@@ -11,7 +11,8 @@ pytest.importorskip("openai")
 from fgclip_fast.curate import endpoint, prompts, run, texts, writing
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.captions import SHORT, Captions
-from fgclip_fast.curate.chat import CUT, Chat
+from fgclip_fast.curate.chat import CUT
+from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.chat_negatives import TOO_FEW, ChatNegatives
 from fgclip_fast.curate.folder import FAILED, OutputFolder, rows_of
 from fgclip_fast.curate.pixels import sendable

@@ -16,7 +16,7 @@ import fsspec
 from fgclip_fast.curate import Negatives, run, stored_answers
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat import Chat
+from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.cluster import Asking
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.folder import OutputFolder, place_of
