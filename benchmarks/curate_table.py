@@ -25,10 +25,10 @@ import torch
 from benchmarks.finetune_table import LEVELS, kept, levels_of
 from fgclip_fast.curate import Negatives, write_negatives
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat_model import Chat
-from fgclip_fast.curate.detect import Detector
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
+from fgclip_fast.curate.models.chat_model import Chat
+from fgclip_fast.curate.models.detect import Detector
 from fgclip_fast.curate.phrases import Phrases
 from fgclip_fast.curate.recipe import Recipe, run_recipe
 from fgclip_fast.curate.regions import Regions

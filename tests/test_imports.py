@@ -133,8 +133,9 @@ def test_importing_the_package_loads_nothing():
 
 
 def test_every_package_lists_its_public_names():
-    of_no_one_else = {"kernels", "files", "process", "run"}  # other rooms call their files
-    packages = [f"fgclip_fast.{name}".rstrip(".") for name in PACKAGES if name not in of_no_one_else]
+    # Of these the other rooms call the files.
+    without = {"kernels", "files", "process", "run", "curate.lexicon", "curate.models", "curate.places"}
+    packages = [f"fgclip_fast.{name}".rstrip(".") for name in PACKAGES if name not in without]
     modules = {name: importlib.import_module(name) for name in packages}
     lacking = [name for name, module in modules.items() if not hasattr(module, "__all__")]
     assert not lacking, f"no __all__ in the __init__ of {', '.join(lacking)}"

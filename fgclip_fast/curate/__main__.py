@@ -12,19 +12,19 @@ from tyro.conf import Positional, arg
 from fgclip_fast import command
 from fgclip_fast.curate import recipe as recipes
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.chat_negatives import ChatLevel, ChatNegatives
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.filters import Filter
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.folder import place_of
+from fgclip_fast.curate.lexicon.rules import ALL_KINDS
+from fgclip_fast.curate.models.chat_model import Chat
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
-from fgclip_fast.curate.place import Place
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.curate.prompts import write_prompts
 from fgclip_fast.curate.records import NOTHING_TO_CHANGE
 from fgclip_fast.curate.regions import Regions
-from fgclip_fast.curate.rules import ALL_KINDS
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage
 from fgclip_fast.curate.units import Unit, images_in, shards_of

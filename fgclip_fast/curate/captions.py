@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel
 
 from fgclip_fast.config.rules import Positive
-from fgclip_fast.curate.chat import Asker, ChatStage
+from fgclip_fast.curate.models.chat import Asker, ChatStage
 from fgclip_fast.curate.prompts import prompt
 from fgclip_fast.curate.stage import Done, Item
 from fgclip_fast.curate.texts import fault_of

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel
 
 from fgclip_fast.config.rules import Positive
-from fgclip_fast.curate.chat import Asker, ChatStage
+from fgclip_fast.curate.lexicon.truth import is_true_of
+from fgclip_fast.curate.models.chat import Asker, ChatStage
 from fgclip_fast.curate.prompts import prompt
 from fgclip_fast.curate.records import NO_EXPRESSION, expression, has_negatives, regions_of
 from fgclip_fast.curate.stage import Done, Item, LeftOut, LeftRegion
-from fgclip_fast.curate.truth import is_true_of
 from fgclip_fast.data.negatives import distinct
 
 TOO_FEW = "too few usable negatives"

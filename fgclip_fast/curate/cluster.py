@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fgclip_fast.config.rules import NotNegative, Positive, check
-from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.folder import OutputFolder
+from fgclip_fast.curate.places.answers import Answers
 from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.curate.writing import look_at, write_asking, write_unit

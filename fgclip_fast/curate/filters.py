@@ -9,9 +9,9 @@ import numpy as np
 
 from fgclip_fast.config.rules import Share, ShareOrZero
 from fgclip_fast.curate import boxes, texts
+from fgclip_fast.curate.lexicon.truth import is_true_of
 from fgclip_fast.curate.records import expression, has_negatives, regions_of
 from fgclip_fast.curate.stage import Done, Item, LeftOut, LeftRegion, Stage
-from fgclip_fast.curate.truth import is_true_of
 from fgclip_fast.data.causes import NO_IMAGE, NO_TEXT, BadRecord
 from fgclip_fast.data.decode import decode
 from fgclip_fast.data.duplicates import SIZE, digest_of, groups, hashes_of

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from fgclip_fast.config.rules import Positive, ShareOrZero, check
 from fgclip_fast.curate.folder import place_of
-from fgclip_fast.curate.place import Place
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.data.importers.importing import import_records
 from fgclip_fast.data.importers.source import Source
 from fgclip_fast.data.importers.work_folder import MANIFEST, PLAN, files_of

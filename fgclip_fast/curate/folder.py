@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fgclip_fast.curate.answers import Answers
-from fgclip_fast.curate.disk import Disk
-from fgclip_fast.curate.place import Place, loaded
-from fgclip_fast.curate.storage import Storage
+from fgclip_fast.curate.places.answers import Answers
+from fgclip_fast.curate.places.disk import Disk
+from fgclip_fast.curate.places.place import Place, loaded
+from fgclip_fast.curate.places.storage import Storage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.data.remote import State, is_url
 from fgclip_fast.files.whole_file import finite, replacing

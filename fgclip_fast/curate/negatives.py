@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from fgclip_fast.config.rules import NotNegative, Positive, ShareOrZero
 from fgclip_fast.curate.cluster import HERE, Cluster
 from fgclip_fast.curate.folder import OutputFolder, rows_of
-from fgclip_fast.curate.place import Place
+from fgclip_fast.curate.lexicon.rules import NOUN_SHARE, Level, NounSwaps, Rules, count_values
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.curate.records import texts_of, with_negatives
-from fgclip_fast.curate.rules import NOUN_SHARE, Level, NounSwaps, Rules, count_values
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Done, Item, Stage
 from fgclip_fast.curate.units import Unit, shards_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fgclip_fast.config.rules import Positive
-from fgclip_fast.curate.chunks import phrases_of
+from fgclip_fast.curate.lexicon.chunks import phrases_of
 from fgclip_fast.curate.stage import Done, Item, LeftOut, Stage
 from fgclip_fast.data.causes import NO_TEXT, BadRecord
 from fgclip_fast.data.decode import decode

@@ -15,7 +15,7 @@ from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.folder import place_of
 from fgclip_fast.curate.negatives import Negatives, write_negatives
 from fgclip_fast.curate.phrases import Images, Phrases
-from fgclip_fast.curate.place import Place
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.curate.regions import Regions
 from fgclip_fast.curate.running import run
 from fgclip_fast.curate.stage import Stage

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fgclip_fast.curate.rules import Rules
+from fgclip_fast.curate.lexicon.rules import Rules
 from fgclip_fast.curate.stage import Done, LeftRegion
 from fgclip_fast.data.causes import BadRecord
 from fgclip_fast.data.records import parse_json, part_name

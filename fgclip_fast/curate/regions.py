@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from fgclip_fast.config.rules import Positive, Share, ShareOrZero
 from fgclip_fast.curate import boxes
-from fgclip_fast.curate.answers import Answers
-from fgclip_fast.curate.detect import Detection, Detector, detection
-from fgclip_fast.curate.found import Found
+from fgclip_fast.curate.models.detect import Detection, Detector, detection
+from fgclip_fast.curate.models.found import Found
+from fgclip_fast.curate.places.answers import Answers
 from fgclip_fast.curate.records import regions_of
 from fgclip_fast.curate.stage import AskingStage, Done, Item, LeftOut
 

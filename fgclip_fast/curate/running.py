@@ -1,7 +1,7 @@
 """Runs a stage over shards so that a kill at any moment loses nothing.
 
 A shard is written whole or not at all, and its outcome after it. A stage that asks a model keeps each answer
-(:mod:`fgclip_fast.curate.answers`), so that a shard that is begun anew asks for nothing twice.
+(:mod:`fgclip_fast.curate.places.answers`), so that a shard that is begun anew asks for nothing twice.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fgclip_fast.curate.cluster import HERE, Asking, Cluster, Computing, Looking, on_cluster
 from fgclip_fast.curate.folder import OutputFolder, digest, has_tables
-from fgclip_fast.curate.place import Place
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.curate.stage import AskingStage, Stage
 from fgclip_fast.curate.units import Unit
 from fgclip_fast.curate.writing import KNOWN, LOOKED, look_at, write_asking, write_unit

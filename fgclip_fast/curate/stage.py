@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from fgclip_fast.config.rules import check
-from fgclip_fast.curate.answers import Answers
 from fgclip_fast.curate.folder import DROPPED, FAILED
+from fgclip_fast.curate.places.answers import Answers
 from fgclip_fast.data.causes import NO_IMAGE
 from fgclip_fast.data.records import IMAGE_NAMES, part_name
 from fgclip_fast.data.shards import Sample

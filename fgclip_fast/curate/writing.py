@@ -8,9 +8,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from fgclip_fast.curate.answers import SHARD, Answers
 from fgclip_fast.curate.folder import DONE, OutputFolder, Row
-from fgclip_fast.curate.place import Place
+from fgclip_fast.curate.places.answers import SHARD, Answers
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.curate.results import Result, items, outcome, outcome_of
 from fgclip_fast.curate.stage import AskingStage, Done, Item, Stage
 from fgclip_fast.curate.units import Unit

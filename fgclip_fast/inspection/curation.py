@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgclip_fast.config.yaml_file import validated
-from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.folder import OutputFolder, place_of
-from fgclip_fast.curate.place import Place
-from fgclip_fast.curate.truth import changed_kinds
+from fgclip_fast.curate.lexicon.truth import changed_kinds
+from fgclip_fast.curate.models.chat_model import Chat
+from fgclip_fast.curate.places.place import Place
 from fgclip_fast.data import remote
 from fgclip_fast.data.shards import expand
 from fgclip_fast.inspection import page

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fgclip_fast.curate import Rules
-from fgclip_fast.curate.nouns import nouns
-from fgclip_fast.curate.phrase import slots_of
+from fgclip_fast.curate.lexicon.nouns import nouns
+from fgclip_fast.curate.lexicon.phrase import slots_of
 
 PHRASES = (Path(__file__).parent / "phrases.txt").read_text(encoding="utf-8").splitlines()
 _NUMBERS = {"two", "three", "four", "five", "six", "seven", "eight"}

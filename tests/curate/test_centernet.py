@@ -21,8 +21,8 @@ from PIL import Image
 pytest.importorskip("openai")
 
 from fgclip_fast.curate import boxes, phrases_of
-from fgclip_fast.curate.detect import Detector
 from fgclip_fast.curate.filters import Filter
+from fgclip_fast.curate.models.detect import Detector
 from fgclip_fast.curate.negatives import Negatives
 from fgclip_fast.curate.phrases import Phrases
 from fgclip_fast.curate.recipe import Recipe, run_recipe

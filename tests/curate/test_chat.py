@@ -8,15 +8,16 @@ from PIL import Image
 
 pytest.importorskip("openai")
 
-from fgclip_fast.curate import endpoint, prompts, run, texts, writing
+from fgclip_fast.curate import prompts, run, texts, writing
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.captions import SHORT, Captions
-from fgclip_fast.curate.chat import CUT
-from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.chat_negatives import TOO_FEW, ChatNegatives
 from fgclip_fast.curate.folder import FAILED, OutputFolder, rows_of
-from fgclip_fast.curate.pixels import sendable
-from fgclip_fast.curate.truth import is_true_of
+from fgclip_fast.curate.lexicon.truth import is_true_of
+from fgclip_fast.curate.models import endpoint
+from fgclip_fast.curate.models.chat import CUT
+from fgclip_fast.curate.models.chat_model import Chat
+from fgclip_fast.curate.models.pixels import sendable
 from fgclip_fast.curate.units import shards_of
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.scenes.write import record_of, scene_of

@@ -8,11 +8,11 @@ import pytest
 from fgclip_fast.curate import run, texts
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat import CUT
-from fgclip_fast.curate.chat_model import Chat, Vllm
 from fgclip_fast.curate.cluster import Asking
-from fgclip_fast.curate.endpoint import REFUSED
 from fgclip_fast.curate.folder import OutputFolder
+from fgclip_fast.curate.models.chat import CUT
+from fgclip_fast.curate.models.chat_model import Chat, Vllm
+from fgclip_fast.curate.models.endpoint import REFUSED
 from fgclip_fast.curate.recipe import read
 from fgclip_fast.curate.units import shards_of
 from tests.curate import fake_vllm

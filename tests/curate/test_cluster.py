@@ -17,12 +17,12 @@ import pytest
 pytest.importorskip("openai")
 
 from fgclip_fast.curate import Negatives, run
-from fgclip_fast.curate.answers import FILE, Answer, Answers, key_of
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.cluster import Asking, Cluster, Computing, on_cluster
 from fgclip_fast.curate.folder import OutputFolder
+from fgclip_fast.curate.models.chat_model import Chat
 from fgclip_fast.curate.phrases import Phrases
+from fgclip_fast.curate.places.answers import FILE, Answer, Answers, key_of
 from fgclip_fast.curate.recipe import read
 from fgclip_fast.curate.running import known_digest
 from fgclip_fast.curate.units import shards_of

@@ -5,7 +5,7 @@ import pytest
 
 from fgclip_fast.curate import boxes, run, texts
 from fgclip_fast.curate.filters import NEAR_DUPLICATE, TRUE_NEGATIVE, TRUE_OF_ANOTHER, Filter
-from fgclip_fast.curate.truth import is_true_of
+from fgclip_fast.curate.lexicon.truth import is_true_of
 from fgclip_fast.curate.units import shards_of
 from fgclip_fast.data.causes import EQUAL_NEGATIVE
 from fgclip_fast.inputs.boxes import INVERTED

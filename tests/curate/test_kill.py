@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("openai")
 
-from fgclip_fast.curate import stored_answers
 from fgclip_fast.curate.__main__ import main
+from fgclip_fast.curate.places import stored_answers
 from fgclip_fast.data.processes import main_left_out
 from fgclip_fast.scenes.write import jpeg, scene_of
 from tests.curate.shards import contents, records

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fgclip_fast.curate import drawn_nouns, make_lexicon
+from fgclip_fast.curate.lexicon import drawn_nouns, make_lexicon
 
 HOME = Path(make_lexicon.__file__).parent
 

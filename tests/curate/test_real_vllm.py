@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from fgclip_fast.curate import prompts, run
-from fgclip_fast.curate.answers import FILE
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat_model import Chat, Vllm
 from fgclip_fast.curate.chat_negatives import ChatNegatives
 from fgclip_fast.curate.cluster import Asking, Cluster
 from fgclip_fast.curate.folder import OutputFolder
+from fgclip_fast.curate.models.chat_model import Chat, Vllm
+from fgclip_fast.curate.places.answers import FILE
 from fgclip_fast.curate.units import shards_of
 from tests.curate import tiny_vlm
 from tests.curate.shards import contents, jpeg, records, region, write

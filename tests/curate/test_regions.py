@@ -6,9 +6,10 @@ import pytest
 
 pytest.importorskip("openai")
 
-from fgclip_fast.curate import boxes, endpoint, run
+from fgclip_fast.curate import boxes, run
 from fgclip_fast.curate.__main__ import main
-from fgclip_fast.curate.detect import UNFIT, Detector
+from fgclip_fast.curate.models import endpoint
+from fgclip_fast.curate.models.detect import UNFIT, Detector
 from fgclip_fast.curate.phrases import Phrases
 from fgclip_fast.curate.regions import MANY, NO_PHRASES, SUPPRESSED, UNSURE, Regions
 from fgclip_fast.curate.units import shards_of

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from fgclip_fast.curate import Rules, count_values
-from fgclip_fast.curate.attributes import values
-from fgclip_fast.curate.nouns import nouns
-from fgclip_fast.curate.phrase import slots_of
-from fgclip_fast.curate.rules import rewrite, sounds_like_vowel
+from fgclip_fast.curate.lexicon.attributes import values
+from fgclip_fast.curate.lexicon.nouns import nouns
+from fgclip_fast.curate.lexicon.phrase import slots_of
+from fgclip_fast.curate.lexicon.rules import rewrite, sounds_like_vowel
 from tests.curate.judge import PHRASES, judge
 
 

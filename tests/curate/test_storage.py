@@ -13,14 +13,15 @@ pytest.importorskip("openai")
 
 import fsspec
 
-from fgclip_fast.curate import Negatives, run, stored_answers
+from fgclip_fast.curate import Negatives, run
 from fgclip_fast.curate.__main__ import main
 from fgclip_fast.curate.captions import Captions
-from fgclip_fast.curate.chat_model import Chat
 from fgclip_fast.curate.cluster import Asking
 from fgclip_fast.curate.finished import Shards
 from fgclip_fast.curate.folder import OutputFolder, place_of
+from fgclip_fast.curate.models.chat_model import Chat
 from fgclip_fast.curate.phrases import Phrases
+from fgclip_fast.curate.places import stored_answers
 from fgclip_fast.curate.units import shards_of
 from fgclip_fast.data import remote, tries
 from fgclip_fast.data.file_order import examples

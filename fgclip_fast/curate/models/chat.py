@@ -13,11 +13,11 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
-from fgclip_fast.curate.chat_model import Chat, Model, Reply
-from fgclip_fast.curate.chat_server import ChatServer
-from fgclip_fast.curate.chat_vllm import VllmModel
-from fgclip_fast.curate.pixels import sendable
+from fgclip_fast.curate.models.chat_model import Chat, Model, Reply
+from fgclip_fast.curate.models.chat_server import ChatServer
+from fgclip_fast.curate.models.chat_vllm import VllmModel
+from fgclip_fast.curate.models.pixels import sendable
+from fgclip_fast.curate.places.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.prompts import digest_of as prompt_digest
 from fgclip_fast.curate.stage import AskingStage, Done, Item, LeftOut
 from fgclip_fast.curate.texts import EMPTY, REFUSAL

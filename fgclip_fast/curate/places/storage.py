@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from fgclip_fast.curate.answers import Answers
-from fgclip_fast.curate.place import Place, hold
-from fgclip_fast.curate.stored_answers import StoredAnswers
-from fgclip_fast.curate.upload import upload
+from fgclip_fast.curate.places.answers import Answers
+from fgclip_fast.curate.places.place import Place, hold
+from fgclip_fast.curate.places.stored_answers import StoredAnswers
+from fgclip_fast.curate.places.upload import upload
 from fgclip_fast.data import remote
 from fgclip_fast.data.importers.work_folder import PLAN
 from fgclip_fast.data.remote import State

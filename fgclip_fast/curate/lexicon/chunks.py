@@ -8,10 +8,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from fgclip_fast.curate.attributes import Value
-from fgclip_fast.curate.nouns import Noun, nouns
-from fgclip_fast.curate.phrase import DETERMINERS, GROUPS, Token, is_action, is_number, is_stop, tokens_of, values_in
-from fgclip_fast.curate.rules import sounds_like_vowel
+from fgclip_fast.curate.lexicon.attributes import Value
+from fgclip_fast.curate.lexicon.nouns import Noun, nouns
+from fgclip_fast.curate.lexicon.phrase import (
+    DETERMINERS,
+    GROUPS,
+    Token,
+    is_action,
+    is_number,
+    is_stop,
+    tokens_of,
+    values_in,
+)
+from fgclip_fast.curate.lexicon.rules import sounds_like_vowel
 
 
 def _set(words: str) -> frozenset[str]:

@@ -8,9 +8,9 @@ from itertools import combinations
 from random import Random
 from typing import Literal, NamedTuple
 
-from fgclip_fast.curate.attributes import KINDS, Value
-from fgclip_fast.curate.nouns import nouns
-from fgclip_fast.curate.phrase import Slot, slots_of, table
+from fgclip_fast.curate.lexicon.attributes import KINDS, Value
+from fgclip_fast.curate.lexicon.nouns import nouns
+from fgclip_fast.curate.lexicon.phrase import Slot, slots_of, table
 
 Level = Literal["mix", "hard", "medium", "easy", "trivial", "color", "material", "pattern", "transparency"]
 """``mix``: one to three attributes, as FineHARD's negatives. ``hard``, ``medium``, ``easy``: exactly one, two, three.

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fgclip_fast.curate.chat_model import Chat, Reply
-from fgclip_fast.curate.endpoint import Calls, open_client
+from fgclip_fast.curate.models.chat_model import Chat, Reply
+from fgclip_fast.curate.models.endpoint import Calls, open_client
 
 
 class ChatServer:

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fgclip_fast.curate.chat_model import Chat, Reply
-from fgclip_fast.curate.endpoint import REFUSED
+from fgclip_fast.curate.models.chat_model import Chat, Reply
+from fgclip_fast.curate.models.endpoint import REFUSED
 from fgclip_fast.curate.stage import LeftOut
 
 _OURS = {"limit_mm_per_prompt": {"image": 1}, "disable_log_stats": True}

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from fgclip_fast.curate.drawn_nouns import DRAWN
+from fgclip_fast.curate.lexicon.drawn_nouns import DRAWN
 
 
 def _set(words: str) -> frozenset[str]:
@@ -30,7 +30,7 @@ class Noun(NamedTuple):
 
 
 class Nouns:
-    """The nouns of ``nouns.tsv`` and ``plurals.tsv``, which :mod:`fgclip_fast.curate.make_lexicon` makes."""
+    """The nouns of ``nouns.tsv`` and ``plurals.tsv``, which :mod:`fgclip_fast.curate.lexicon.make_lexicon` makes."""
 
     def __init__(self) -> None:
         lines = (_HOME / "nouns.tsv").read_text(encoding="utf-8").splitlines()

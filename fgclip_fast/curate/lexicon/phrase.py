@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from fgclip_fast.curate import attributes
-from fgclip_fast.curate.attributes import Value
-from fgclip_fast.curate.nouns import Noun, nouns
+from fgclip_fast.curate.lexicon import attributes
+from fgclip_fast.curate.lexicon.attributes import Value
+from fgclip_fast.curate.lexicon.nouns import Noun, nouns
 
 
 def _set(words: str) -> frozenset[str]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fgclip_fast.curate.answers import Answers
+from fgclip_fast.curate.places.answers import Answers
 from fgclip_fast.data.remote import State
 from fgclip_fast.files.locked_file import HeldError, locked
 from fgclip_fast.files.whole_file import write_json, write_whole

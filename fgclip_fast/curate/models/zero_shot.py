@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fgclip_fast.curate.found import Found
-from fgclip_fast.curate.pixels import upright
+from fgclip_fast.curate.models.found import Found
+from fgclip_fast.curate.models.pixels import upright
 from fgclip_fast.preflight import device as device_of
 
 _FLOOR = 0.05  # least score that is kept

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fgclip_fast.config.rules import Device, NotNegative, Positive, check
-from fgclip_fast.curate.answers import Answer, Answers, digest_of, key_of
-from fgclip_fast.curate.endpoint import Calls, open_client
-from fgclip_fast.curate.found import Backend, Found
-from fgclip_fast.curate.pixels import sendable
+from fgclip_fast.curate.models.endpoint import Calls, open_client
+from fgclip_fast.curate.models.found import Backend, Found
+from fgclip_fast.curate.models.pixels import sendable
+from fgclip_fast.curate.places.answers import Answer, Answers, digest_of, key_of
 from fgclip_fast.curate.stage import LeftOut
 
 UNFIT = "answer of the detector that does not fit"
@@ -99,7 +99,7 @@ async def detection(detector: Detector, answers: Answers) -> AsyncIterator[Detec
     if detector.url:
         backend: Backend = _Server(detector)
     else:
-        from fgclip_fast.curate.zero_shot import ZeroShot  # here, since it imports torch and transformers
+        from fgclip_fast.curate.models.zero_shot import ZeroShot  # here, since it imports torch and transformers
 
         backend = ZeroShot(detector.model, detector.device, detector.batch)
     try:

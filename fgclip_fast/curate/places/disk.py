@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgclip_fast.curate.answers import FILE, Answers
-from fgclip_fast.curate.place import Place, hold
+from fgclip_fast.curate.places.answers import FILE, Answers
+from fgclip_fast.curate.places.place import Place, hold
 from fgclip_fast.data.remote import State, state as state_of
 from fgclip_fast.files.whole_file import partials
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from fgclip_fast.curate.answers import PUT, SHARD, Answer, Answers
+from fgclip_fast.curate.places.answers import PUT, SHARD, Answer, Answers
 
 OFTEN, MANY = 30.0, 100
 """Seconds, and number of answers, after which they are sent."""

@@ -2,8 +2,8 @@
 
 from functools import lru_cache
 
-from fgclip_fast.curate.nouns import nouns
-from fgclip_fast.curate.phrase import DETERMINERS, Slot, slots_in, slots_of, tokens_of
+from fgclip_fast.curate.lexicon.nouns import nouns
+from fgclip_fast.curate.lexicon.phrase import DETERMINERS, Slot, slots_in, slots_of, tokens_of
 
 _LINKS = frozenset(["of", "with", "in", "on", "at", "and", "made", "is", "that", "which", "are", "from"])
 

@@ -1,12 +1,12 @@
-"""Make the lexicon of nouns from the files of WordNet 3.0: ``python -m fgclip_fast.curate.make_lexicon DICT``.
+"""Make the lexicon of nouns from the files of WordNet 3.0: ``python -m fgclip_fast.curate.lexicon.make_lexicon DICT``.
 
 ``DICT`` is the folder with ``data.noun``, ``index.noun``, ``noun.exc`` and ``cntlist.rev``. The command writes
 ``nouns.tsv`` and ``plurals.tsv`` beside this file; ``LICENSE-wordnet`` there is WordNet's notice, which must go with
 them.
 
 A line of ``nouns.tsv`` is a synset: category, the line numbers of its hypernyms, its lemmas. A lemma with a count may
-stand in a negative, in this sense: :mod:`fgclip_fast.curate.drawn_nouns` lists them. The count is how often the lemma
-is tagged with a sense of that category in WordNet's texts, plus one.
+stand in a negative, in this sense: :mod:`fgclip_fast.curate.lexicon.drawn_nouns` lists them. The count is how often the
+lemma is tagged with a sense of that category in WordNet's texts, plus one.
 """
 
 import sys
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from fgclip_fast.curate.drawn_nouns import DRAWN
+from fgclip_fast.curate.lexicon.drawn_nouns import DRAWN
 from fgclip_fast.files.whole_file import write_whole
 
 CATEGORIES = {
