@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -106,16 +107,44 @@ def test_real_vllm_writes_negatives_and_a_worker_keeps_it(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_vllm_runs_in_two_of_rays_workers_and_leaves_no_process(tiny, units, tmp_path):
+def test_real_vllm_runs_in_two_of_rays_workers_and_leaves_no_process(tiny, tmp_path):
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'fgclip_fast[ray]'")
-    folder, _ = tiny
-    stage = Captions(chat=real(folder), language="", fewest_words=1)
+    paths = [
+        write(tmp_path / f"a-{i}.tar", *[{}] * 4, images=[jpeg((9 * i, n, 0)) for n in range(4)]) for i in range(8)
+    ]
+    stage = Captions(chat=real(tiny[0], concurrency=2), language="", fewest_words=1)
     try:
-        counts = run(stage, units, tmp_path / "out", cluster=Cluster(workers=2, cpus=0.5))
+        with watched("ray::MapWorker") as below:
+            counts = run(stage, shards_of(paths), tmp_path / "out", cluster=Cluster(workers=2, cpus=0.5))
     finally:
         ray.shutdown()
-    assert counts["captions"] > 4 and counts["captions"] + counts["records failed"] == 8
-    assert_none_left()
+    assert counts["captions"] > 16 and counts["captions"] + counts["records failed"] == 32
+    assert len(below) == 2
+    assert_end(lambda: [pid for pids in below.values() for pid in pids if Path(f"/proc/{pid}").exists()])
+
+
+@contextmanager
+def watched(name):
+    """The processes of a name that there are at any time meanwhile, with those that they start."""
+    below, ended = {}, threading.Event()
+
+    def watch():
+        while not ended.wait(0.2):
+            for pid in named(name):
+                with suppress(OSError):  # it has ended
+                    files = [*Path(f"/proc/{pid}/task").glob("*/children")]
+                    started = {int(child) for file in files for child in file.read_text().split()}
+                    below.setdefault(pid, set()).update(started)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield below
+    finally:
+        ended.set()
+        thread.join()
+        for pid in [pid for pid, started in below.items() if not started]:
+            del below[pid]
 
 
 @pytest.mark.slow
@@ -127,17 +156,17 @@ def test_a_signal_leaves_no_process_and_the_command_goes_on(tiny, units, tmp_pat
         _, error = first.communicate()
     assert first.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert number == signal.SIGKILL or error.splitlines()[-1].endswith("the same command goes on from here")
-    assert_none_left()
+    assert_end(lambda: named("VLLM::"))
     assert subprocess.run(words).returncode == 0 and answered(tmp_path) == 8
 
 
 @pytest.mark.slow
 def test_an_engine_that_is_killed_ends_the_command_with_one_line(tiny, units, tmp_path):
     with answering(command(tiny[0], tmp_path), tmp_path) as first:
-        os.kill(engines()[0], signal.SIGKILL)
+        os.kill(named("VLLM::Engine")[0], signal.SIGKILL)
         _, error = first.communicate()
     assert first.returncode == 1 and "error: curate: vLLM's engine has died: " in error.splitlines()[-1]
-    assert_none_left()
+    assert_end(lambda: named("VLLM::"))
 
 
 def command(model, folder):
@@ -167,19 +196,19 @@ def answered(folder):
     return 0
 
 
-def engines():
-    """The processes of vLLM's engines and their workers."""
+def named(name):
+    """The processes whose names begin so."""
     found = []
     for path in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):  # it has ended
-            found += [int(path.parent.name)] * path.read_text().startswith("VLLM::")
+            found += [int(path.parent.name)] * path.read_text().startswith(name)
     return sorted(found)
 
 
-def assert_none_left():
-    """No engine is left, or will be in half a minute."""
+def assert_end(left):
+    """None of these processes is left, or will be in half a minute."""
     for _ in range(60):
-        if not engines():
+        if not left():
             return
         time.sleep(0.5)
-    raise AssertionError(engines())
+    raise AssertionError(left())
