@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -173,10 +174,15 @@ def _connected(cluster: Cluster, who: str) -> Any:
             f"{who}: ray.workers needs Ray ({error.name} is missing); pip install 'fgclip_fast[ray]'"
         ) from None
     if not ray.is_initialized():
+        # Without an address Ray would join any cluster that it finds on this machine.
+        address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+        ours = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(cluster.address or None, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise OSError(f"{who}: no Ray cluster at ray.address {cluster.address!r}: {error}") from None
+        if signal.getsignal(signal.SIGTERM) != ours:  # Ray's would end the command with another status
+            signal.signal(signal.SIGTERM, ours)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -128,6 +128,23 @@ def test_two_workers_write_the_same_bytes_and_an_error_ends_the_run(units, tmp_p
 
 
 @pytest.mark.slow
+def test_a_signal_ends_a_command_on_ray_as_any_other(tmp_path):
+    """Without an address, also where a cluster of another user runs, which it must not join."""
+    pytest.importorskip("ray", reason="needs ray: pip install 'fgclip_fast[ray]'")
+    (tmp_path / "photos").mkdir()
+    for i in range(SCENES):
+        (tmp_path / "photos" / f"{i:03}.jpg").write_bytes(jpeg(scene_of("train", i)))
+    with Stub(range(SCENES), delay=1) as stub, cluster_of_its_own() as (_, head):
+        process = recipe(tmp_path, "mine", stub, "{workers: 2, cpus: 0.5}")
+        while not stub.answered:
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert not children(head, ("ray::Map", "ray::_Map"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 128 + signal.SIGTERM, (tmp_path / "mine.log").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["", "file://{folder}/"], ids=["disk", "storage"])
 def test_thirty_kills_lose_nothing_and_repeat_nothing(tmp_path, monkeypatch, at):
     """Of the command, or of a worker at work; their cluster stays."""
