@@ -19,6 +19,7 @@ DISTANCE = 3
 """Bits by which each of the three hashes may differ."""
 _SET = 4  # bits that are set in either hash of shape, for each bit by which the two may differ
 _NEIGHBOURS = 64  # images that one is compared with of those that look alike in a band, nearest in order first
+_AT_ONCE = 2**18  # pairs that are compared at once, so that memory does not grow with their number
 SIZE = 72
 """Side of the squashed image of which hashes are taken: 8 and 9 cells fit."""
 # Sum over a cell's 72 pixels of three bytes: two levels of brightness, so that even areas give no random bits.
@@ -103,28 +104,36 @@ def _near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         while len(left) and step <= _NEIGHBOURS:
             left = left[left + step < len(order)]
             left = left[masked[left] == masked[left + step]]
-            pair = order[left], order[left + step]
-            near = _near(hashes[pair[0]], hashes[pair[1]])
-            found.append((pair[0][near], pair[1][near]))
+            for first in range(0, len(left), _AT_ONCE):
+                at = left[first : first + _AT_ONCE]
+                pair = order[at], order[at + step]
+                near = _near(hashes[pair[0]], hashes[pair[1]])
+                found.append((pair[0][near], pair[1][near]))
             step += 1
-    if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+        if sum(len(a) for a, _ in found) > len(hashes):  # most of them again, by other bands
+            found = [_fewest(*_joined(found), len(hashes))]
+    return _joined(found)
+
+
+def _joined(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    none = np.zeros(0, np.int64)
+    return np.concatenate([none, *(a for a, _ in pairs)]), np.concatenate([none, *(b for _, b in pairs)])
+
+
+def _fewest(first: np.ndarray, second: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that make the same groups: each node with the first of its group."""
+    group = _components(first, second, nodes)
+    others = np.flatnonzero(group != np.arange(nodes))
+    return others, group[others]
 
 
 def _near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """True where the hashes [P, 3] of two images differ in few bits."""
-    different = _ones(a ^ b)
+    different = np.bitwise_count(a ^ b)
     near = different <= DISTANCE
-    near[:, :2] &= different[:, :2] * _SET <= _ones(a[:, :2] | b[:, :2])
+    near[:, :2] &= different[:, :2] <= np.bitwise_count(a[:, :2] | b[:, :2]) // _SET
     found: np.ndarray = np.logical_and.reduce(near, axis=1)
     return found
-
-
-def _ones(words: np.ndarray) -> np.ndarray:
-    """Number of bits that are set in each word."""
-    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1)
-    return bits.reshape(*words.shape, 64).sum(-1)
 
 
 def _components(first: np.ndarray, second: np.ndarray, nodes: int) -> np.ndarray:

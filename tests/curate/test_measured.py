@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("openai")
 pytest.importorskip("py3langid")
 
-from benchmarks import curate_rate, curate_table
+from benchmarks import curate_rate, curate_table, duplicates_size
+from fgclip_fast.curate.filters import Filter
 from fgclip_fast.data.shards import ShardWriter
 from fgclip_fast.scenes.write import record_of, scene_of
 from tests.curate.shards import records
@@ -34,3 +35,9 @@ def test_curated_scenes_have_all_things_of_the_true_ones_and_no_true_text_but_ca
     for stripped in records(tmp_path / "without"):
         assert not any("short_expr_negs" in region for region in stripped["bbox_info"])
     assert records(tmp_path / "images") == [{}] * len(server.jpegs)
+
+
+def test_one_in_ten_of_the_hashes_to_measure_with_repeats_one_of_the_shard_before(monkeypatch):
+    monkeypatch.setattr(duplicates_size, "SHARD", 200)
+    found = Filter().decide(duplicates_size.marks(500, alike=False))
+    assert found == {"00001.tar": [*range(0, 200, 10)], "00002.tar": [*range(0, 100, 10)]}

@@ -92,5 +92,19 @@ def test_many_drawings_on_white_are_no_chain_of_near_duplicates_and_are_not_all_
     assert 0 < sum(compared) <= 1000 * 64 * duplicates._NEIGHBOURS
 
 
+def test_pairs_that_are_found_again_and_again_take_no_memory_and_make_the_same_groups(monkeypatch):
+    """Each image is near to forty others, in most bands."""
+    random, kept = np.random.default_rng(0), []
+    ones = random.integers(0, 2**64, (20, 1, 3), dtype=np.uint64)
+    near = (ones ^ np.left_shift(np.uint64(1), random.integers(0, 64, (20, 40, 3), dtype=np.uint64))).reshape(-1, 3)
+    digests = random.integers(0, 256, (800, 16), dtype=np.uint8)
+    joined = duplicates._joined
+    monkeypatch.setattr(
+        duplicates, "_joined", lambda pairs: (kept.append(sum(len(a) for a, _ in pairs)), joined(pairs))[1]
+    )
+    assert groups(digests, near).tolist() == [40 * (number // 40) for number in range(800)]
+    assert len(kept) > 2 and kept[-1] <= 800
+
+
 def test_no_images_are_no_groups():
     assert groups(np.zeros((0, 16), np.uint8), np.zeros((0, 3), np.uint64)).tolist() == []
