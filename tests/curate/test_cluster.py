@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ from fgclip_fast.scenes.write import jpeg, scene_of
 from tests.curate.shards import contents, records, region, write
 from tests.curate.stub import Stub
 
-KILLS, SCENES, DELAY, CONCURRENCY, WORKERS = 30, 40, 0.1, 4, 2
+KILLS, IN_A_RUN, SCENES, DELAY, CONCURRENCY, WORKERS = 30, 8, 40, 0.1, 4, 2
 RECIPE = """
 source: photos
 output: {output}
@@ -171,7 +172,9 @@ def test_thirty_kills_lose_nothing_and_repeat_nothing(tmp_path, monkeypatch, at)
             stub.forget()
             stub.delay = DELAY
             name = f"killed-{kills.total()}"
-            mine = killed_until_done(lambda name=name: recipe(tmp_path, name, stub, ray, at), head, rng, took / 2)
+            most = min(KILLS - kills.total(), IN_A_RUN)
+            begin = partial(recipe, tmp_path, name, stub, ray, at)
+            mine = killed_until_done(begin, head, most, rng, took / 2)
             kills += mine
             assert_same(tmp_path, name)
             repeated = sum((stub.answered - once).values())
@@ -210,13 +213,14 @@ def recipe(folder, name, stub, ray, at=""):
         return subprocess.Popen(command, start_new_session=True, stdout=told, stderr=told)
 
 
-def killed_until_done(begin, head, rng, longest):
+def killed_until_done(begin, head, most, rng, longest):
     """Run a recipe to its end, with kills at random moments; return how often the command and a worker were killed."""
     kills = Counter()
     process = begin()
     while True:
         try:
-            assert process.wait(rng.uniform(0.1, longest)) == 0, Path(process.args[4]).with_suffix(".log").read_text()
+            patience = rng.uniform(0.1, longest) if kills.total() < most else None
+            assert process.wait(patience) == 0, Path(process.args[4]).with_suffix(".log").read_text()
             return kills
         except subprocess.TimeoutExpired:
             workers = children(head, ("ray::Map", "ray::_Map"))
