@@ -27,6 +27,7 @@ from fgclip_fast.data import remote, tries
 from fgclip_fast.data.file_order import examples
 from fgclip_fast.data.shards import Shard, expand
 from fgclip_fast.scenes.write import jpeg as drawn, scene_of
+from tests import s3
 from tests.curate.shards import contents, jpeg, region, write
 
 URL = "memory://bucket/mine"
@@ -346,22 +347,13 @@ def test_a_recipe_runs_to_its_end_and_the_page_lies_beside(storage, stub, tmp_pa
 
 @pytest.mark.slow
 def test_a_recipe_writes_to_s3(stub, tmp_path, monkeypatch):
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "word", "DEFAULT_REGION": "us-east-1"}
-    for name, value in {"ENDPOINT_URL": f"http://{host}:{port}", **account}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    forkserver._forkserver._stop()  # one of an earlier test has that test's environment
-    system = fsspec.filesystem("s3", skip_instance_cache=True)
-    system.mkdir("bucket")
-    check_recipe(system, "s3://bucket/mine", stub, tmp_path, "2")
-    with pytest.raises(SystemExit, match=r"s3://none/1/_phrases/settings\.json cannot be written: FileNotFoundError"):
-        main(["phrases", "s3://bucket/mine/1-captions", "--output", "s3://none/1"])
-    assert not system.exists("none")
-    server.stop()
+    with s3.served(monkeypatch) as system:
+        forkserver._forkserver._stop()  # one of an earlier test has that test's environment
+        check_recipe(system, "s3://bucket/mine", stub, tmp_path, "2")
+        message = r"s3://none/1/_phrases/settings\.json cannot be written: FileNotFoundError"
+        with pytest.raises(SystemExit, match=message):
+            main(["phrases", "s3://bucket/mine/1-captions", "--output", "s3://none/1"])
+        assert not system.exists("none")
 
 
 def test_a_disk_behind_a_url_shows_whole_files_only(units, tmp_path, monkeypatch):

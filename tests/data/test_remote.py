@@ -24,6 +24,7 @@ from fgclip_fast.data.index import index
 from fgclip_fast.data.loader import Loader
 from fgclip_fast.data.shards import expand
 from fgclip_fast.inputs.tokenizer import Tokenizer
+from tests import s3
 
 TOKENIZER = Tokenizer()
 SHARDS = 6
@@ -107,20 +108,10 @@ def test_shards_of_a_web_server_are_read(cache, stored, pattern):
 
 @pytest.mark.slow
 def test_shards_of_s3_are_read(cache, stored, monkeypatch):
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "word", "DEFAULT_REGION": "us-east-1"}
-    for name, value in {"ENDPOINT_URL": f"http://{host}:{port}", **account}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    storage = fsspec.filesystem("s3", skip_instance_cache=True)
-    storage.mkdir("bucket")
-    for path in stored.glob("*.tar"):
-        storage.put_file(str(path), f"bucket/set/{path.name}")
-    check_bucket("s3", stored)
-    server.stop()
+    with s3.served(monkeypatch) as storage:
+        for path in stored.glob("*.tar"):
+            storage.put_file(str(path), f"bucket/set/{path.name}")
+        check_bucket("s3", stored)
 
 
 def check_bucket(protocol, stored):
